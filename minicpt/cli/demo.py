@@ -1,0 +1,149 @@
+"""``minicpt demo``: the whole story on the text that every Python carries, in a few minutes.
+
+A small decoder learns the Python reference, and is then continued on the standard library's source:
+what does it gain there, and what does it forget? On the way, that very model shows that the loss of
+the whole sequence from one forward pass is the loss computed token by token.
+
+Its length is a number of steps, not the clock, so that the numbers repeat.
+"""
+
+import argparse
+import copy
+
+import torch
+from tqdm import tqdm
+
+from minicpt.cli.running import print_json, shortened
+from minicpt.data.corpus import Corpus
+from minicpt.data.sources import origin, read
+from minicpt.data.text import split
+from minicpt.data.tokenizer import Tokenizer
+from minicpt.evaluation import evaluate
+from minicpt.generation import Sampling
+from minicpt.loss import per_token_losses, target_losses
+from minicpt.models import decoder
+from minicpt.objectives import causal_lm
+from minicpt.randomness import generator
+from minicpt.training import Trainer, Training
+
+SEED = 0
+VOCABULARY = 2048
+WINDOW = 128
+BASE = Training(seed=SEED, learning_rate=2e-3), 400
+CONTINUED = Training(seed=SEED, learning_rate=1e-3), 200
+EVALUATED = 200  # held-out passages of each text
+CHECKED = 64  # positions of the passage on which the two losses are compared
+PROMPT = "The following example"
+DOCS, CODE = "builtin:docs", "builtin:code"
+
+EXAMPLES = """examples:
+  minicpt demo
+  minicpt demo --json
+"""
+
+
+def add(verbs) -> None:
+    parser = verbs.add_parser(
+        "demo",
+        help="the whole story on built-in text, in a few minutes",
+        description=__doc__.split(": ", 1)[1],
+        epilog=EXAMPLES,
+    )
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    tell = (lambda *words: None) if arguments.json else print
+    for source in (DOCS, CODE):
+        tell(origin(source))
+    documents = {source: split(read([source])) for source in (DOCS, CODE)}
+    tokenizer = Tokenizer.train((each.text for each in documents[DOCS][0]), VOCABULARY)
+    corpora = {
+        source: tuple(Corpus.build(part, tokenizer, progress=True) for part in parts)
+        for source, parts in documents.items()
+    }
+    objective = causal_lm.Objective(tokenizer, causal_lm.Settings(window=WINDOW))
+    torch.manual_seed(SEED)
+    config = decoder.Config(vocabulary=tokenizer.size, positions=WINDOW, dropout=0.0)
+    model = decoder.Model(config)
+    parameters = sum(each.numel() for each in model.parameters())
+    tell(f"model: GPT-2, {config.layers} layers, width {config.width}, {parameters:,} parameters\n")
+
+    rows, samples = {}, {}
+
+    def look(name: str) -> None:
+        rows[name] = {
+            source: evaluate(model, objective, held_out, EVALUATED).bits_per_byte
+            for source, (_, held_out) in corpora.items()
+        }
+        draws = generator("demo", SEED)
+        samples[name] = objective.generate(model, PROMPT, Sampling(length=60), draws)
+
+    look("untrained")
+    train(model, objective, corpora[DOCS][0], *BASE, "the base, on the Python reference")
+    look("base")
+    equality = compare(model, objective, corpora[DOCS][1])
+    tell_equality(tell, equality)
+    train(model, objective, corpora[CODE][0], *CONTINUED, "continued, on the library's source")
+    look("continued")
+    tell_table(tell, rows)
+    tell("\nThe same beginning, before and after:\n")
+    for name in ("base", "continued"):
+        tell(f"  {name:<10} {shortened(samples[name])}")
+    tell("\nGo on: minicpt train causal-lm --help; minicpt explain causal-lm")
+    if arguments.json:
+        print_json({"bits_per_byte": rows, "equality": equality, "samples": samples})
+    return 0
+
+
+def train(model, objective, corpus, settings: Training, steps: int, what: str) -> None:
+    trainer = Trainer(model, objective, corpus, settings, steps)
+    with tqdm(trainer.run(), total=steps, desc=what, disable=None, dynamic_ncols=True) as bar:
+        for step in bar:
+            bar.set_postfix_str(f"loss {float(step.losses['tokens'].mean):.3f}", refresh=False)
+
+
+def compare(model, objective, corpus) -> dict:
+    """The two ways to the loss, on a copy of the model in float64."""
+    model = copy.deepcopy(model).double().eval()
+    passage = next(
+        passage for passage in objective.plan(corpus, SEED, 0) if len(passage.tokens) >= CHECKED
+    )
+    batch = objective.batch([passage.part(0, CHECKED)], [generator("demo", SEED)])
+    losses, gradients = [], []
+    for each in (
+        target_losses(model, batch),
+        per_token_losses(model, batch, objective.visibility(batch)),
+    ):
+        losses.append(each["tokens"].losses)
+        model.zero_grad()
+        each["tokens"].total().mean.backward()
+        gradients.append([parameter.grad for parameter in model.parameters()])
+    return {
+        "targets": len(losses[0]),
+        "whole_sequence": float(losses[0].detach().mean()),
+        "per_token": float(losses[1].detach().mean()),
+        "largest_difference_of_a_loss": float((losses[0] - losses[1]).detach().abs().max()),
+        "largest_difference_of_a_gradient": max(
+            float((one - other).abs().max()) for one, other in zip(*gradients, strict=True)
+        ),
+    }
+
+
+def tell_equality(tell, equality: dict) -> None:
+    tell("Is the loss of the whole sequence, from one forward pass, the loss token by token?\n")
+    tell(f"  one forward pass, {equality['targets']} targets   {equality['whole_sequence']:.12f}")
+    tell(f"  {equality['targets']} forward passes, one target each {equality['per_token']:.12f}")
+    tell(f"  largest difference of a loss      {equality['largest_difference_of_a_loss']:.1e}")
+    tell(f"  largest difference of a gradient  {equality['largest_difference_of_a_gradient']:.1e}")
+    tell("\nYes: the causal mask shows each position just what it sees when it stands last.\n")
+
+
+def tell_table(tell, rows: dict) -> None:
+    tell("Loss on held-out text, in bits per byte:\n")
+    tell(f"  {'':<18}{'Python reference':>18}{'library source':>18}")
+    for name, values in rows.items():
+        tell(f"  {name:<18}{values[DOCS]:>18.3f}{values[CODE]:>18.3f}")
+    forgotten = rows["continued"][DOCS] - rows["base"][DOCS]
+    gained = rows["base"][CODE] - rows["continued"][CODE]
+    tell(f"  {'':<18}{f'forgotten {forgotten:+.3f}':>18}{f'gained {gained:+.3f}':>18}")

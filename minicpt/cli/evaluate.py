@@ -1,0 +1,74 @@
+"""``minicpt evaluate``: the loss of a checkpoint on held-out text, or on any text."""
+
+import argparse
+from dataclasses import dataclass
+
+from minicpt import checkpoint
+from minicpt.cli import flags, pieces
+from minicpt.cli.running import bar_over, figures, print_json, say
+from minicpt.data.corpus import Corpus
+from minicpt.data.sources import read
+from minicpt.errors import InputError
+from minicpt.evaluation import evaluate
+from minicpt.settings import Checked, setting
+
+EXAMPLES = """examples:
+  minicpt evaluate runs/first
+  minicpt evaluate runs/first --corpus builtin:code --passages 200
+"""
+
+
+@dataclass(frozen=True)
+class What(Checked):
+    corpus: tuple[str, ...] = setting(
+        (), "text to evaluate on, all of it (default: what was held out from training)"
+    )
+    blocks: bool = setting(False, "a document is a block between blank lines, not a whole file")
+    objective: str | None = setting(None, "another objective than the one of the training")
+    passages: int | None = setting(None, "the most passages (default: all)", least=1)
+    batch_size: int = setting(16, "passages of a forward pass", least=1)
+
+
+def add(verbs) -> None:
+    parser = verbs.add_parser(
+        "evaluate",
+        help="the loss of a checkpoint on held-out or other text",
+        description=__doc__.split(": ", 1)[1],
+        epilog=EXAMPLES,
+    )
+    parser.add_argument("folder", metavar="DIR", help="a checkpoint or the folder of a run")
+    flags.add(parser, "what to evaluate", What)
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    what = flags.build(arguments, What)
+    base = checkpoint.load(arguments.folder)
+    for note in base.notes:
+        say(note)
+    objective = pieces.objective_of(base, what.objective)
+    if what.corpus:
+        documents = {" ".join(what.corpus): read(what.corpus, what.blocks)}
+    elif base.record:
+        old = pieces.old_texts(base.record["old_texts"])
+        documents = {
+            "held out": pieces.recorded_texts(base.record["text"]).held_out,
+            "old text": [document for each in old for document in each.held_out],
+        }
+    else:
+        raise InputError(f"{arguments.folder} does not say what it was trained on; give --corpus")
+    results = {}
+    for name, each in documents.items():
+        if each:
+            corpus = Corpus.build(each, base.tokenizer, progress=True)
+            results[name] = evaluate(
+                base.model, objective, corpus, what.passages, what.batch_size, bar_over
+            ).summary()
+    if not results:
+        raise InputError(f"{arguments.folder} held no text out from training; give --corpus")
+    if arguments.json:
+        print_json(results)
+    else:
+        for name, summary in results.items():
+            print(f"{name}: {figures(summary)} ({sum(summary['targets'].values()):,} targets)")
+    return 0

@@ -1,0 +1,74 @@
+"""Settings classes <-> flags: every flag comes from a dataclass field, its default shown."""
+
+import argparse
+import dataclasses
+import typing
+
+from minicpt.errors import InputError
+from minicpt.settings import flag
+
+
+def add(parser: argparse.ArgumentParser, title: str, *classes: type) -> None:
+    """A group of flags for the fields of ``classes`` that have help; a field once.
+
+    A flag that is not given leaves no trace in the namespace, so that the caller can tell a value
+    that was asked for from a default.
+    """
+    group = parser.add_argument_group(title)
+    known = {action.dest for action in parser._actions}
+    for settings in classes:
+        hints = typing.get_type_hints(settings)
+        for field in dataclasses.fields(settings):
+            if "help" in field.metadata and field.name not in known:
+                known.add(field.name)
+                add_flag(group, field, hints[field.name])
+
+
+def add_flag(group, field: dataclasses.Field, hint) -> None:
+    shown = "" if field.default is None else f" (default: {default_text(field)})"
+    options: dict = {"dest": field.name, "default": argparse.SUPPRESS}
+    options["help"] = (field.metadata["help"] + shown).replace("%", "%%")
+    choices = typing.get_args(hint)
+    if hint is bool:
+        group.add_argument(flag(field), action=argparse.BooleanOptionalAction, **options)
+        return
+    if typing.get_origin(hint) is typing.Literal:
+        group.add_argument(flag(field), choices=choices, **options)
+        return
+    if typing.get_origin(hint) is tuple:
+        group.add_argument(flag(field), nargs="+", metavar="SRC", **options)
+        return
+    kind = next((each for each in (choices or (hint,)) if each in (int, float)), str)
+    metavar = {int: "N", float: "X", str: "PATH"}[kind]
+    group.add_argument(flag(field), type=kind, metavar=metavar, **options)
+
+
+def default_text(field: dataclasses.Field) -> str:
+    if isinstance(field.default, bool):
+        return "on" if field.default else "off"
+    if isinstance(field.default, tuple):
+        return " ".join(field.default)
+    return str(field.default)
+
+
+def given(arguments: argparse.Namespace, settings: type) -> dict:
+    """The fields of ``settings`` whose flags were given."""
+    names = {field.name for field in dataclasses.fields(settings)}
+    return {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in vars(arguments).items()
+        if name in names
+    }
+
+
+def build(arguments: argparse.Namespace, settings: type, **program):
+    """An object of ``settings`` from the flags that were given and what the program sets."""
+    return settings(**given(arguments, settings), **program)
+
+
+def refuse(arguments: argparse.Namespace, settings: type, why: str, but: tuple = ()) -> None:
+    """InputError if any flag of ``settings`` was given, those named in ``but`` apart."""
+    fields = [field for field in dataclasses.fields(settings) if field.name not in but]
+    for field in fields:
+        if field.name in vars(arguments) and "help" in field.metadata:
+            raise InputError(f"{flag(field)} cannot be used here: {why}")

@@ -1,0 +1,54 @@
+"""``minicpt generate``: what a model does with a text. A decoder continues it, an encoder fills in
+its mask tokens or judges its sentences, an encoder-decoder repairs it."""
+
+import argparse
+from dataclasses import dataclass
+
+from minicpt import checkpoint
+from minicpt.cli import flags, pieces
+from minicpt.cli.running import print_json, say
+from minicpt.errors import InputError
+from minicpt.generation import Sampling
+from minicpt.randomness import generator
+from minicpt.settings import Checked, setting
+
+EXAMPLES = """examples:
+  minicpt generate runs/first "The statement"
+  minicpt generate runs/first "The statement" --length 200 --temperature 0.5 --seed 1
+"""
+
+
+@dataclass(frozen=True)
+class How(Checked):
+    seed: int = setting(0, "seed of the draws", least=0)
+    objective: str | None = setting(None, "another objective than the one of the training")
+
+
+def add(verbs) -> None:
+    parser = verbs.add_parser(
+        "generate",
+        help="continue, fill in, judge or repair a text",
+        description=" ".join(__doc__.split(": ", 1)[1].split()),
+        epilog=EXAMPLES,
+    )
+    parser.add_argument("folder", metavar="DIR", help="a checkpoint or the folder of a run")
+    parser.add_argument("text", metavar="TEXT", nargs="?", default="", help="the text")
+    flags.add(parser, "sampling", Sampling, How)
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    sampling, how = flags.build(arguments, Sampling), flags.build(arguments, How)
+    base = checkpoint.load(arguments.folder)
+    for note in base.notes:
+        say(note)
+    objective = pieces.objective_of(base, how.objective)
+    if not arguments.text.strip() and objective.architecture != "decoder":
+        raise InputError(f"the model in {arguments.folder} needs a TEXT to work on; give one")
+    draws = generator("generate", how.seed)
+    text = objective.generate(base.model, arguments.text, sampling, draws)
+    if arguments.json:
+        print_json({"text": arguments.text, "result": text})
+    else:
+        print(text)
+    return 0

@@ -1,0 +1,192 @@
+"""From names, flags and records to models, objectives and corpora: what the verbs share."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import ModuleType
+
+from minicpt import discovery, models, objectives
+from minicpt.checkpoint import Checkpoint
+from minicpt.cli.running import say
+from minicpt.data.corpus import Corpus
+from minicpt.data.sources import Document, read
+from minicpt.data.text import sha256, split
+from minicpt.data.tokenizer import Tokenizer
+from minicpt.errors import InputError
+from minicpt.settings import Checked, setting
+
+
+@dataclass(frozen=True)
+class Text(Checked):
+    """Which text, and how it is parted."""
+
+    corpus: tuple[str, ...] = setting(
+        ("builtin:docs",), "builtin:docs, builtin:code, or files, folders, globs"
+    )
+    blocks: bool = setting(False, "a document is a block between blank lines, not a whole file")
+    held_out: float = setting(
+        0.1, "share of the text that is kept for evaluation", least=0, most=0.5
+    )
+
+
+@dataclass(frozen=True)
+class Vocabulary(Checked):
+    vocab_size: int = setting(
+        4096, "ordinary tokens of a tokenizer trained on the text; 256: bytes", least=256
+    )
+    tokenizer: str | None = setting(None, "an existing tokenizer.json, or a folder that holds one")
+
+
+@dataclass(frozen=True)
+class Texts:
+    """A text as documents, parted into what is trained on and what is held out, with its record.
+
+    The record is what a checkpoint keeps of it: enough to read the same text again, and to notice
+    when it is no longer the same.
+    """
+
+    settings: Text
+    training: list[Document]
+    held_out: list[Document]
+
+    @property
+    def record(self) -> dict:
+        everything = sha256([*self.training, *self.held_out])
+        return dataclasses.asdict(self.settings) | {"sha256": everything}
+
+    @property
+    def size(self) -> int:
+        return sum(len(document.text.encode()) for document in self.training + self.held_out)
+
+
+def texts(settings: Text) -> Texts:
+    return Texts(settings, *split(read(settings.corpus, settings.blocks), settings.held_out))
+
+
+def recorded_texts(record: dict) -> Texts:
+    """The text of a record, read again. InputError when it is gone or has changed."""
+    fields = {field.name for field in dataclasses.fields(Text)}
+    values = {name: value for name, value in record.items() if name in fields}
+    found = texts(Text(**values | {"corpus": tuple(values["corpus"])}))
+    if found.record["sha256"] != record["sha256"]:
+        raise InputError(
+            f"the text {' '.join(record['corpus'])} is not the one that was trained on"
+            " (its SHA-256 differs); put the old text back, or start anew with --init"
+        )
+    return found
+
+
+def objective_modules() -> dict[str, ModuleType]:
+    """The objectives by name: the modules of ``objectives`` that define one."""
+    found = discovery.modules(objectives)
+    return {name: module for name, module in found.items() if hasattr(module, "Objective")}
+
+
+def objective_module(name: str) -> ModuleType:
+    found = objective_modules()
+    if name not in found:
+        raise InputError(f"no objective is called {name!r}; use one of {', '.join(found)}")
+    return found[name]
+
+
+def model_module(architecture: str) -> ModuleType:
+    return discovery.modules(models)[architecture]
+
+
+def architecture(model) -> str:
+    """The name of a model's architecture."""
+    found = discovery.modules(models).items()
+    return next(name for name, module in found if isinstance(model, module.Model))
+
+
+def objective_of(base: Checkpoint, name: str | None):
+    """The objective that a checkpoint was trained with, or another one that fits its model.
+
+    A folder of somebody else shows what it does with the first objective of its architecture.
+    """
+    settings = {}
+    if name is None and base.record:
+        name, settings = base.record["objective"], base.record["objective_settings"]
+    elif name is None:
+        wanted = architecture(base.model)
+        fits = (n for n, m in objective_modules().items() if m.Objective.architecture == wanted)
+        name = next(fits)
+    return fitted(base, objective_module(name), settings)
+
+
+def fitted(base: Checkpoint, module: ModuleType, settings: dict):
+    """An objective for a checkpoint's model; a window that is not given shrinks to its positions.
+
+    InputError where the two do not fit.
+    """
+    objective = module.Objective(base.tokenizer, module.Settings(**settings))
+    positions = getattr(base.model.config, "positions", objective.length)
+    if "window" not in settings and objective.length > positions:
+        objective = module.Objective(base.tokenizer, module.Settings(window=positions, **settings))
+    check_fit(base.model, objective, base.folder)
+    return objective
+
+
+def check_sizes(config: type, sizes: dict) -> None:
+    """InputError for wrong sizes of a model, before those that the text decides are known."""
+    unknown = {f.name: 1 for f in dataclasses.fields(config) if f.default is dataclasses.MISSING}
+    config(**unknown, **sizes)
+
+
+def untrained(objective, **sizes):
+    """A new model of the architecture that the objective needs, in the sizes given."""
+    kind = model_module(objective.architecture)
+    if any(field.name == "positions" for field in dataclasses.fields(kind.Config)):
+        sizes["positions"] = objective.length
+    return kind.Model(kind.Config(vocabulary=objective.tokenizer.size, **sizes))
+
+
+def check_fit(model, objective, folder) -> None:
+    """InputError unless the objective can run on the model that ``folder`` holds."""
+    found, wanted = architecture(model), objective.architecture
+    if found != wanted:
+        raise InputError(
+            f"{folder} holds a model of the kind {found}, and this objective needs {wanted};"
+            " use another objective or another folder"
+        )
+    positions = getattr(model.config, "positions", objective.length)
+    if objective.length > positions:
+        raise InputError(
+            f"--window is {objective.length}, but the model in {folder} has {positions} positions;"
+            f" use --window {positions} or less"
+        )
+    if objective.tokenizer.size > model.config.vocabulary:
+        raise InputError(
+            f"the tokenizer has {objective.tokenizer.size} tokens, more than the"
+            f" {model.config.vocabulary} of the model in {folder}; use the tokenizer that"
+            " belongs to it"
+        )
+
+
+def old_texts(records: Sequence[dict]) -> list[Texts]:
+    """What can still be read of the texts that a base was trained on.
+
+    They serve to measure forgetting alone, so a text that is gone stops nothing; it is said.
+    """
+    found = []
+    for record in records:
+        try:
+            found.append(recorded_texts(record))
+        except InputError as error:
+            say(f"no forgetting is measured on {' '.join(record['corpus'])}: {error}")
+    return found
+
+
+def corpora(
+    text: Texts, old: Sequence[Texts], tokenizer: Tokenizer
+) -> tuple[Corpus, dict[str, Corpus]]:
+    """The corpus to train on, and the held-out ones by the name that tables give them."""
+    held_out = {
+        "held out": text.held_out,
+        "old text": [document for each in old for document in each.held_out],
+    }
+    return Corpus.build(text.training, tokenizer, progress=True), {
+        name: Corpus.build(documents, tokenizer, progress=True)
+        for name, documents in held_out.items()
+        if documents
+    }

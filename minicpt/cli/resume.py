@@ -1,0 +1,73 @@
+"""``minicpt resume``: goes on with a run that was interrupted, exactly as if it had not been."""
+
+import argparse
+
+import torch
+
+from minicpt import checkpoint
+from minicpt.cli import pieces
+from minicpt.cli.running import Run, Watch, print_json, say, versions
+from minicpt.errors import InputError
+from minicpt.training import Trainer, Training
+
+EXAMPLES = """examples:
+  minicpt resume runs/first
+  minicpt resume runs/first --json
+"""
+
+
+def add(verbs) -> None:
+    parser = verbs.add_parser(
+        "resume",
+        help="go on with an interrupted run",
+        description=__doc__.split(": ", 1)[1],
+        epilog=EXAMPLES,
+    )
+    parser.add_argument("folder", metavar="DIR", help="the folder of the run")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    run = restored(arguments)
+    trainer = run.trainer
+    if trainer.step == trainer.steps and run.history and run.history[-1]["step"] == trainer.step:
+        say(f"{arguments.folder} is already at its last step, {trainer.step}; nothing to do")
+        status = 0
+    else:
+        say(f"going on after step {trainer.step} of {trainer.steps}")
+        status = run.go()
+    if arguments.json:
+        print_json(run.record | {"out": str(run.folder), "evaluations": run.history})
+    return status
+
+
+def restored(arguments: argparse.Namespace) -> Run:
+    """The run as it was after its newest whole checkpoint."""
+    base = checkpoint.load(arguments.folder)
+    for note in base.notes:
+        say(note)
+    if not base.record:
+        raise InputError(f"{arguments.folder} is not a run of minicpt; start one with train --init")
+    record = base.record
+    if base.tokenizer.sha256 != record["tokenizer"]:
+        raise InputError(f"the tokenizer in {base.folder} is not the one of the run; put it back")
+    for name, value in versions().items():
+        if record["versions"][name] != value:
+            say(f"{name} was {record['versions'][name]} and is {value}: results may differ")
+    torch.set_num_threads(record["threads"])
+    module = pieces.objective_module(record["objective"])
+    objective = module.Objective(base.tokenizer, module.Settings(**record["objective_settings"]))
+    text = pieces.recorded_texts(record["text"])
+    old = pieces.old_texts(record["old_texts"])
+    corpus, held_out = pieces.corpora(text, old, base.tokenizer)
+    trainer = Trainer(
+        base.model, objective, corpus, Training(**record["training"]), record["steps"]
+    )
+    trainer.restore(base.state())
+    folder = base.folder.parent
+    watch = Watch(**record["watch"])
+    kept = {key: record[key] for key in record if key not in ("step", "evaluations")}
+    return Run(
+        trainer, base.tokenizer, held_out, watch, kept, folder,
+        quiet=arguments.json, history=record["evaluations"],
+    )

@@ -1,0 +1,241 @@
+"""A run: the training loop with everything around it. Evaluation, saving, signals, progress.
+
+A run lives in a folder of its own, with one checkpoint folder for each saved step.
+"""
+
+import json
+import platform
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from minicpt import __version__, checkpoint
+from minicpt.data.corpus import Corpus
+from minicpt.evaluation import evaluate
+from minicpt.generation import Sampling
+from minicpt.randomness import generator
+from minicpt.settings import Checked, setting
+from minicpt.training import NotFinite, Trainer
+
+PROBE_LENGTH = 40  # tokens that a probe writes
+
+
+@dataclass(frozen=True)
+class Watch(Checked):
+    """What happens beside the steps."""
+
+    evaluate_every: int = setting(0, "steps between evaluations; 0: ten in all", least=0)
+    evaluate_passages: int = setting(
+        256, "held-out passages of an evaluation on the way (the last one takes all)", least=1
+    )
+    save_every: int = setting(500, "steps between checkpoints; 0: at the end alone", least=0)
+    keep: int = setting(2, "how many checkpoints stay", least=1)
+
+
+class Interrupted(Exception):
+    """SIGINT or SIGTERM came; ``number`` is the signal's."""
+
+    def __init__(self, number: int):
+        self.number = number
+
+
+class Signals:
+    """Remembers SIGINT and SIGTERM, so that a step is finished before they take effect.
+
+    The second one of them has its ordinary effect: it stops the program at once.
+    """
+
+    def __enter__(self) -> "Signals":
+        self.number: int | None = None
+        self.before = {
+            number: signal.signal(number, self.remember)
+            for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        return self
+
+    def remember(self, number: int, frame) -> None:
+        self.number = number
+        self.restore()
+
+    def restore(self) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def __exit__(self, *exception) -> None:
+        self.restore()
+
+    def check(self) -> None:
+        if self.number is not None:
+            raise Interrupted(self.number)
+
+    def watching(self, iterable: Iterable) -> Iterable:
+        """The same items, with a stop between them when a signal has come."""
+        for item in iterable:
+            self.check()
+            yield item
+
+
+@dataclass
+class Run:
+    """Everything a run needs, and its record: what a checkpoint keeps about it.
+
+    held_out  held-out text by the name it has in tables: "held out" first (gained), then for a
+              continued model "old text" (forgotten)
+    folder    where checkpoints go; None: nowhere
+    """
+
+    trainer: Trainer
+    tokenizer: object
+    held_out: dict[str, Corpus]
+    watch: Watch
+    record: dict
+    folder: Path | None = None
+    quiet: bool = False
+    history: list[dict] = field(default_factory=list)
+
+    def go(self) -> int:
+        """Trains to the end; returns the exit status."""
+        with Signals() as signals:
+            try:
+                self.loop(signals)
+            except Interrupted as interrupted:
+                return self.interrupted(interrupted.number)
+            except NotFinite as error:
+                self.save()
+                raise NotFinite(f"{error}; the last good step is saved in {self.folder}") from None
+        return 0
+
+    def loop(self, signals: Signals) -> None:
+        trainer = self.trainer
+        every = self.watch.evaluate_every or max(1, trainer.steps // 10)
+        if trainer.step in (0, trainer.steps):  # a run may be resumed just before its last look
+            self.look(signals, self.watch.evaluate_passages if trainer.step == 0 else None)
+        begun, tokens = time.perf_counter(), 0
+        with progress(trainer.steps, trainer.step) as bar:
+            for step in trainer.run():
+                tokens += step.tokens
+                loss = sum(float(each.mean) for each in step.losses.values())
+                speed = tokens / (time.perf_counter() - begun)
+                bar.set_postfix_str(f"loss {loss:.3f}, {speed:,.0f} tokens/s", refresh=False)
+                bar.update()
+                signals.check()
+                last = step.number == trainer.steps
+                if last or step.number % every == 0:
+                    bar.clear()
+                    self.look(signals, None if last else self.watch.evaluate_passages, loss)
+                if last or self.watch.save_every and step.number % self.watch.save_every == 0:
+                    self.save()
+
+    def look(self, signals: Signals, passages: int | None, training: float | None = None) -> None:
+        """Evaluates on all held-out text, shows it and remembers it."""
+        entry: dict = {"step": self.trainer.step, "training": training}
+        for name, corpus in self.held_out.items():
+            model, objective = self.trainer.model, self.trainer.objective
+            result = evaluate(model, objective, corpus, passages, progress=signals.watching)
+            entry[name] = result.summary()
+        entry["sample"] = self.sample()
+        self.history.append(entry)
+        if not self.quiet:
+            print(row(entry), flush=True)
+            print(f"        {shortened(entry['sample'])}", flush=True)
+
+    def sample(self) -> str:
+        """What the model does with the first held-out passage."""
+        objective = self.trainer.objective
+        corpus = next(iter(self.held_out.values()), None) or self.trainer.stream.corpus
+        passage = objective.plan(corpus, 0, 0)[0]
+        sampling = Sampling(length=PROBE_LENGTH)
+        draws = generator("probe", self.trainer.settings.seed, self.trainer.step)
+        return objective.probe(self.trainer.model, passage, sampling, draws)
+
+    def save(self) -> None:
+        if self.folder is None:
+            return
+        folder = self.folder / f"step-{self.trainer.step:08d}"
+        if not folder.exists():
+            record = self.record | {
+                "step": self.trainer.step,
+                "evaluations": self.history,
+                "versions": versions(),
+                "threads": torch.get_num_threads(),
+            }
+            state = self.trainer.state()
+            checkpoint.save(folder, self.trainer.model, self.tokenizer, record, state)
+        for old in checkpoint.steps(self.folder)[: -self.watch.keep]:
+            shutil.rmtree(old, ignore_errors=True)
+
+    def interrupted(self, number: int) -> int:
+        """Saves after SIGINT or SIGTERM, says how to go on, and returns the exit status."""
+        name = signal.Signals(number).name
+        if self.folder is None or self.trainer.step == 0:
+            say(f"{name}: stopped at step {self.trainer.step}; there was nothing to save")
+        else:
+            self.save()
+            say(
+                f"{name}: stopped after step {self.trainer.step} of {self.trainer.steps}, saved;"
+                f" go on with: minicpt resume {self.folder}"
+            )
+        return 128 + number
+
+
+def progress(total: int, done: int) -> tqdm:
+    """A bar with the time left; quiet where stderr is not a terminal."""
+    return tqdm(total=total, initial=done, unit="step", disable=None, dynamic_ncols=True)
+
+
+def bar_over(iterable: Iterable) -> Iterable:
+    """The same items, with a bar on a terminal."""
+    return tqdm(iterable, desc="evaluate", disable=None, leave=False, dynamic_ncols=True)
+
+
+def row(entry: dict) -> str:
+    """An evaluation as one line of the table."""
+    cells = [f"{entry['step']:>7}"]
+    if entry["training"] is not None:
+        cells.append(f"training {entry['training']:.3f}")
+    for name in entry:
+        if isinstance(entry[name], dict):
+            cells.append(f"{name} {figures(entry[name])}")
+    return " | ".join(cells)
+
+
+def figures(summary: dict) -> str:
+    """The figures of an evaluation: nats per target by head, and bits per byte."""
+    nats = summary["nats_per_target"]
+    names = {"tokens": "nats/token", "pair": "nats/pair"}
+    parts = [f"{value:.4f} {names.get(head, 'nats/' + head)}" for head, value in nats.items()]
+    if summary["bits_per_byte"] is not None:
+        parts.append(f"{summary['bits_per_byte']:.4f} bits/byte")
+    return ", ".join(parts)
+
+
+def shortened(text: str) -> str:
+    """A sample on one line of the terminal."""
+    width = max(40, shutil.get_terminal_size().columns - 9)
+    text = " ".join(text.split())
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def versions() -> dict[str, str]:
+    return {
+        "minicpt": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def say(message: str) -> None:
+    """A message beside the output proper."""
+    print(f"minicpt: {message}", file=sys.stderr, flush=True)
+
+
+def print_json(content: dict) -> None:
+    print(json.dumps(content, indent=2, default=str), flush=True)

@@ -1,0 +1,225 @@
+"""``minicpt train``: trains a model from scratch, or continues one with ``--init``."""
+
+import argparse
+import copy
+import dataclasses
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from minicpt import checkpoint
+from minicpt.cli import flags, pieces
+from minicpt.cli.running import Run, Watch, print_json, say
+from minicpt.data.tokenizer import Tokenizer
+from minicpt.errors import InputError
+from minicpt.settings import Checked, setting
+from minicpt.training import Trainer, Training
+
+EXAMPLES = """examples:
+  minicpt train {name} --steps 200 --out runs/first
+  minicpt train {name} --corpus builtin:code --init runs/first --steps 100 --out runs/second
+"""
+TIMED_STEPS = 5  # steps that --minutes times, after two that it does not
+
+
+@dataclass(frozen=True)
+class Length(Checked):
+    """How long to train: one of the three."""
+
+    steps: int | None = setting(None, "how many steps (1000 if nothing is said)", least=1)
+    epochs: float | None = setting(None, "how often to see the text instead", above=0)
+    minutes: float | None = setting(None, "about how long instead: fixes the steps once", above=0)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if sum(value is not None for value in (self.steps, self.epochs, self.minutes)) > 1:
+            raise InputError("--steps, --epochs and --minutes exclude each other; give one")
+
+
+@dataclass(frozen=True)
+class Places(Checked):
+    init: str | None = setting(None, "start from this checkpoint folder")
+    old_corpus: tuple[str, ...] = setting(
+        (), "the text that the base was trained on (default: what its folder says)"
+    )
+    out: str | None = setting(None, "folder for the checkpoints (default: a new one in runs/)")
+    threads: int | None = setting(None, "CPU threads (default: torch's choice)", least=1)
+
+
+def add(verbs) -> None:
+    train = verbs.add_parser(
+        "train", help="train a model, or continue one", description=__doc__.split(": ", 1)[1]
+    )
+    train.epilog = "`minicpt train OBJECTIVE --help` lists the flags of an objective"
+    names = train.add_subparsers(dest="objective", metavar="OBJECTIVE", required=True)
+    for name, module in pieces.objective_modules().items():
+        summary = module.__doc__.splitlines()[0]
+        parser = names.add_parser(name, help=summary, description=summary)
+        parser.epilog = EXAMPLES.format(name=name)
+        config = pieces.model_module(module.Objective.architecture).Config
+        flags.add(parser, "length", Length)
+        flags.add(parser, "text", pieces.Text, pieces.Vocabulary)
+        flags.add(parser, "where from and where to", Places)
+        flags.add(parser, f"the objective, {name}", module.Settings)
+        flags.add(parser, f"the model, {module.Objective.architecture}", config)
+        flags.add(parser, "training", Training)
+        flags.add(parser, "evaluation and saving", Watch)
+        parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    places = flags.build(arguments, Places)
+    folder = new_folder(places.out, arguments.objective)
+    if places.threads:
+        torch.set_num_threads(places.threads)
+    run = prepare(arguments, places, folder)
+    status = run.go()
+    if arguments.json:
+        print_json(run.record | {"out": str(folder), "evaluations": run.history})
+    elif status == 0:
+        print(f"saved in {folder}; try: minicpt generate {folder}")
+    return status
+
+
+def prepare(arguments: argparse.Namespace, places: Places, folder: Path) -> Run:
+    """Everything that can be wrong is found here, before training starts."""
+    length, watch = flags.build(arguments, Length), flags.build(arguments, Watch)
+    settings = flags.build(arguments, Training)
+    text_settings = flags.build(arguments, pieces.Text)
+    begin = continued if places.init else from_scratch
+    model, objective, text, old = begin(arguments, places, text_settings, settings.seed)
+    tokenizer = objective.tokenizer
+    corpus, held_out = pieces.corpora(text, old, tokenizer)
+    trainer = Trainer(model, objective, corpus, settings, 1)
+    trainer.steps = steps_of(length, trainer)
+    record = {
+        "objective": arguments.objective,
+        "objective_settings": dataclasses.asdict(objective.settings),
+        "training": dataclasses.asdict(settings),
+        "watch": dataclasses.asdict(watch),
+        "fused": model.config.fused,
+        "steps": trainer.steps,
+        "minutes": length.minutes,
+        "text": text.record,
+        "old_texts": [each.record for each in old],
+        "base": str(Path(places.init).resolve()) if places.init else None,
+        "tokenizer": tokenizer.sha256,
+    }
+    if not arguments.json:
+        describe(trainer, text, corpus, held_out, folder)
+    return Run(trainer, tokenizer, held_out, watch, record, folder, quiet=arguments.json)
+
+
+def from_scratch(arguments: argparse.Namespace, places: Places, settings: pieces.Text, seed: int):
+    """A new model, its objective and tokenizer, and the text; there is no old text."""
+    flags.refuse(arguments, Places, "there is no base without --init", but=("out", "threads"))
+    module = pieces.objective_module(arguments.objective)
+    objective_settings = flags.build(arguments, module.Settings)
+    kind = pieces.model_module(module.Objective.architecture)
+    sizes = flags.given(arguments, kind.Config)
+    pieces.check_sizes(kind.Config, sizes)
+    vocabulary = flags.build(arguments, pieces.Vocabulary)
+    text = pieces.texts(settings)
+    if vocabulary.tokenizer:
+        flags.refuse(arguments, pieces.Vocabulary, "--tokenizer brings its own", ("tokenizer",))
+        tokenizer = Tokenizer.load(vocabulary.tokenizer)
+    else:
+        training = (document.text for document in text.training)
+        tokenizer = Tokenizer.train(training, vocabulary.vocab_size)
+    objective = module.Objective(tokenizer, objective_settings)
+    torch.manual_seed(seed)
+    return pieces.untrained(objective, **sizes), objective, text, []
+
+
+def continued(arguments: argparse.Namespace, places: Places, settings: pieces.Text, seed: int):
+    """The base's model and tokenizer with the new objective, the new text and the old ones."""
+    module = pieces.objective_module(arguments.objective)
+    given = flags.given(arguments, module.Settings)
+    module.Settings(**given)  # refuses wrong values before anything is read
+    config = pieces.model_module(module.Objective.architecture).Config
+    flags.refuse(arguments, config, "the model comes from --init", but=("dropout", "fused"))
+    flags.refuse(arguments, pieces.Vocabulary, "the tokenizer comes from --init")
+    torch.manual_seed(seed)  # of a head that the base lacks
+    base = checkpoint.load(places.init, **flags.given(arguments, config))
+    for note in base.notes:
+        say(note)
+    objective = pieces.fitted(base, module, given)
+    old = known_texts(base, places, settings)
+    return base.model, objective, pieces.texts(settings), old
+
+
+def known_texts(base, places: Places, settings: pieces.Text) -> list[pieces.Texts]:
+    """The texts that the base was trained on: those named, else its own and its bases'."""
+    if places.old_corpus:
+        return [pieces.texts(dataclasses.replace(settings, corpus=places.old_corpus))]
+    if not base.record:
+        say(
+            "the base does not say what text it was trained on, so no forgetting is measured;"
+            " name it with --old-corpus"
+        )
+        return []
+    return pieces.old_texts([base.record["text"], *base.record["old_texts"]])
+
+
+def steps_of(length: Length, trainer: Trainer) -> int:
+    """The length of the run in steps, fixed once."""
+    if length.minutes:
+        seconds = seconds_per_step(trainer)
+        steps = max(1, round(length.minutes * 60 / seconds))
+        say(f"{seconds:.3f} s a step: {length.minutes:g} minutes are {steps} steps")
+        return steps
+    if length.epochs:
+        whole, part = divmod(length.epochs, 1)
+        passages = sum(trainer.stream.epoch_length(epoch) for epoch in range(int(whole)))
+        passages += part * trainer.stream.epoch_length(int(whole)) if part else 0
+        return max(1, math.ceil(passages / trainer.settings.batch_size))
+    return length.steps or 1000
+
+
+def seconds_per_step(trainer: Trainer) -> float:
+    """Times a few steps of a copy: the trainer and torch's generator stay as they were."""
+    random = torch.get_rng_state()
+    model = copy.deepcopy(trainer.model)
+    corpus = trainer.stream.corpus
+    trial = Trainer(model, trainer.objective, corpus, trainer.settings, trainer.steps)
+    for _ in range(2):
+        trial.advance()
+    begun = time.perf_counter()
+    for _ in range(TIMED_STEPS):
+        trial.advance()
+    seconds = (time.perf_counter() - begun) / TIMED_STEPS
+    torch.set_rng_state(random)
+    return seconds
+
+
+def describe(trainer: Trainer, text, corpus, held_out, folder) -> None:
+    parameters = sum(each.numel() for each in trainer.model.parameters())
+    documents = len(corpus.documents)
+    print(f"text      {' '.join(text.settings.corpus)}: {text.size:,} bytes, SHA-256 "
+          f"{text.record['sha256'][:16]}…")
+    print(f"training  {documents:,} documents, {len(corpus.tokens):,} tokens of "
+          f"{trainer.objective.tokenizer.size:,}")
+    for name, each in held_out.items():
+        print(f"{name:<9} {len(each.documents):,} documents, {len(each.tokens):,} tokens")
+    print(f"model     {parameters:,} parameters, {trainer.steps:,} steps of "
+          f"{trainer.settings.batch_size} passages, into {folder}")
+
+
+def new_folder(out: str | None, objective: str) -> Path:
+    """The run's folder: it must not hold anything yet. InputError otherwise."""
+    if out is None:
+        number = 1
+        while Path("runs", f"{objective}-{number}").exists():
+            number += 1
+        return Path("runs", f"{objective}-{number}")
+    folder = Path(out)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"--out {folder} is a file; give a folder")
+    if folder.is_dir() and any(folder.iterdir()):
+        raise InputError(
+            f"--out {folder} is not empty; give a new folder, or go on: minicpt resume {folder}"
+        )
+    return folder

@@ -1,0 +1,293 @@
+"""A thin layer over ``tokenizers``: special tokens by role, never taken from the text itself.
+
+Trains a byte-level BPE (Sennrich et al. 2016; on bytes, Radford et al. 2019) and loads any
+``tokenizer.json`` of the usual kinds: byte-level BPE (GPT-2, RoBERTa), WordPiece (BERT), Unigram
+(T5). Left out: adding special tokens to text. That is what objectives do, so a post-processor in a
+loaded file is kept for whoever opens the file next, and not applied here.
+"""
+
+import functools
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import tokenizers
+import torch
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
+from minicpt.data import roles
+from minicpt.errors import InputError, WorkError
+
+# The special tokens of a trained tokenizer, in the order of their ids. T5 starts its decoder with
+# the pad token and takes it to be 0. Bytes are never unknown, so there is no unk.
+TRAINED = {
+    "pad_token": "[PAD]",
+    "eos_token": "<|endoftext|>",
+    "cls_token": "[CLS]",
+    "sep_token": "[SEP]",
+    "mask_token": "[MASK]",
+    "bos_token": "<|endoftext|>",
+}
+BYTES = 256
+MARK = "▁"  # SentencePiece's mark of a space
+UNREACHABLE = "\U0010ffff"  # not a character: no text holds it
+
+
+class Tokenizer:
+    """Text <-> token ids.
+
+    size         V, the number of ids
+    roles        role -> id, for those of pad, mask, cls, sep, unk, end (end of text) that exist
+    special      the ids of all special tokens, sorted
+    ordinary     (K,) int64, the other ids
+    token_bytes  (V,) int64, the bytes of text that each id stands for; 0 for special tokens
+    sha256       of the tokenizer in a canonical form
+
+    >>> tokenizer = Tokenizer.train(["low lower lowest"] * 3, 256 + 3)
+    >>> [tokenizer.token(i) for i in tokenizer.encode("low lower [MASK]")[:3]]
+    ['low', '␣low', 'e']
+    >>> tokenizer.decode(tokenizer.encode("low lower [MASK]"))
+    'low lower [MASK]'
+    """
+
+    def __init__(self, definition: str, declared: dict[str, str]):
+        """Use ``train`` or ``load``.
+
+        definition  the content of a tokenizer.json
+        declared    "pad_token" and so on -> token
+        """
+        content = json.loads(definition)
+        for token in content.get("added_tokens", []):
+            token["special"] |= token["content"] in declared.values()
+        self._engine = tokenizers.Tokenizer.from_str(json.dumps(content))
+        self._engine.add_special_tokens(list(declared.values()))
+        self._declared = {name: declared[name] for name in sorted(declared)}
+        self._definition = json.loads(self._engine.to_str())
+        vocabulary = self._engine.get_vocab()
+        self.size = max(vocabulary.values(), default=-1) + 1
+        self.roles = {
+            role: vocabulary[declared[name]]
+            for role, name in roles.DECLARED.items()
+            if name in declared
+        }
+        self._added = self._engine.get_added_tokens_decoder()
+        self.special = sorted(index for index, token in self._added.items() if token.special)
+        ordinary = sorted(set(vocabulary.values()).difference(self.special))
+        self.ordinary = torch.tensor(ordinary, dtype=torch.int64)
+        self._byte_level = "ByteLevel" in _kinds(self._definition["decoder"]) | _kinds(
+            self._definition["pre_tokenizer"]
+        )
+        self._encoder = _encoder(self._definition, {self._added[i].content for i in self.special})
+
+    @staticmethod
+    def train(texts: Iterable[str], vocabulary: int) -> "Tokenizer":
+        """A byte-level BPE with GPT-2's pre-tokenisation and no prefix space.
+
+        ``vocabulary`` counts the ordinary tokens: 256 are the bytes and no merges; a text with
+        fewer merges to make gives fewer. The special tokens come on top, with the first ids.
+        Deterministic. Raises InputError for a vocabulary below 256.
+        """
+        if vocabulary < BYTES:
+            raise InputError(f"a vocabulary of {vocabulary} cannot hold the 256 bytes: give 256+")
+        engine = tokenizers.Tokenizer(models.BPE())
+        engine.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        engine.decoder = decoders.ByteLevel()
+        special = list(dict.fromkeys(TRAINED.values()))
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocabulary + len(special),
+            special_tokens=special,
+            initial_alphabet=sorted(_byte_alphabet()),
+            show_progress=False,
+        )
+        portions = (portion for text in texts for portion in cut(text))
+        engine.train_from_iterator(portions, trainer)
+        return Tokenizer(engine.to_str(), TRAINED)
+
+    @staticmethod
+    def load(path: str | os.PathLike) -> "Tokenizer":
+        """Of a folder with a tokenizer.json, or of that file.
+
+        Roles come from the tokenizer_config.json or special_tokens_map.json beside it, or, if
+        these declare none, from well-known names. Raises InputError for what is no tokenizer.
+        """
+        path = Path(path)
+        file = path / "tokenizer.json" if path.is_dir() else path
+        definition = roles.read_json(file)
+        try:
+            vocabulary = tokenizers.Tokenizer.from_str(json.dumps(definition)).get_vocab()
+        except Exception as error:  # the library raises Exception itself
+            raise InputError(f"{str(file)!r} is not a tokenizer: give a tokenizer.json") from error
+        declared = roles.declared(file.parent) or roles.well_known(definition, vocabulary)
+        unknown = sorted(token for token in declared.values() if token not in vocabulary)
+        if unknown:
+            raise InputError(
+                f"{str(file.parent)!r} declares the special token {unknown[0]!r}, which its "
+                "tokenizer.json does not hold: use files that belong together"
+            )
+        tokenizer = Tokenizer(json.dumps(definition), declared)
+        if not len(tokenizer.ordinary):
+            raise InputError(f"{str(file)!r} holds no ordinary token: give a trained one")
+        return tokenizer
+
+    def save(self, folder: str | os.PathLike) -> None:
+        """Writes tokenizer.json and tokenizer_config.json, which transformers opens too."""
+        config = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "clean_up_tokenization_spaces": False,
+            **self._declared,
+        }
+        try:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            for name, content in (
+                ("tokenizer.json", self._engine.to_str(pretty=True)),
+                ("tokenizer_config.json", json.dumps(config, indent=2, ensure_ascii=False)),
+            ):
+                Path(folder, name).write_text(content + "\n", encoding="utf-8", newline="\n")
+        except OSError as error:
+            raise WorkError(f"cannot write to {str(folder)!r}: {error.strerror}") from error
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text. No special token is added, none is recognised."""
+        return self.encode_batch([text])[0]
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        return [found.ids for found in self._call(self._encoder.encode_batch_fast, texts)]
+
+    def encode_with_offsets(
+        self, texts: Sequence[str]
+    ) -> list[tuple[list[int], list[tuple[int, int]]]]:
+        """For each text its ids and, for each id, the (start, stop) characters it stands for."""
+        encoded = self._call(self._encoder.encode_batch, texts)
+        return [(found.ids, found.offsets) for found in encoded]
+
+    def portions(self, text: str) -> list[str]:
+        """A long text in parts whose ids, one after the other, are the ids of the whole: ``cut``.
+
+        Without a pre-tokeniser tokens may reach across spaces: then the text stays whole.
+        """
+        return cut(text) if self._definition["pre_tokenizer"] else [text]
+
+    def _call(self, encode_batch, texts: Sequence[str]) -> list[tokenizers.Encoding]:
+        try:
+            return encode_batch(list(texts), add_special_tokens=False)
+        except (TypeError, UnicodeEncodeError) as error:  # half a surrogate pair, as from argv
+            raise InputError("a text is not Unicode (half a surrogate pair): give UTF-8") from error
+        except Exception as error:  # the library raises Exception itself: no unk token, for one
+            raise InputError(f"the tokenizer cannot encode the text: {error}") from error
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of the ids, special tokens left out; broken characters become U+FFFD."""
+        return self._engine.decode(list(ids), skip_special_tokens=True)
+
+    def token(self, index: int) -> str:
+        """One id as a piece that can be read in a table: a space is ␣, a newline \\n, and so on."""
+        piece = self._engine.id_to_token(index)
+        if piece is None:
+            return f"<no token {index}>"
+        if index in self._added:
+            return piece
+        if self._byte_level:
+            data = bytes(_byte_alphabet()[character] for character in piece)
+            piece = data.decode("utf-8", "backslashreplace")
+        piece = piece.replace(" ", "␣").replace(MARK, "␣")
+        return "".join(
+            character if character.isprintable() else repr(character)[1:-1] for character in piece
+        )
+
+    def need(self, role: str) -> int:
+        """The id of a role. Raises InputError where this tokenizer has none."""
+        if role not in self.roles:
+            raise InputError(
+                f"the tokenizer has no {role} token: declare its {roles.DECLARED[role]} in "
+                "tokenizer_config.json or use another tokenizer"
+            )
+        return self.roles[role]
+
+    @functools.cached_property
+    def token_bytes(self) -> torch.Tensor:
+        lengths = torch.zeros(self.size, dtype=torch.int64)
+        for piece, index in self._engine.get_vocab().items():
+            lengths[index] = self._bytes_of(piece, index)
+        return lengths
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        canonical = json.dumps(self._definition, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    def _bytes_of(self, piece: str, index: int) -> int:
+        if index in self._added:
+            return 0 if self._added[index].special else len(piece.encode())
+        if self._byte_level:
+            return len(piece)  # a character of the alphabet stands for a byte
+        if re.fullmatch("<0x[0-9A-F]{2}>", piece):
+            return 1
+        model = self._definition["model"]
+        piece = piece.removeprefix(model.get("continuing_subword_prefix") or "")
+        piece = piece.removesuffix(model.get("end_of_word_suffix") or "")
+        return len(piece.replace(MARK, " ").encode())
+
+
+def cut(text: str, size: int = 1 << 16) -> list[str]:
+    """A long text in portions of about ``size`` characters that tokenise as the whole does.
+
+    Cut before a single space between two words, where every usual pre-tokeniser cuts as well:
+    memory stays small and all cores have work. Without such a space a text stays whole.
+
+    >>> cut("to be or  not to be", size=4)
+    ['to be', ' or  not', ' to be']
+    """
+    portions, start = [], 0
+    while len(text) - start > size:
+        space = re.compile(r"(?<=\S) (?=\S)").search(text, start + size)
+        if not space:
+            break
+        portions.append(text[start : space.start()])
+        start = space.start()
+    return [*portions, text[start:]]
+
+
+@functools.cache
+def _byte_alphabet() -> dict[str, int]:
+    """GPT-2's printable character for each byte -> the byte (``bytes_to_unicode`` in its code)."""
+    shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    hidden = [byte for byte in range(BYTES) if byte not in shown]
+    moved = {chr(BYTES + place): byte for place, byte in enumerate(hidden)}
+    return {chr(byte): byte for byte in shown} | moved
+
+
+def _encoder(definition: dict, special: set[str]) -> tokenizers.Tokenizer:
+    """The tokenizer for text alone: nothing added, cut off or filled up, no special token found.
+
+    ``encode_special_tokens`` keeps them from being looked for. But Unigram and WordPiece models
+    list them among their pieces and would find them in a text (``</s>`` is HTML, and Unigram gives
+    it the best score), so there they get a name that no text holds. BPE reaches only merges.
+    """
+    definition = json.loads(json.dumps(definition))
+    definition |= {"post_processor": None, "truncation": None, "padding": None}
+    model = definition["model"]
+    if model["type"] != "BPE":
+        rename = {token: UNREACHABLE + token for token in special}
+        pieces = model["vocab"]
+        if isinstance(pieces, dict):
+            model["vocab"] = {rename.get(piece, piece): pieces[piece] for piece in pieces}
+        else:
+            model["vocab"] = [[rename.get(piece, piece), score] for piece, score in pieces]
+        if "unk_token" in model:
+            model["unk_token"] = rename.get(model["unk_token"], model["unk_token"])
+        for token in definition["added_tokens"]:
+            token["content"] = rename.get(token["content"], token["content"])
+    encoder = tokenizers.Tokenizer.from_str(json.dumps(definition))
+    encoder.encode_special_tokens = True
+    return encoder
+
+
+def _kinds(component: dict | None) -> set[str]:
+    """The types of a component of tokenizer.json and, in a sequence, of its parts."""
+    if component is None:
+        return set()
+    parts = component.get("decoders") or component.get("pretokenizers") or []
+    return {component["type"]}.union(*map(_kinds, parts))

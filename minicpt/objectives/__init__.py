@@ -1,0 +1,21 @@
+"""Objectives: what the model reads, and which positions have a target. One file each.
+
+A module of this package is an objective when it has two names:
+
+Settings   a frozen dataclass of its own settings, each of which becomes a flag
+Objective  built from ``(tokenizer, settings)``, with
+
+    architecture   the model it needs: "encoder", "decoder" or "encoder-decoder"
+    whole_text     whether its targets are all of the text, so that its loss has a meaning in bits
+                   per byte
+    length         the most positions that the model reads at once
+    plan(corpus, seed, epoch) -> sequence of passages, the epoch's, in their order
+    batch(passages, generators) -> Batch, with one random generator for each passage
+    visibility(batch) -> head -> input stream -> (B, T, length of the stream) bool: what each
+                   target may see; the per-token loss, ``explain`` and the proofs all read it
+    generate(model, text, sampling, generator) -> str, what a trained model does with a text
+    probe(model, passage, sampling, generator) -> str, the same on held-out text while training
+
+Nothing else knows the names of the objectives: a new file is found, gets its command line and is
+tested by the contract tests. An objective changes nothing that it is given.
+"""

@@ -1,0 +1,197 @@
+"""Masked language modelling: some tokens are hidden, and predicted from both sides (encoder).
+
+A window of a document is read as ``[CLS] tokens [SEP]``. Some of its tokens are chosen; most of
+those become the mask token, some a random token, some stay. All chosen positions are targets,
+those that stayed too (else the model would learn that a token it can read is always right); every
+other position is IGNORE. Special tokens and padding are never chosen.
+
+    read     [CLS] the [MASK] sat on purple mat [SEP]
+    predict    .    .   cat    .  .   the    .    .
+
+Devlin et al. 2018, arXiv 1810.04805 (80 % / 10 % / 10 % of 15 %); Liu et al. 2019, arXiv 1907.11692
+(a fresh draw each epoch). Random tokens come from the vocabulary without special tokens, where
+both references draw from the whole vocabulary.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Generator, Tensor
+
+from minicpt import generation
+from minicpt.batch import IGNORE, Batch, everything, pad, padding
+from minicpt.data.corpus import Corpus, Passage, Plan, windows
+from minicpt.data.text import Document
+from minicpt.data.tokenizer import Tokenizer
+from minicpt.errors import InputError
+from minicpt.settings import Checked, setting
+
+SPECIAL = 2  # [CLS] and [SEP] around a window
+
+
+@dataclass(frozen=True)
+class Corruption(Checked):
+    """How many tokens are chosen, and what becomes of them."""
+
+    rate: float = setting(0.15, "share of the tokens that are chosen", above=0, most=1)
+    choice: Literal["exact", "bert", "independent"] = setting(
+        "exact",
+        "exact: max(1, round(rate L)) tokens of a text of L; bert: the same, special tokens counted"
+        " into L; independent: each token with probability rate",
+    )
+    mask: float = setting(0.8, "share of the chosen that become the mask token", least=0, most=1)
+    random: float = setting(0.1, "share of the chosen that become a random token", least=0, most=1)
+    keep: float = setting(0.1, "share of the chosen that stay as they are", least=0, most=1)
+    whole_word: bool = setting(False, "choose all tokens of a word together, within the budget")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if abs(self.mask + self.random + self.keep - 1) > 1e-9:
+            total = self.mask + self.random + self.keep
+            raise InputError(f"--mask, --random and --keep must add up to 1, but give {total:g}")
+
+
+@dataclass(frozen=True)
+class Settings(Corruption):
+    window: int = setting(128, "the most tokens that the model reads at once", least=SPECIAL + 1)
+
+
+def choose(candidates: Tensor, words: Tensor, settings: Corruption, generator: Generator) -> Tensor:
+    """Which positions are predicted: (T,) bool.
+
+    candidates  (T,) bool: real, ordinary tokens
+    words       (T,) bool: True where a word starts
+    """
+    count = int(candidates.sum())
+    chosen = torch.zeros_like(candidates)
+    if count == 0:
+        return chosen
+    # A unit is what is chosen together: a token, or with whole_word all tokens of a word.
+    units = words.cumsum(0) if settings.whole_word else torch.arange(len(candidates))
+    names, members = units[candidates].unique(return_inverse=True)  # (U,), (count,)
+    if settings.choice == "independent":
+        drawn = torch.rand(len(names), generator=generator) < settings.rate
+    else:
+        counted = len(candidates) if settings.choice == "bert" else count
+        budget = min(count, max(1, round(settings.rate * counted)))
+        sizes = torch.bincount(members).tolist()
+        drawn = torch.zeros(len(names), dtype=torch.bool)
+        for unit in torch.randperm(len(names), generator=generator).tolist():
+            if sizes[unit] <= budget:
+                drawn[unit] = True
+                budget -= sizes[unit]
+            if budget == 0:
+                break
+    chosen[candidates] = drawn[members]
+    return chosen
+
+
+def corrupt(
+    tokens: Tensor,
+    candidates: Tensor,
+    words: Tensor,
+    settings: Corruption,
+    tokenizer: Tokenizer,
+    generator: Generator,
+) -> tuple[Tensor, Tensor]:
+    """The corrupted copy of ``tokens`` (T,) and its targets (T,), IGNORE where none is.
+
+    With ``mask=1, random=0, keep=0``, a mask token of id 4 and the third token chosen:
+
+        tokens [1 10 11 12 2]  ->  inputs [1 10 4 12 2],  targets [. . 11 . .]
+    """
+    chosen = choose(candidates, words, settings, generator)
+    targets = torch.where(chosen, tokens, IGNORE)
+    fate = torch.rand(len(tokens), generator=generator)
+    ordinary = tokenizer.ordinary
+    drawn = ordinary[torch.randint(len(ordinary), (len(tokens),), generator=generator)]
+    masked = chosen & (fate < settings.mask)
+    replaced = chosen & (fate >= settings.mask) & (fate < settings.mask + settings.random)
+    inputs = torch.where(masked, tokenizer.need("mask"), torch.where(replaced, drawn, tokens))
+    return inputs, targets
+
+
+class Objective:
+    architecture = "encoder"
+    whole_text = False
+
+    def __init__(self, tokenizer: Tokenizer, settings: Settings | None = None):
+        self.tokenizer = tokenizer
+        self.settings = settings or Settings()
+        self.length = self.settings.window
+        self.cls, self.sep = tokenizer.need("cls"), tokenizer.need("sep")
+        self.mask, self.pad = tokenizer.need("mask"), tokenizer.need("pad")
+
+    def plan(self, corpus: Corpus, seed: int, epoch: int) -> Plan:
+        """Windows of the documents, with room for the special tokens around them."""
+        return Plan(windows(corpus, self.length - SPECIAL, seed, epoch), corpus.passage)
+
+    def batch(self, passages: Sequence[Passage], generators: Sequence[Generator]) -> Batch:
+        """Each passage corrupted by draws of its own generator."""
+        inputs, targets = [], []
+        for passage, generator in zip(passages, generators, strict=True):
+            tokens, candidates, words = self.surround(passage)
+            corrupted, target = corrupt(
+                tokens, candidates, words, self.settings, self.tokenizer, generator
+            )
+            inputs.append(corrupted)
+            targets.append(target)
+        return Batch(
+            {"tokens": pad(inputs, self.pad), "mask": padding(inputs)},
+            {"tokens": pad(targets, IGNORE)},
+        )
+
+    def surround(self, passage: Passage) -> tuple[Tensor, Tensor, Tensor]:
+        """``[CLS] tokens [SEP]``, which of them may be chosen, and where words start."""
+        edge = torch.ones(1, dtype=torch.bool)
+        tokens = passage.tokens
+        tokens = torch.cat([tokens.new_tensor([self.cls]), tokens, tokens.new_tensor([self.sep])])
+        candidates = torch.cat([~edge, torch.isin(passage.tokens, self.tokenizer.ordinary), ~edge])
+        return tokens, candidates, torch.cat([edge, passage.words, edge])
+
+    def visibility(self, batch: Batch) -> dict[str, dict[str, Tensor]]:
+        """Every position sees the whole corrupted text."""
+        mask = batch.inputs["mask"]
+        return {"tokens": {"tokens": everything(mask, mask.shape[1])}}
+
+    def generate(self, model, text: str, sampling, generator: Generator) -> str:
+        """The text with its mask tokens filled in; without one, some of its tokens are masked."""
+        parts = text.split(self.tokenizer.token(self.mask))
+        if len(parts) == 1:
+            corpus = Corpus.build([Document("the text", text)], self.tokenizer)
+            passage = corpus.passage(0, min(len(corpus.tokens), self.length - SPECIAL))
+            return self.probe(model, passage, sampling, generator)
+        ids = [self.cls]
+        for part in parts:
+            ids += [*self.tokenizer.encode(part), self.mask]
+        inputs = torch.tensor([*ids[:-1][: self.length - 1], self.sep])
+        return self.filled(model, inputs, inputs == self.mask)
+
+    def probe(self, model, passage: Passage, sampling, generator: Generator) -> str:
+        """The passage with some tokens hidden, and in brackets what the model puts there."""
+        batch = self.batch([passage], [generator])
+        chosen = batch.targets["tokens"][0] != IGNORE
+        return self.filled(model, batch.inputs["tokens"][0], chosen)
+
+    def filled(self, model, inputs: Tensor, chosen: Tensor) -> str:
+        """The text with the likeliest token at each chosen position, in brackets."""
+        gaps = chosen.nonzero()[:, 0]
+        likely = generation.predict(model, {"tokens": inputs[None]}, "tokens", 0, gaps)
+        ordinary = self.tokenizer.ordinary
+        fills = iter(ordinary[likely[:, ordinary].argmax(dim=-1)].tolist())
+        pieces, run = [], []
+        for token, gap in zip(inputs.tolist(), chosen.tolist(), strict=True):
+            if gap:
+                pieces += [self.tokenizer.decode(run), bracketed(self.tokenizer, next(fills))]
+                run = []
+            elif token not in (self.cls, self.sep):
+                run.append(token)
+        return "".join([*pieces, self.tokenizer.decode(run)])
+
+
+def bracketed(tokenizer: Tokenizer, token: int) -> str:
+    """A filled-in token in brackets, its leading space kept outside: `` [mat]``."""
+    text = tokenizer.decode([token])
+    return text[: len(text) - len(text.lstrip())] + f"[{text.strip()}]"

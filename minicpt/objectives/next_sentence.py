@@ -1,0 +1,251 @@
+"""Next-sentence prediction: does the second text follow the first? (BERT; encoder)
+
+A and B are runs of whole sentences, read as ``[CLS] A [SEP] B [SEP]`` with segments 0 and 1. One
+target, at position 0: class 0 where B is what follows A, class 1 where it is not (half of the
+pairs each). For class 1, B starts at a random sentence of another document; with one document
+alone, elsewhere in that one, and never at what follows A.
+
+``order`` asks ALBERT's question instead: two consecutive runs, in order (0) or swapped (1).
+``masked`` adds masked-LM targets to the same pairs: BERT's own pre-training, whose loss is the
+mean of the one plus the mean of the other.
+
+Devlin et al. 2018, arXiv 1810.04805; Lan et al. 2019, arXiv 1909.11942. Class 0 means "is next" as
+in both references. Leaves out BERT's share of deliberately short pairs.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from minicpt import generation
+from minicpt.batch import IGNORE, Batch, everything, pad, padding
+from minicpt.data.corpus import Corpus, Passage, Plan
+from minicpt.data.text import Document, sentences
+from minicpt.data.tokenizer import Tokenizer
+from minicpt.errors import InputError
+from minicpt.objectives import masked_lm
+from minicpt.randomness import generator as generator_of
+from minicpt.settings import setting
+
+SPECIAL = 3  # [CLS], [SEP] and [SEP]
+IS_NEXT, IS_NOT_NEXT = 0, 1
+TRIES = 20  # draws of another B before a pair is given up
+
+
+@dataclass(frozen=True)
+class Settings(masked_lm.Corruption):
+    window: int = setting(128, "the most tokens that the model reads at once", least=SPECIAL + 2)
+    order: bool = setting(False, "ask whether two consecutive runs were swapped (ALBERT)")
+    masked: bool = setting(False, "predict masked tokens of the same pairs too (BERT)")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two runs of tokens as they are read, and the class of their relation."""
+
+    first: Passage
+    second: Passage
+    label: int
+
+    @property
+    def place(self) -> str:
+        return f"{self.first.place} with {self.second.place}"
+
+
+class Objective:
+    architecture = "encoder"
+    whole_text = False
+
+    def __init__(self, tokenizer: Tokenizer, settings: Settings | None = None):
+        self.tokenizer = tokenizer
+        self.settings = settings or Settings()
+        self.length = self.settings.window
+        self.cls, self.sep = tokenizer.need("cls"), tokenizer.need("sep")
+        self.pad = tokenizer.need("pad")
+        if self.settings.masked:
+            tokenizer.need("mask")
+
+    def plan(self, corpus: Corpus, seed: int, epoch: int) -> Plan:
+        """The epoch's pairs, cut from the corpus by ``Pairing`` and put into random order."""
+        generator = generator_of("pairs", seed, epoch)
+        pairing = Pairing(corpus, self.length - SPECIAL, self.settings.order, generator)
+        rows = torch.tensor(list(pairing), dtype=torch.int64).view(-1, 5)
+        if not len(rows):
+            raise InputError(
+                "next-sentence found no pair of sentences in the text: it needs a document of at"
+                " least two sentences, and another place to take a wrong second one from"
+            )
+
+        def cut(start, stop, other_start, other_stop, label):
+            first, second = corpus.passage(start, stop), corpus.passage(other_start, other_stop)
+            return Pair(first, second, label)
+
+        return Plan(rows[torch.randperm(len(rows), generator=generator)], cut)
+
+    def batch(self, passages: Sequence[Pair], generators: Sequence[Generator]) -> Batch:
+        """One target a pair, at position 0; with ``masked``, those of the masked tokens too."""
+        inputs, segments, pairs, tokens = [], [], [], []
+        for pair, generator in zip(passages, generators, strict=True):
+            a, b = trim(pair.first, pair.second, self.length - SPECIAL, generator)
+            read = [self.cls, *a.tokens.tolist(), self.sep, *b.tokens.tolist(), self.sep]
+            read = torch.tensor(read)
+            segment = torch.arange(len(read)) >= len(a.tokens) + 2
+            target = torch.full_like(read, IGNORE)
+            target[0] = pair.label
+            if self.settings.masked:
+                edge = torch.ones(1, dtype=torch.bool)
+                words = torch.cat([edge, a.words, edge, b.words, edge])
+                candidates = torch.isin(read, self.tokenizer.ordinary)
+                read, chosen = masked_lm.corrupt(
+                    read, candidates, words, self.settings, self.tokenizer, generator
+                )
+                tokens.append(chosen)
+            inputs.append(read)
+            segments.append(segment.long())
+            pairs.append(target)
+        targets = {"pair": pad(pairs, IGNORE)}
+        if self.settings.masked:
+            targets["tokens"] = pad(tokens, IGNORE)
+        return Batch(
+            {
+                "tokens": pad(inputs, self.pad),
+                "mask": padding(inputs),
+                "segments": pad(segments, 0),
+            },
+            targets,
+        )
+
+    def visibility(self, batch: Batch) -> dict[str, dict[str, Tensor]]:
+        """Every position sees the whole pair."""
+        mask = batch.inputs["mask"]
+        seen = {"tokens": everything(mask, mask.shape[1])}
+        return {head: seen for head in batch.targets}
+
+    def generate(self, model, text: str, sampling, generator: Generator) -> str:
+        """Judges whether the rest of the text follows its first sentence."""
+        spans = sentences(text)
+        if len(spans) < 2:
+            raise InputError("next-sentence judges two sentences, but the text holds one; give two")
+        corpus = Corpus.build([Document("the text", text)], self.tokenizer)
+        cut, end = int(corpus.sentences[1]), len(corpus.tokens)
+        pair = Pair(corpus.passage(0, cut), corpus.passage(cut, end), IS_NEXT)
+        likely = self.judgement(model, self.batch([pair], [generator]))
+        return f"{likely}: {text[: spans[0][1]]} ||{text[spans[0][1] :]}"
+
+    def probe(self, model, passage: Pair, sampling, generator: Generator) -> str:
+        """The pair, and how likely the model finds it that the second follows the first."""
+        batch = self.batch([passage], [generator])
+        first, second = (
+            self.tokenizer.decode(side.tokens.tolist()).strip()
+            for side in (passage.first, passage.second)
+        )
+        truth = "yes" if passage.label == IS_NEXT else "no"
+        return f"{self.judgement(model, batch)} (truth: {truth}): {first} || {second}"
+
+    def judgement(self, model, batch: Batch) -> str:
+        likely = generation.predict(model, batch.inputs, "pair", 0, [0])[0, IS_NEXT]
+        return f"{likely:.0%} {'in order' if self.settings.order else 'is next'}"
+
+
+class Pairing:
+    """Cuts an epoch's pairs: iterates over (A start, A stop, B start, B stop, label).
+
+    Sentences of a document are gathered until they fill ``budget`` tokens (at least two of them),
+    and parted at a random sentence into A and what follows it. A pair of class 1 keeps A and takes
+    another B; what followed A then opens the next pair, so no text is lost to the wrong answers.
+    """
+
+    def __init__(self, corpus: Corpus, budget: int, order: bool, generator: Generator):
+        self.corpus, self.budget, self.order, self.generator = corpus, budget, order, generator
+        self.stops = torch.cat([corpus.sentences[1:], torch.tensor([len(corpus.tokens)])]).tolist()
+        self.starts = corpus.sentences.tolist()
+        bounds = torch.cat([corpus.documents, torch.tensor([len(corpus.tokens)])])
+        # The first sentence of each document, and one past the last of all.
+        self.documents = torch.searchsorted(corpus.sentences, bounds).tolist()
+        self.labels: list[int] = []
+
+    def __iter__(self):
+        label = self.next_label()
+        for document, (sentence, end) in enumerate(
+            zip(self.documents, self.documents[1:], strict=False)
+        ):
+            while sentence + 1 < end:
+                last = sentence + 2
+                while last < end and self.stops[last] - self.starts[sentence] <= self.budget:
+                    last += 1
+                cut = sentence + 1 + self.draw(last - sentence - 1)
+                pair = self.pair(document, sentence, cut, last, label)
+                if pair is None or label == IS_NEXT or self.order:
+                    sentence = last
+                else:
+                    sentence = cut
+                if pair is not None:
+                    yield pair
+                    label = self.next_label()
+
+    def pair(self, document: int, sentence: int, cut: int, last: int, label: int):
+        first = (self.starts[sentence], self.stops[cut - 1])
+        second = (self.starts[cut], self.stops[last - 1])
+        if label == IS_NEXT:
+            return (*first, *second, label)
+        if self.order:
+            return (*second, *first, label)
+        other = self.elsewhere(document, sentence, cut)
+        return None if other is None else (*first, *other, label)
+
+    def elsewhere(self, document: int, sentence: int, cut: int) -> tuple[int, int] | None:
+        """A run that does not follow A = sentences [sentence, cut), or None where none is found."""
+        alone = len(self.documents) == 2
+        wanted = self.budget - (self.stops[cut - 1] - self.starts[sentence])
+        for _ in range(TRIES):
+            if alone:
+                begin, end = self.documents
+            else:
+                other = self.draw(len(self.documents) - 2)
+                other += other >= document
+                begin, end = self.documents[other], self.documents[other + 1]
+            start = begin + self.draw(end - begin)
+            if alone and sentence <= start <= cut:
+                continue
+            # The same words elsewhere would follow A just as well.
+            if self.words_of(start) == self.words_of(cut):
+                continue
+            stop = start + 1
+            # In one document the run must not reach into A.
+            limit = sentence if alone and start < sentence else end
+            while stop < limit and self.stops[stop] - self.starts[start] <= wanted:
+                stop += 1
+            return self.starts[start], self.stops[stop - 1]
+        return None
+
+    def words_of(self, sentence: int) -> list[int]:
+        return self.corpus.tokens[self.starts[sentence] : self.stops[sentence]].tolist()
+
+    def next_label(self) -> int:
+        """Classes in shuffled twos: half of the pairs each, and no pattern beyond that."""
+        if not self.labels:
+            self.labels = torch.randperm(2, generator=self.generator).tolist()
+        return self.labels.pop()
+
+    def draw(self, below: int) -> int:
+        return int(torch.randint(below, (1,), generator=self.generator))
+
+
+def trim(
+    first: Passage, second: Passage, budget: int, generator: Generator
+) -> tuple[Passage, Passage]:
+    """Both runs cut to ``budget`` tokens together, one token at a time.
+
+    Each token comes off the longer run (the second where they are alike), at random from its front
+    or its back.
+    """
+    bounds = [[0, len(first.tokens)], [0, len(second.tokens)]]
+    while sum(stop - start for start, stop in bounds) > budget:
+        longer = max(reversed(bounds), key=lambda bound: bound[1] - bound[0])
+        if torch.rand((), generator=generator) < 0.5:
+            longer[0] += 1
+        else:
+            longer[1] -= 1
+    return first.part(*bounds[0]), second.part(*bounds[1])

@@ -1,0 +1,157 @@
+"""Sentence reconstruction: a sentence is written again from its damaged words (encoder-decoder).
+
+Words, delimited by white space, are deleted and the rest is shuffled; at least one stays. The
+encoder reads the remaining words joined by one space, tokenised anew: with a byte-level tokenizer
+the first word of a text has no leading-space mark, so that moving tokens alone would glue words
+together. The decoder must write the sentence as it stands in the text, and end it.
+
+    sentence        The cat sat on the mat.
+    encoder reads   mat. the sat The cat
+    decoder reads   <start> The cat  sat on  the mat .
+    and predicts    The     cat sat  on  the mat  .  <end>
+
+``<start>`` is the pad id, as in T5 (Raffel et al. 2019, arXiv 1910.10683). Deletion is the noise of
+the article "What loss functions are appropriate for continuing pre-training"; the shuffle within a
+distance is that of Lample et al. 2017, arXiv 1711.00043.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from minicpt import generation
+from minicpt.batch import IGNORE, Batch, everything, pad, padding, shift, up_to_itself
+from minicpt.data.corpus import Corpus, Passage, Plan
+from minicpt.data.tokenizer import Tokenizer
+from minicpt.randomness import generator as generator_of
+from minicpt.settings import Checked, setting
+
+
+@dataclass(frozen=True)
+class Settings(Checked):
+    window: int = setting(128, "the most positions of the decoder, end-of-text included", least=2)
+    deletion: float = setting(0.2, "the probability with which a word is deleted", least=0, most=1)
+    shuffle: bool = setting(True, "shuffle the words that are left")
+    distance: int = setting(0, "the most places that a word moves; 0: any number", least=0)
+
+
+def damage(words: Sequence[str], settings: Settings, generator: Generator) -> list[str]:
+    """The words that are left, in their new order.
+
+    With deletion=0.5 and the draws in favour of "the" and "mat":
+
+        ["on", "the", "mat"]  ->  ["mat", "the"]
+    """
+    if not words:
+        return []
+    kept = (torch.rand(len(words), generator=generator) >= settings.deletion).nonzero()[:, 0]
+    if not len(kept):
+        kept = torch.randint(len(words), (1,), generator=generator)
+    if settings.shuffle:
+        keys = torch.rand(len(kept), generator=generator, dtype=torch.float64)
+        if settings.distance:
+            # Sorting i + uniform[0, k + 1) lets nothing pass what is more than k places away.
+            keys = torch.arange(len(kept)) + (settings.distance + 1) * keys
+        kept = kept[keys.argsort()]
+    return [words[place] for place in kept.tolist()]
+
+
+class Objective:
+    architecture = "encoder-decoder"
+    whole_text = True
+
+    def __init__(self, tokenizer: Tokenizer, settings: Settings | None = None):
+        self.tokenizer = tokenizer
+        self.settings = settings or Settings()
+        self.length = self.settings.window
+        self.start, self.end = tokenizer.need("pad"), tokenizer.need("end")
+
+    def plan(self, corpus: Corpus, seed: int, epoch: int) -> Plan:
+        """The sentences in random order; one too long for the window is cut between words."""
+        rows = torch.tensor(sentence_pieces(corpus, self.length - 1), dtype=torch.int64)
+        order = torch.randperm(len(rows), generator=generator_of("sentences", seed, epoch))
+        return Plan(rows[order], corpus.passage)
+
+    def batch(self, passages: Sequence[Passage], generators: Sequence[Generator]) -> Batch:
+        """The encoder gets the damaged sentences, the decoder the sentences behind ``start``."""
+        damaged = [
+            " ".join(damage(self.words(passage), self.settings, generator))
+            for passage, generator in zip(passages, generators, strict=True)
+        ]
+        encoded = self.tokenizer.encode_batch(damaged)
+        inputs = [torch.tensor(ids, dtype=torch.int64) for ids in encoded]
+        decoder, targets = [], []
+        for passage in passages:
+            tokens = torch.cat([passage.tokens.new_tensor([self.start]), passage.tokens])
+            decoder.append(tokens)
+            targets.append(shift(tokens, self.end))
+        return Batch(
+            {
+                "tokens": pad(inputs, self.start),
+                "mask": padding(inputs),
+                "decoder_tokens": pad(decoder, self.start),
+                "decoder_mask": padding(decoder),
+            },
+            {"tokens": pad(targets, IGNORE)},
+        )
+
+    def words(self, passage: Passage) -> list[str]:
+        """The words of a passage as text, each from its own tokens."""
+        starts = passage.words.nonzero()[:, 0].tolist()
+        if not starts or starts[0] != 0:
+            starts.insert(0, 0)
+        stops = [*starts[1:], len(passage.tokens)]
+        ids = passage.tokens.tolist()
+        words = (
+            self.tokenizer.decode(ids[start:stop])
+            for start, stop in zip(starts, stops, strict=True)
+        )
+        return [word.strip() for word in words if word.strip()]
+
+    def visibility(self, batch: Batch) -> dict[str, dict[str, Tensor]]:
+        """Decoder position s sees the whole damaged sentence and decoder positions 0..s."""
+        decoder_mask = batch.inputs["decoder_mask"]
+        return {
+            "tokens": {
+                "tokens": everything(batch.inputs["mask"], decoder_mask.shape[1]),
+                "decoder_tokens": up_to_itself(decoder_mask),
+            }
+        }
+
+    def generate(self, model, text: str, sampling, generator: Generator) -> str:
+        """Repairs a text: what the model writes when it reads these words."""
+        ids = self.tokenizer.encode(" ".join(text.split()))
+        return self.repaired(model, ids, sampling, generator)
+
+    def probe(self, model, passage: Passage, sampling, generator: Generator) -> str:
+        """A sentence's damaged words, and the sentence the model makes of them."""
+        damaged = " ".join(damage(self.words(passage), self.settings, generator))
+        ids = self.tokenizer.encode(damaged)
+        return f"{damaged} -> {self.repaired(model, ids, sampling, generator)}"
+
+    def repaired(self, model, ids: list[int], sampling, generator: Generator) -> str:
+        written = generation.rewrite_tokens(
+            model, ids, self.start, self.end, self.tokenizer.ordinary, sampling, generator
+        )
+        return self.tokenizer.decode(written).strip()
+
+
+def sentence_pieces(corpus: Corpus, size: int) -> list[tuple[int, int]]:
+    """(start, stop) of every sentence, those of more than ``size`` tokens in pieces.
+
+    A piece ends before the last word that would not fit, or inside a word longer than ``size``.
+    """
+    ends = torch.cat([corpus.sentences[1:], torch.tensor([len(corpus.tokens)])]).tolist()
+    pieces = []
+    for start, end in zip(corpus.sentences.tolist(), ends, strict=True):
+        while end - start > size:
+            # The last word start in (start, start + size].
+            place = int(torch.searchsorted(corpus.words, start + size, right=True)) - 1
+            word = int(corpus.words[place])
+            stop = word if word > start else start + size
+            pieces.append((start, stop))
+            start = stop
+        pieces.append((start, end))
+    return pieces

@@ -1,0 +1,190 @@
+"""Training: one loop for every model and every objective. It knows neither by name.
+
+    passages -> batch -> forward -> loss -> backward -> clip -> step
+
+What makes it exact:
+
+* The data are addressed by one integer, the number of passages seen; every draw of an objective is
+  a pure function of (seed, epoch, place). Dropout is the only use of torch's own generator.
+* The targets of a step are counted over all its micro-batches before the first backward pass, and
+  every micro-batch is divided by that count: however a step is split, it has one gradient.
+* A step without targets changes nothing. A loss or gradient that is not finite stops the run
+  before the weights change.
+
+Leaves out files, signals and what is printed: ``Trainer.steps`` yields after each step, and the
+caller does those things.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, nn
+
+from minicpt.batch import Batch
+from minicpt.errors import InputError, WorkError
+from minicpt.loss import Loss, objective_loss, whole_sequence_loss
+from minicpt.optimizer import Optimization, learning_rate, make_optimizer
+from minicpt.randomness import generator
+from minicpt.settings import setting
+
+
+@dataclass(frozen=True)
+class Training(Optimization):
+    batch_size: int = setting(16, "passages of a step", least=1)
+    micro_batches: int = setting(1, "parts into which a step is split, to save memory", least=1)
+    seed: int = setting(0, "seed of the weights, the order, the noise and dropout", least=0)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.micro_batches > self.batch_size:
+            raise InputError(
+                f"--micro-batches must be at most --batch-size ({self.batch_size}), "
+                f"but is {self.micro_batches}"
+            )
+
+
+# --- the step --------------------------------------------------------------------------------
+
+
+class NotFinite(WorkError):
+    """A loss or gradient was NaN or infinite; the weights are as they were before the step."""
+
+
+def train_step(
+    model: nn.Module, optimizer: torch.optim.Optimizer, batches: Sequence[Batch], clip: float
+) -> dict[str, Loss]:
+    """One update of the weights from the micro-batches of a step; returns its loss by head.
+
+    Raises NotFinite, with the weights unchanged, if a loss or the gradient's norm is not finite.
+    """
+    counts = sum((Counter(batch.counts()) for batch in batches), Counter())
+    optimizer.zero_grad(set_to_none=True)
+    total: dict[str, Loss] = {}
+    for batch in batches:
+        losses = whole_sequence_loss(model, batch)
+        if counts:
+            objective_loss(losses, counts).backward()
+        for name, loss in losses.items():
+            total[name] = total[name] + loss.detach() if name in total else loss.detach()
+    if not counts:
+        return total
+    norm = nn.utils.clip_grad_norm_(model.parameters(), clip or float("inf"))
+    for name, value in [*((name, loss.sum) for name, loss in total.items()), ("gradient", norm)]:
+        if not torch.isfinite(value):
+            raise NotFinite(f"the {name} {'norm' if value is norm else 'loss'} is {value.item()}")
+    optimizer.step()
+    return total
+
+
+# ---------------------------------------------------------------------------------------------
+
+
+class Stream:
+    """The endless sequence of an objective's passages, epoch after epoch, by one integer."""
+
+    def __init__(self, objective, corpus, seed: int):
+        self.objective, self.corpus, self.seed = objective, corpus, seed
+        self.begins = [0]  # the position at which each epoch so far begins
+        self.planned: tuple[int, Sequence] | None = None
+
+    def plan(self, epoch: int) -> Sequence:
+        if self.planned is None or self.planned[0] != epoch:
+            plan = self.objective.plan(self.corpus, self.seed, epoch)
+            if not len(plan):
+                raise InputError("the corpus is too short: it gives not a single passage")
+            self.planned = epoch, plan
+        return self.planned[1]
+
+    def epoch_length(self, epoch: int) -> int:
+        """How many passages an epoch has; those of later epochs may be cut differently."""
+        while len(self.begins) <= epoch + 1:
+            self.begins.append(self.begins[-1] + len(self.plan(len(self.begins) - 1)))
+        return self.begins[epoch + 1] - self.begins[epoch]
+
+    def passages(self, position: int, count: int) -> tuple[list, list[Generator]]:
+        """Passages ``position``, ``position + 1``, … and the generator of each one's noise."""
+        passages, generators = [], []
+        epoch = 0
+        for place in range(position, position + count):
+            while place >= self.begins[epoch] + self.epoch_length(epoch):
+                epoch += 1
+            index = place - self.begins[epoch]
+            passages.append(self.plan(epoch)[index])
+            generators.append(generator("noise", self.seed, epoch, index))
+        return passages, generators
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step did. ``tokens`` counts the real positions that the model read."""
+
+    number: int
+    losses: dict[str, Loss]
+    tokens: int
+    learning_rate: float
+
+
+class Trainer:
+    """A model, an objective and a corpus, and how far training has come.
+
+    steps      the length of the run, to which the schedule is fitted
+    step       the number of steps done; the data position is ``step * batch_size``
+    """
+
+    def __init__(self, model: nn.Module, objective, corpus, settings: Training, steps: int):
+        self.model, self.objective, self.settings = model, objective, settings
+        self.steps, self.step = steps, 0
+        self.stream = Stream(objective, corpus, settings.seed)
+        self.optimizer = make_optimizer(model, settings)
+        self.steps_without_targets = 0
+        torch.manual_seed(int(generator("dropout", settings.seed).initial_seed()))
+
+    def run(self) -> Iterator[Step]:
+        """Trains until ``steps``, and hands over after every step."""
+        while self.step < self.steps:
+            yield self.advance()
+
+    def advance(self) -> Step:
+        self.model.train()
+        passages, generators = self.stream.passages(
+            self.step * self.settings.batch_size, self.settings.batch_size
+        )
+        device = next(self.model.parameters()).device
+        size = -(-len(passages) // self.settings.micro_batches)
+        batches = [
+            self.objective.batch(passages[i : i + size], generators[i : i + size]).to(device)
+            for i in range(0, len(passages), size)
+        ]
+        rate = learning_rate(self.step, self.steps, self.settings)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        try:
+            losses = train_step(self.model, self.optimizer, batches, self.settings.clip)
+        except NotFinite as error:
+            places = ", ".join(passage.place for passage in passages[:3])
+            more = f" and {len(passages) - 3} more" if len(passages) > 3 else ""
+            raise NotFinite(
+                f"step {self.step + 1} stopped before the weights changed: {error}; its batch is"
+                f" {places}{more}; lower --learning-rate, or look at that text"
+            ) from None
+        self.step += 1
+        self.steps_without_targets += not any(loss.count for loss in losses.values())
+        tokens = sum(int(batch.inputs["mask"].sum()) for batch in batches)
+        return Step(self.step, losses, tokens, rate)
+
+    def state(self) -> dict:
+        """What a new process needs, beside weights and settings, to go on exactly as this one."""
+        return {
+            "step": self.step,
+            "steps_without_targets": self.steps_without_targets,
+            "optimizer": self.optimizer.state_dict(),
+            "random": torch.get_rng_state(),
+        }
+
+    def restore(self, state: dict) -> None:
+        self.step = state["step"]
+        self.steps_without_targets = state["steps_without_targets"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["random"])

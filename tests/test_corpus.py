@@ -1,0 +1,265 @@
+"""The corpus: where words and sentences start, passages, and windows that hold every token once."""
+
+import sys
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer as Engine
+from tokenizers import models, normalizers, pre_tokenizers
+
+from minicpt.data import corpus as corpus_module
+from minicpt.data.corpus import Corpus, Plan, windows
+from minicpt.data.text import Document, sentences, sha256, words
+from minicpt.data.tokenizer import Tokenizer
+from minicpt.errors import InputError
+
+always = settings(derandomize=True, deadline=None)
+BYTES = Tokenizer.train([], 256)
+MERGED = Tokenizer.train(["the cat sat on the mat. The end. " * 9], 256 + 30)
+
+
+def load(engine: Engine, folder) -> Tokenizer:
+    engine.save(str(folder / "tokenizer.json"))
+    return Tokenizer.load(folder)
+
+
+def pieces(corpus: Corpus, tokenizer: Tokenizer, starts: torch.Tensor) -> list[str]:
+    """The tokens between starts, each group as text."""
+    edges = [*starts.tolist(), len(corpus.tokens)]
+    shown = [tokenizer.token(i) for i in corpus.tokens.tolist()]
+    return ["".join(shown[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
+
+
+def fake(lengths: list[int]) -> Corpus:
+    """A corpus of documents with the given numbers of tokens, counted up from 0."""
+    total = sum(lengths)
+    starts = torch.tensor([sum(lengths[:index]) for index in range(len(lengths))])
+    return Corpus(
+        tokens=torch.arange(total, dtype=torch.int32),
+        words=torch.arange(0, total, 2),
+        sentences=starts,
+        documents=starts,
+        names=tuple(f"d{index}" for index in range(len(lengths))),
+        bytes=total,
+        sha256="",
+    )
+
+
+def test_white_space_belongs_to_the_word_after_it():
+    text = "  a b.\n\nC d\n"
+    corpus = Corpus.build([Document("x", text)], BYTES)
+    assert pieces(corpus, BYTES, corpus.words) == ["␣␣a", "␣b.", "\\n\\nC", "␣d\\n"]
+    assert pieces(corpus, BYTES, corpus.sentences) == ["␣␣a␣b.", "\\n\\nC␣d\\n"]
+    assert corpus.tokens.dtype == torch.int32
+    assert {corpus.words.dtype, corpus.sentences.dtype, corpus.documents.dtype} == {torch.int64}
+
+
+def test_documents_begin_words_and_sentences_of_their_own():
+    documents = [Document("x", "a b "), Document("y", "c"), Document("z", "  d. E")]
+    corpus = Corpus.build(documents, BYTES)
+    assert pieces(corpus, BYTES, corpus.words) == ["a", "␣b␣", "c", "␣␣d.", "␣E"]
+    assert pieces(corpus, BYTES, corpus.sentences) == ["a␣b␣", "c", "␣␣d.", "␣E"]
+    assert corpus.documents.tolist() == [0, 4, 5] and corpus.names == ("x", "y", "z")
+    assert [corpus.document(index) for index in range(3)] == [(0, 4), (4, 5), (5, 11)]
+    assert corpus.bytes == 11 and corpus.sha256 == sha256(documents)
+    for index in (-1, 3):
+        with pytest.raises(IndexError):
+            corpus.document(index)
+
+
+def test_bytes_are_counted_in_utf8():
+    assert Corpus.build([Document("x", "é 你")], BYTES).bytes == 6
+
+
+@pytest.mark.parametrize("case", ["wordpiece", "metaspace", "word then metaspace"])
+def test_words_of_other_tokenizers(tmp_path, case):
+    if case == "wordpiece":
+        vocabulary = "[UNK] a ##b . c ( )".split()
+        engine = Engine(
+            models.WordPiece({piece: i for i, piece in enumerate(vocabulary)}, unk_token="[UNK]")
+        )
+        engine.normalizer = normalizers.BertNormalizer()
+        engine.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        expected = ["a##b.", "(c)", "a##b"]
+    else:
+        listed = [("<unk>", 0.0), ("▁", -3.0), ("▁a", -1.0), ("b", -2.0), ("c", -2.0)]
+        listed += [(".", -2.0), ("(", -2.0), (")", -2.0), ("A", -2.0), ("C", -2.0)]
+        engine = Engine(models.Unigram(listed, unk_id=0))
+        engine.pre_tokenizer = pre_tokenizers.Metaspace()
+        expected = ["␣ab.", "␣␣(C)", "␣Ab"]
+        if case == "word then metaspace":
+            engine.pre_tokenizer = pre_tokenizers.Sequence(
+                [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]
+            )
+            expected = ["␣ab.", "␣(C)", "␣Ab"]
+    tokenizer = load(engine, tmp_path)
+    corpus = Corpus.build([Document("x", "ab.  (C) Ab")], tokenizer)
+    assert pieces(corpus, tokenizer, corpus.words) == expected
+    assert pieces(corpus, tokenizer, corpus.sentences) == [expected[0], "".join(expected[1:])]
+
+
+texts = st.lists(st.text(st.sampled_from("the cat. T\n é中"), max_size=40), min_size=1, max_size=6)
+
+
+@always
+@given(texts, st.integers(1, 30))
+def test_starts_follow_the_rule_token_by_token(given_texts, together):
+    """Against the rule applied by counting, for each token of each document alone."""
+    documents = [Document(str(index), text) for index, text in enumerate(given_texts)]
+    expected: dict[str, list[int]] = {"tokens": [], "words": [], "sentences": [], "documents": []}
+    for text in given_texts:
+        ((ids, offsets),) = MERGED.encode_with_offsets([text])
+        base = len(expected["tokens"])
+        for name, spans in (("words", words(text)), ("sentences", sentences(text))):
+            previous = None
+            for place, (start, _) in enumerate(offsets):
+                number = min(sum(stop <= start for _, stop in spans), max(len(spans) - 1, 0))
+                if number != previous:
+                    expected[name].append(base + place)
+                previous = number
+        expected["documents"] += [base] if ids else []
+        expected["tokens"] += ids
+    before, corpus_module.TOGETHER = corpus_module.TOGETHER, together
+    try:
+        corpus = Corpus.build(documents, MERGED)
+    except InputError:
+        assert not expected["tokens"]
+        return
+    finally:
+        corpus_module.TOGETHER = before
+    assert {name: getattr(corpus, name).tolist() for name in expected} == expected
+    assert corpus.names == tuple(item.name for item in documents if item.text)
+
+
+def test_a_long_document_is_built_in_portions_and_none_the_wiser():
+    text = "The cat sat on the mat. It was é.\n\n" * 5000  # 175 000 characters: three portions
+    assert len(MERGED.portions(text)) > 2
+    corpus = Corpus.build([Document("before", "x"), Document("x", text)], MERGED)
+    assert corpus.tokens.tolist()[1:] == MERGED.encode(text)
+    assert len(corpus.words) == 1 + 5000 * 9 and len(corpus.sentences) == 1 + 5000 * 2
+
+
+@pytest.mark.parametrize("documents", [[], [Document("a", "")], [Document("a", "")] * 3])
+def test_a_corpus_without_a_token_is_refused(documents):
+    with pytest.raises(InputError, match="no token"):
+        Corpus.build(documents, BYTES)
+
+
+def test_a_document_without_a_token_is_left_out():
+    documents = [Document("a", ""), Document("b", "b"), Document("c", ""), Document("d", "d")]
+    corpus = Corpus.build(documents, BYTES)
+    assert corpus.names == ("b", "d") and corpus.documents.tolist() == [0, 1]
+    assert corpus.words.tolist() == corpus.sentences.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("terminal, progress, shown", [(1, 1, 1), (1, 0, 0), (0, 1, 0)])
+def test_progress_shows_on_a_terminal_only_and_when_asked(
+    monkeypatch, capsys, terminal, progress, shown
+):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: bool(terminal), raising=False)
+    Corpus.build([Document("a", "text")], BYTES, progress=bool(progress))
+    output = capsys.readouterr()
+    assert ("tokenise" in output.err) == bool(shown) and not output.out
+
+
+def test_a_passage_knows_its_place():
+    corpus = Corpus.build([Document("one.txt", "ab cd. E"), Document("two.txt", "fg")], BYTES)
+    passage = corpus.passage(2, 6)  # " cd."
+    assert BYTES.decode(passage.tokens.tolist()) == " cd."
+    assert passage.tokens.dtype == torch.int64
+    assert passage.words.tolist() == [True, False, False, False]
+    assert passage.sentences.tolist() == [False] * 4
+    assert (passage.first, passage.last, passage.place) == (False, False, "one.txt, token 2")
+    assert passage.following == int(corpus.tokens[6])
+    whole = corpus.passage(0, 8)
+    assert (whole.first, whole.last, whole.following) == (True, True, None)
+    assert whole.sentences.tolist() == [True] + [False] * 5 + [True, False]
+    tail = corpus.passage(9, 10)
+    assert (tail.first, tail.last, tail.place) == (False, True, "two.txt, token 1")
+    assert tail.words.tolist() == [False]
+
+
+def test_a_passage_is_a_copy():
+    corpus = fake([4])
+    corpus.passage(0, 4).tokens.zero_()
+    assert corpus.tokens.tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("start, stop", [(0, 5), (3, 3), (3, 2), (-1, 2), (4, 8), (7, 8)])
+def test_a_passage_across_documents_or_without_tokens_is_refused(start, stop):
+    with pytest.raises(InputError, match="no passage"):
+        fake([4, 3]).passage(start, stop)
+
+
+def test_a_plan_cuts_only_what_is_asked_for():
+    asked = []
+    plan = Plan(torch.tensor([[1, 2], [3, 4], [5, 6]]), lambda a, b: asked.append((a, b)) or a * b)
+    assert len(plan) == 3 and not asked
+    assert plan[1] == 12 and plan[-1] == 30 and asked == [(3, 4), (5, 6)]
+    assert plan[1:] == [12, 30] and list(plan) == [2, 12, 30] and plan[5:] == []
+    for place in (3, -4):
+        with pytest.raises(IndexError):
+            plan[place]
+
+
+def test_windows_by_hand():
+    """Documents of 5, 2 and 7 tokens, windows of 3, one position before each document."""
+    rows = sorted(windows(fake([5, 2, 7]), size=3, seed=0, epoch=0, lead=1).tolist())
+    assert rows == [[0, 2], [2, 5], [5, 7], [7, 9], [9, 12], [12, 14]]
+    rows = sorted(windows(fake([5, 2, 7]), size=3, seed=0, epoch=0).tolist())
+    assert rows == [[0, 3], [3, 5], [5, 7], [7, 10], [10, 13], [13, 14]]
+
+
+@always
+@given(
+    st.lists(st.integers(1, 30), min_size=1, max_size=12),
+    st.integers(1, 12),
+    st.integers(0, 11),
+    st.integers(0, 5),
+    st.integers(0, 3),
+)
+def test_windows_hold_every_token_once(lengths, size, lead, seed, epoch):
+    corpus, lead = fake(lengths), lead % size
+    rows = windows(corpus, size, seed, epoch, lead)
+    assert rows.dtype == torch.int64 and rows.shape[1] == 2
+    assert torch.equal(rows, windows(corpus, size, seed, epoch, lead))
+    held = sorted(place for start, stop in rows.tolist() for place in range(start, stop))
+    assert held == list(range(len(corpus.tokens)))
+    short = 0
+    for start, stop in rows.tolist():
+        passage = corpus.passage(start, stop)  # refuses a window across documents
+        assert stop - start <= size - lead * passage.first
+        short += stop - start < size - lead * passage.first and not passage.last
+    if epoch == 0:
+        assert not short  # only the last window of a document is short
+    # No more windows than the cuts need: a document that fits is whole.
+    for index, length in enumerate(lengths):
+        if length <= size - lead:
+            assert list(corpus.document(index)) in rows.tolist()
+
+
+def test_epochs_and_seeds_differ_in_order_and_in_cuts():
+    corpus = fake([100] * 20)
+    orders = [windows(corpus, 10, seed, epoch) for seed in range(2) for epoch in range(3)]
+    assert len({str(rows.tolist()) for rows in orders}) == 6
+    cuts = [frozenset(map(tuple, rows.tolist())) for rows in orders]
+    assert cuts[0] == cuts[3]  # epoch 0 has phase 0 whatever the seed
+    assert len(set(cuts)) == 5
+    # Each document has a phase of its own, over all of the room.
+    firsts = {stop - start for start, stop in orders[1].tolist() if start % 100 == 0}
+    assert len(firsts) > 5 and firsts <= set(range(1, 11))
+    assert orders[0].tolist() != sorted(orders[0].tolist())
+
+
+@pytest.mark.parametrize("size, lead", [(0, 0), (1, 1), (3, 4), (-2, 0)])
+def test_a_window_without_room_is_refused(size, lead):
+    with pytest.raises(InputError, match="no room"):
+        windows(fake([3]), size, 0, 0, lead)
+
+
+def test_a_million_windows_are_made_at_once():
+    rows = windows(fake([1000] * 10_000), 10, 0, 1, 1)
+    assert 1_000_000 <= len(rows) <= 1_020_000
+    assert int((rows[:, 1] - rows[:, 0]).sum()) == 10_000_000
