@@ -52,7 +52,12 @@ class Checkpoint:
 
 
 def save(folder: Path, model: nn.Module, tokenizer: Tokenizer, record: dict, state: dict) -> None:
-    """Writes a checkpoint at ``folder``, which must not exist. WorkError when the disk refuses."""
+    """Writes a checkpoint at ``folder``, which must not exist. WorkError when the disk refuses.
+
+    What a process that was killed while it wrote has left in the same run is cleared away.
+    """
+    for stale in folder.parent.glob(".step-*.tmp"):
+        shutil.rmtree(stale, ignore_errors=True)
     config = pretrained.export_config(model) | token_ids(tokenizer)
 
     def write(temporary: Path) -> None:
@@ -78,7 +83,7 @@ def token_ids(tokenizer: Tokenizer) -> dict[str, int]:
 
 def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
     """Fills a temporary folder by ``write``, adds the manifest, and renames it to ``folder``."""
-    temporary = folder.parent / f".{folder.name}.{os.getpid()}.tmp"
+    temporary = folder.parent / f".{folder.name}.tmp"
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(temporary, ignore_errors=True)

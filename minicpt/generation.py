@@ -90,14 +90,15 @@ def predict(model, inputs: dict[str, Tensor], head: str, row: int, positions) ->
 
 
 class evaluating:
-    """Switches a model to evaluation (no dropout) for a while, and back to what it was."""
+    """Switches a model to evaluation (no dropout) for a while, and then each part back."""
 
     def __init__(self, model: nn.Module):
         self.model = model
 
     def __enter__(self):
-        self.training = self.model.training
+        self.before = [(part, part.training) for part in self.model.modules()]
         self.model.eval()
 
     def __exit__(self, *exception):
-        self.model.train(self.training)
+        for part, training in self.before:
+            part.training = training

@@ -181,6 +181,16 @@ def test_a_passage_knows_its_place():
     assert tail.words.tolist() == [False]
 
 
+@pytest.mark.parametrize("start, stop", [(0, 4), (0, 2), (1, 4), (1, 3)])
+def test_a_part_of_a_passage_is_the_passage_of_that_part(start, stop):
+    corpus = fake([2, 4, 1])
+    part, expected = corpus.passage(2, 6).part(start, stop), corpus.passage(2 + start, 2 + stop)
+    for name in ("tokens", "words", "sentences"):
+        assert torch.equal(getattr(part, name), getattr(expected, name))
+    for name in ("first", "last", "following"):
+        assert getattr(part, name) == getattr(expected, name)
+
+
 def test_a_passage_is_a_copy():
     corpus = fake([4])
     corpus.passage(0, 4).tokens.zero_()
@@ -251,6 +261,18 @@ def test_epochs_and_seeds_differ_in_order_and_in_cuts():
     firsts = {stop - start for start, stop in orders[1].tolist() if start % 100 == 0}
     assert len(firsts) > 5 and firsts <= set(range(1, 11))
     assert orders[0].tolist() != sorted(orders[0].tolist())
+
+
+def test_the_order_alone_differs_where_nothing_is_cut():
+    keys = [(seed, epoch) for seed in (0, 1) for epoch in (0, 1)]
+    orders = [windows(fake([3] * 50), 3, *key).tolist() for key in keys]
+    assert len({str(rows) for rows in orders}) == 4
+    assert all(sorted(rows) == sorted(orders[0]) for rows in orders)
+
+
+def test_a_document_that_only_the_lead_makes_too_long_has_a_phase_too():
+    rows = windows(fake([4] * 50), 4, seed=0, epoch=1, lead=1).tolist()
+    assert {stop - start for start, stop in rows if start % 4 == 0} == {1, 2, 3}
 
 
 @pytest.mark.parametrize("size, lead", [(0, 0), (1, 1), (3, 4), (-2, 0)])

@@ -340,7 +340,7 @@ def test_a_config_without_a_size_is_refused_by_name(make):
 def test_a_size_that_is_no_number_is_refused(make):
     exported = pretrained.export_config(pretrained.build(make().config.to_dict()))
     for value in (None, "many"):
-        with pytest.raises(InputError, match="right type"):
+        with pytest.raises(InputError, match="whole number"):
             pretrained.build(exported | {"vocab_size": value})
 
 

@@ -16,6 +16,7 @@ from minicpt.data.tokenizer import Tokenizer
 from minicpt.errors import InputError
 from minicpt.randomness import generator
 from minicpt.report.explain import as_data, explain
+from minicpt.report.terminal import needs_ascii
 from minicpt.settings import Checked, setting
 
 TEXT = (
@@ -76,15 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(as_data(model, objective, passage, draws))
     else:
-        width = shutil.get_terminal_size().columns
-        print(explain(model, objective, passage, draws, width, ascii=not speaks_unicode()))
+        width, ascii = shutil.get_terminal_size().columns, needs_ascii(sys.stdout.encoding)
+        print(explain(model, objective, passage, draws, width, ascii=ascii))
     return 0
 
-
-def speaks_unicode() -> bool:
-    """Whether stdout can show block characters."""
-    try:
-        "█▏·".encode(sys.stdout.encoding or "ascii")
-    except (UnicodeEncodeError, LookupError):
-        return False
-    return True

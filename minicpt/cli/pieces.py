@@ -1,6 +1,7 @@
 """From names, flags and records to models, objectives and corpora: what the verbs share."""
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
@@ -9,7 +10,7 @@ from minicpt import discovery, models, objectives
 from minicpt.checkpoint import Checkpoint
 from minicpt.cli.running import say
 from minicpt.data.corpus import Corpus
-from minicpt.data.sources import Document, read
+from minicpt.data.sources import BUILTIN, Document, read
 from minicpt.data.text import sha256, split
 from minicpt.data.tokenizer import Tokenizer
 from minicpt.errors import InputError
@@ -51,8 +52,12 @@ class Texts:
 
     @property
     def record(self) -> dict:
+        sources = [
+            source if source.startswith(BUILTIN) else os.path.abspath(source)
+            for source in self.settings.corpus
+        ]
         everything = sha256([*self.training, *self.held_out])
-        return dataclasses.asdict(self.settings) | {"sha256": everything}
+        return dataclasses.asdict(self.settings) | {"corpus": sources, "sha256": everything}
 
     @property
     def size(self) -> int:
@@ -136,9 +141,11 @@ def check_sizes(config: type, sizes: dict) -> None:
 def untrained(objective, **sizes):
     """A new model of the architecture that the objective needs, in the sizes given."""
     kind = model_module(objective.architecture)
-    if any(field.name == "positions" for field in dataclasses.fields(kind.Config)):
-        sizes["positions"] = objective.length
-    return kind.Model(kind.Config(vocabulary=objective.tokenizer.size, **sizes))
+    tokenizer = objective.tokenizer
+    decided = {"vocabulary": tokenizer.size, "positions": objective.length}
+    decided["pad"] = tokenizer.roles.get("pad")
+    names = {field.name for field in dataclasses.fields(kind.Config)}
+    return kind.Model(kind.Config(**{n: v for n, v in decided.items() if n in names}, **sizes))
 
 
 def check_fit(model, objective, folder) -> None:

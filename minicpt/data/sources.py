@@ -22,6 +22,8 @@ from minicpt.errors import InputError
 
 BLANK_LINE = re.compile(r"\n[^\S\n]*\n")  # whole, so that it never scans a stretch twice
 
+BUILTIN = "builtin:"  # the names of built-in texts begin with it
+
 # Files of a folder that are never text, told by their name without reading them.
 BINARY = frozenset(
     ".7z .a .avi .bin .bmp .bz2 .class .db .dll .doc .docx .dylib .eot .exe .flac .gif .gz .h5 .ico"
@@ -94,7 +96,7 @@ def _documents(source: str, seen: set[str]) -> list[Document]:
         return [] if _again(source, seen) else _builtin_docs()
     if source == "builtin:code":
         return [] if _again(source, seen) else _builtin_code()
-    if source.startswith("builtin:"):
+    if source.startswith(BUILTIN):
         raise InputError(f"no built-in text {source!r}: there are builtin:docs and builtin:code")
     mode = _mode(source)
     if mode is not None and not stat.S_ISDIR(mode):
@@ -119,7 +121,7 @@ def _documents(source: str, seen: set[str]) -> list[Document]:
 
 
 def _again(path: str, seen: set[str]) -> bool:
-    real = path if path.startswith("builtin:") else os.path.realpath(path)
+    real = path if path.startswith(BUILTIN) else os.path.realpath(path)
     known = real in seen
     seen.add(real)
     return known

@@ -186,15 +186,16 @@ def _first_at(spans: list[tuple[int, int]], position: int) -> int | None:
 
 
 def sha256(documents: Sequence[Document]) -> str:
-    """A hash over names and texts, each with its length in front, so that nothing can run together.
+    """A hash over the texts, each with its length in front, so that nothing can run together.
 
-    >>> sha256([Document("a", "bc")]) == sha256([Document("ab", "c")])
+    Names do not count: a text stays the same text when its file moves.
+
+    >>> sha256([Document("a", "bc"), Document("b", "d")]) == sha256([Document("a", "bcd")])
     False
     """
     digest = hashlib.sha256()
     for item in documents:
-        for part in (item.name, item.text):
-            data = part.encode("utf-8", "surrogatepass")
-            digest.update(len(data).to_bytes(8, "big"))
-            digest.update(data)
+        data = item.text.encode("utf-8", "surrogatepass")
+        digest.update(len(data).to_bytes(8, "big"))
+        digest.update(data)
     return digest.hexdigest()

@@ -59,11 +59,8 @@ class Tokenizer:
         definition  the content of a tokenizer.json
         declared    "pad_token" and so on -> token
         """
-        content = json.loads(definition)
-        for token in content.get("added_tokens", []):
-            token["special"] |= token["content"] in declared.values()
-        self._engine = tokenizers.Tokenizer.from_str(json.dumps(content))
-        self._engine.add_special_tokens(list(declared.values()))
+        self._engine = tokenizers.Tokenizer.from_str(definition)
+        self._engine.add_special_tokens(list(declared.values()))  # marks those that exist
         self._declared = {name: declared[name] for name in sorted(declared)}
         self._definition = json.loads(self._engine.to_str())
         vocabulary = self._engine.get_vocab()

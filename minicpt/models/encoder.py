@@ -16,38 +16,29 @@ from torch import Tensor, nn
 
 from minicpt.attention import attention, padding_mask
 from minicpt.errors import InputError
+from minicpt.settings import Checked, setting
 
 SEGMENTS = 2  # sentence A and sentence B
 EPSILON = 1e-12
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Checked):
     """The sizes of an encoder. Raises InputError where they do not fit together."""
 
-    vocabulary: int
-    positions: int
-    width: int = field(default=128, metadata={"help": "width of the hidden states"})
-    layers: int = field(default=4, metadata={"help": "number of layers"})
-    heads: int = field(default=4, metadata={"help": "attention heads; must divide the width"})
-    feed_forward: int = field(
-        default=0, metadata={"help": "width inside the feed-forward layers; 0 = 4 x width"}
-    )
-    dropout: float = field(default=0.1, metadata={"help": "dropout probability in training"})
-    fused: bool = field(default=True, metadata={"help": "use the fused attention kernel"})
+    vocabulary: int = field(metadata={"least": 1})
+    positions: int = field(metadata={"least": 1})
+    width: int = setting(128, "width of the hidden states", least=1)
+    layers: int = setting(4, "number of layers", least=1)
+    heads: int = setting(4, "attention heads; must divide the width", least=1)
+    feed_forward: int = setting(0, "width inside the feed-forward layers; 0 = 4 x width", least=0)
+    dropout: float = setting(0.1, "dropout probability in training", least=0, below=1)
+    fused: bool = setting(True, "use the fused attention kernel")
 
     def __post_init__(self) -> None:
-        for name in ("vocabulary", "positions", "width", "layers", "heads"):
-            if getattr(self, name) < 1:
-                raise InputError(f"encoder: {name} is {getattr(self, name)}: it must be positive")
-        if self.feed_forward < 0:
-            raise InputError(f"encoder: feed_forward is {self.feed_forward}: it must be 0 or more")
+        super().__post_init__()
         if self.width % self.heads:
-            raise InputError(
-                f"encoder: {self.heads} heads do not divide a width of {self.width}: change one"
-            )
-        if not 0 <= self.dropout < 1:  # NaN fails this too
-            raise InputError(f"encoder: dropout is {self.dropout}: it must be in [0, 1)")
+            raise InputError(f"--heads {self.heads} does not divide --width {self.width}")
 
     @property
     def inner(self) -> int:

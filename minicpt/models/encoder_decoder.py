@@ -14,7 +14,7 @@ N targets.
 import math
 import re
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -22,57 +22,38 @@ from torch import Tensor, nn
 
 from minicpt.attention import attention, biased_mask, causal_mask, padding_mask
 from minicpt.errors import InputError
+from minicpt.settings import Checked, setting
 
 EPSILON = 1e-6
 BUCKETS, DISTANCE = 32, 128  # buckets of relative positions; all distances from 128 on share one
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Checked):
     """The sizes of an encoder-decoder. Raises InputError where they do not fit together."""
 
-    vocabulary: int
-    pad: int = 0  # id of the pad token, which starts the decoder
-    width: int = field(default=128, metadata={"help": "width of the hidden states"})
-    layers: int = field(default=4, metadata={"help": "number of layers of the encoder"})
-    decoder_layers: int = field(
-        default=0, metadata={"help": "number of layers of the decoder; 0 = as the encoder"}
-    )
-    heads: int = field(default=4, metadata={"help": "attention heads"})
-    head_width: int = field(default=0, metadata={"help": "width of a head; 0 = width / heads"})
-    feed_forward: int = field(
-        default=0, metadata={"help": "width inside the feed-forward layers; 0 = 4 x width"}
-    )
+    vocabulary: int = field(metadata={"least": 1})
+    pad: int = field(default=0, metadata={"least": 0})  # id of the pad token, starts the decoder
+    width: int = setting(128, "width of the hidden states", least=1)
+    layers: int = setting(4, "number of layers of the encoder", least=1)
+    decoder_layers: int = setting(0, "layers of the decoder; 0 = as the encoder", least=0)
+    heads: int = setting(4, "attention heads", least=1)
+    head_width: int = setting(0, "width of a head; 0 = width / heads", least=0)
+    feed_forward: int = setting(0, "width inside the feed-forward layers; 0 = 4 x width", least=0)
     # 1.1 learns faster when it is small and starts from nothing: at the same width, steps and best
     # learning rate of two, 4.13 against 4.40 nats on held-out text (500 steps, width 64).
-    version: str = field(
-        default="1.1",
-        metadata={
-            "help": "of T5: 1.0 (ReLU, tied head) or 1.1 (gated GELU, head of its own)",
-            "choices": ("1.0", "1.1"),
-        },
+    version: Literal["1.0", "1.1"] = setting(
+        "1.1", "of T5: 1.0 (ReLU, tied head) or 1.1 (gated GELU, head of its own)"
     )
-    dropout: float = field(default=0.1, metadata={"help": "dropout probability in training"})
-    fused: bool = field(default=True, metadata={"help": "use the fused attention kernel"})
+    dropout: float = setting(0.1, "dropout probability in training", least=0, below=1)
+    fused: bool = setting(True, "use the fused attention kernel")
 
     def __post_init__(self) -> None:
-        where = "encoder-decoder"
-        for name in ("vocabulary", "width", "layers", "heads"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{where}: {name} is {getattr(self, name)}: it must be positive")
-        for name in ("decoder_layers", "head_width", "feed_forward"):
-            if getattr(self, name) < 0:
-                raise InputError(f"{where}: {name} is {getattr(self, name)}: it must be 0 or more")
-        if not 0 <= self.pad < self.vocabulary:
-            raise InputError(f"{where}: pad is {self.pad}: it must be an id of the vocabulary")
+        super().__post_init__()
+        if self.pad >= self.vocabulary:
+            raise InputError(f"pad is {self.pad}, but the vocabulary has {self.vocabulary} ids")
         if not self.head_width and self.width % self.heads:
-            raise InputError(
-                f"{where}: {self.heads} heads do not divide a width of {self.width}: change one"
-            )
-        if self.version not in ("1.0", "1.1"):
-            raise InputError(f"{where}: version is {self.version!r}: it must be 1.0 or 1.1")
-        if not 0 <= self.dropout < 1:  # NaN fails this too
-            raise InputError(f"{where}: dropout is {self.dropout}: it must be in [0, 1)")
+            raise InputError(f"--heads {self.heads} does not divide --width {self.width}")
 
     @property
     def key_width(self) -> int:

@@ -164,9 +164,15 @@ class Objective:
             passage = corpus.passage(0, min(len(corpus.tokens), self.length - SPECIAL))
             return self.probe(model, passage, sampling, generator)
         ids = [self.cls]
-        for part in parts:
-            ids += [*self.tokenizer.encode(part), self.mask]
-        inputs = torch.tensor([*ids[:-1][: self.length - 1], self.sep])
+        for part in parts[:-1]:
+            # The space before a gap belongs to the token that fills it.
+            ids += [*self.tokenizer.encode(part.removesuffix(" ")), self.mask]
+        ids += [*self.tokenizer.encode(parts[-1]), self.sep]
+        if len(ids) > self.length:
+            raise InputError(
+                f"the text takes {len(ids)} tokens, and the model reads {self.length}; shorten it"
+            )
+        inputs = torch.tensor(ids)
         return self.filled(model, inputs, inputs == self.mask)
 
     def probe(self, model, passage: Passage, sampling, generator: Generator) -> str:
@@ -180,18 +186,23 @@ class Objective:
         gaps = chosen.nonzero()[:, 0]
         likely = generation.predict(model, {"tokens": inputs[None]}, "tokens", 0, gaps)
         ordinary = self.tokenizer.ordinary
-        fills = iter(ordinary[likely[:, ordinary].argmax(dim=-1)].tolist())
-        pieces, run = [], []
-        for token, gap in zip(inputs.tolist(), chosen.tolist(), strict=True):
-            if gap:
-                pieces += [self.tokenizer.decode(run), bracketed(self.tokenizer, next(fills))]
-                run = []
-            elif token not in (self.cls, self.sep):
-                run.append(token)
-        return "".join([*pieces, self.tokenizer.decode(run)])
+        ids = inputs.clone()
+        ids[gaps] = ordinary[likely[:, ordinary].argmax(dim=-1)]
+        ids = ids[1:-1].tolist()  # without [CLS] and [SEP]
+        return bracketed(self.tokenizer, ids, [gap - 1 for gap in gaps.tolist()])
 
 
-def bracketed(tokenizer: Tokenizer, token: int) -> str:
-    """A filled-in token in brackets, its leading space kept outside: `` [mat]``."""
-    text = tokenizer.decode([token])
-    return text[: len(text) - len(text.lstrip())] + f"[{text.strip()}]"
+def bracketed(tokenizer: Tokenizer, ids: list[int], places: list[int]) -> str:
+    """The text of ``ids`` with the tokens at ``places`` in brackets: "The [cat] sat".
+
+    A piece of text is what its tokens add to all the text before them, since tokenizers differ in
+    where they keep the space between two words.
+    """
+    text, done = "", 0
+    for place in places:
+        before = tokenizer.decode(ids[:place])
+        piece = tokenizer.decode(ids[: place + 1])[len(before) :]
+        space = piece[: len(piece) - len(piece.lstrip())]
+        text += f"{before[done:]}{space}[{piece.strip()}]"
+        done = len(before) + len(piece)
+    return text + tokenizer.decode(ids)[done:]

@@ -70,7 +70,8 @@ class Objective:
     def plan(self, corpus: Corpus, seed: int, epoch: int) -> Plan:
         """The epoch's pairs, cut from the corpus by ``Pairing`` and put into random order."""
         generator = generator_of("pairs", seed, epoch)
-        pairing = Pairing(corpus, self.length - SPECIAL, self.settings.order, generator)
+        budget = self.length - SPECIAL
+        pairing = Pairing(corpus, self.tokenizer, budget, self.settings.order, generator)
         rows = torch.tensor(list(pairing), dtype=torch.int64).view(-1, 5)
         if not len(rows):
             raise InputError(
@@ -126,9 +127,9 @@ class Objective:
     def generate(self, model, text: str, sampling, generator: Generator) -> str:
         """Judges whether the rest of the text follows its first sentence."""
         spans = sentences(text)
-        if len(spans) < 2:
-            raise InputError("next-sentence judges two sentences, but the text holds one; give two")
         corpus = Corpus.build([Document("the text", text)], self.tokenizer)
+        if len(corpus.sentences) < 2:
+            raise InputError("next-sentence judges two sentences, but the text holds one; give two")
         cut, end = int(corpus.sentences[1]), len(corpus.tokens)
         pair = Pair(corpus.passage(0, cut), corpus.passage(cut, end), IS_NEXT)
         likely = self.judgement(model, self.batch([pair], [generator]))
@@ -157,8 +158,16 @@ class Pairing:
     another B; what followed A then opens the next pair, so no text is lost to the wrong answers.
     """
 
-    def __init__(self, corpus: Corpus, budget: int, order: bool, generator: Generator):
-        self.corpus, self.budget, self.order, self.generator = corpus, budget, order, generator
+    def __init__(
+        self,
+        corpus: Corpus,
+        tokenizer: Tokenizer,
+        budget: int,
+        order: bool,
+        generator: Generator,
+    ):
+        self.corpus, self.tokenizer = corpus, tokenizer
+        self.budget, self.order, self.generator = budget, order, generator
         self.stops = torch.cat([corpus.sentences[1:], torch.tensor([len(corpus.tokens)])]).tolist()
         self.starts = corpus.sentences.tolist()
         bounds = torch.cat([corpus.documents, torch.tensor([len(corpus.tokens)])])
@@ -220,8 +229,10 @@ class Pairing:
             return self.starts[start], self.stops[stop - 1]
         return None
 
-    def words_of(self, sentence: int) -> list[int]:
-        return self.corpus.tokens[self.starts[sentence] : self.stops[sentence]].tolist()
+    def words_of(self, sentence: int) -> list[str]:
+        """Its words, not its tokens: those of a text's first sentence lack the leading space."""
+        tokens = self.corpus.tokens[self.starts[sentence] : self.stops[sentence]]
+        return self.tokenizer.decode(tokens.tolist()).split()
 
     def next_label(self) -> int:
         """Classes in shuffled twos: half of the pairs each, and no pattern beyond that."""

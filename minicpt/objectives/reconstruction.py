@@ -25,6 +25,7 @@ from minicpt import generation
 from minicpt.batch import IGNORE, Batch, everything, pad, padding, shift, up_to_itself
 from minicpt.data.corpus import Corpus, Passage, Plan
 from minicpt.data.tokenizer import Tokenizer
+from minicpt.errors import InputError
 from minicpt.randomness import generator as generator_of
 from minicpt.settings import Checked, setting
 
@@ -76,12 +77,10 @@ class Objective:
 
     def batch(self, passages: Sequence[Passage], generators: Sequence[Generator]) -> Batch:
         """The encoder gets the damaged sentences, the decoder the sentences behind ``start``."""
-        damaged = [
-            " ".join(damage(self.words(passage), self.settings, generator))
+        inputs = [
+            torch.tensor(self.damaged(passage, generator)[1])
             for passage, generator in zip(passages, generators, strict=True)
         ]
-        encoded = self.tokenizer.encode_batch(damaged)
-        inputs = [torch.tensor(ids, dtype=torch.int64) for ids in encoded]
         decoder, targets = [], []
         for passage in passages:
             tokens = torch.cat([passage.tokens.new_tensor([self.start]), passage.tokens])
@@ -96,6 +95,15 @@ class Objective:
             },
             {"tokens": pad(targets, IGNORE)},
         )
+
+    def damaged(self, passage: Passage, generator: Generator) -> tuple[str, list[int]]:
+        """The damaged text, and its tokens for the encoder.
+
+        A piece without words (a run of spaces longer than the window) is read as it stands: the
+        encoder must not be left with nothing to read.
+        """
+        text = " ".join(damage(self.words(passage), self.settings, generator))
+        return text, self.tokenizer.encode(text) or passage.tokens.tolist()
 
     def words(self, passage: Passage) -> list[str]:
         """The words of a passage as text, each from its own tokens."""
@@ -123,13 +131,14 @@ class Objective:
     def generate(self, model, text: str, sampling, generator: Generator) -> str:
         """Repairs a text: what the model writes when it reads these words."""
         ids = self.tokenizer.encode(" ".join(text.split()))
+        if not ids:
+            raise InputError("reconstruction repairs words, but the text holds none; give some")
         return self.repaired(model, ids, sampling, generator)
 
     def probe(self, model, passage: Passage, sampling, generator: Generator) -> str:
         """A sentence's damaged words, and the sentence the model makes of them."""
-        damaged = " ".join(damage(self.words(passage), self.settings, generator))
-        ids = self.tokenizer.encode(damaged)
-        return f"{damaged} -> {self.repaired(model, ids, sampling, generator)}"
+        text, ids = self.damaged(passage, generator)
+        return f"{text} -> {self.repaired(model, ids, sampling, generator)}"
 
     def repaired(self, model, ids: list[int], sampling, generator: Generator) -> str:
         written = generation.rewrite_tokens(

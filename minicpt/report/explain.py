@@ -4,7 +4,7 @@
 target may see, and each target's loss from one forward pass. ``explain_text`` draws it.
 
 Where that declaration says that a target sees exactly the positions up to its own, the report also
-shows why one pass is enough: the model is run on every prefix alone, and the losses of all those
+shows why one pass is enough: the model is run on the first prefixes alone, and the losses of those
 runs stand above those of the single pass. Nothing here knows an objective by its name.
 
 T positions of the targets' stream.
@@ -18,12 +18,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from minicpt.batch import Batch
+from minicpt.batch import IGNORE, Batch
 from minicpt.generation import evaluating
 from minicpt.loss import TargetLosses, only, target_losses, target_stream
 from minicpt.report.explain_text import as_text
 
-TRIANGLE = 12  # the most positions for which every prefix is run
+TRIANGLE = 12  # prefixes that are run alone
 
 
 def explain(
@@ -55,13 +55,13 @@ def as_data(
 
     passage    an element of the objective's plan
     generator  draws the passage's noise
-    triangle   the most positions for which every prefix is run
+    triangle   how many prefixes are run alone, at the most
 
     ``streams``: the positions that are read. ``visibility``: head -> stream -> for each of the T
     positions a string of one character for each position of the stream, "1" where it may be seen.
     ``heads``: each head's targets with their losses in nats, and ``uniform``, the loss of a guess
-    that holds all classes alike. ``triangle``: see ``prefix_runs``;
-    None where a target sees less or more than what stands up to it, or the passage is longer.
+    that holds all classes alike. ``triangle``: see ``prefix_runs``; None where targets may see
+    something else than what stands up to them.
     """
     batch = objective.batch([passage], [generator])
     visibility = objective.visibility(batch)
@@ -73,9 +73,12 @@ def as_data(
     streams = {"tokens": objective.architecture}
     if "decoder_tokens" in batch.inputs:
         streams = {"tokens": "encoder", "decoder_tokens": "decoder"}
-    causal = [name for name in found if found[name].total().count]
-    causal = [name for name in causal if is_causal(batch, visibility[name])]
-    runs = causal and batch.targets[causal[0]].shape[1] <= triangle
+    causal = [
+        head for head in found if batch.counts()[head] and is_causal(batch, visibility[head])
+    ]
+    runs = None
+    if causal and triangle > 0:
+        runs = prefix_runs(model, batch, causal[0], visibility[causal[0]], triangle)
     return {
         "summary": (module.__doc__ or type(objective).__name__).strip().splitlines()[0],
         "place": passage.place,
@@ -97,8 +100,7 @@ def as_data(
             )
             for head, each in found.items()
         },
-        "causal": bool(causal),
-        "triangle": prefix_runs(model, batch, causal[0], visibility[causal[0]]) if runs else None,
+        "triangle": runs,
     }
 
 
@@ -139,31 +141,37 @@ def is_causal(batch: Batch, sees: Mapping[str, Tensor]) -> bool:
     )
 
 
-def prefix_runs(model: nn.Module, batch: Batch, head: str, sees: Mapping[str, Tensor]) -> dict:
-    """The losses of the model run on each prefix alone, beside those of the one pass over all.
+def prefix_runs(
+    model: nn.Module, batch: Batch, head: str, sees: Mapping[str, Tensor], count: int
+) -> dict:
+    """The losses of the model run on prefixes alone, beside those of the one pass over all.
 
     In float64, on a copy of the model, so that what is left between the two is rounding alone.
 
-    ``alone[t][u]``, u <= t: the loss at position u when only positions 0..t are read.
-    ``together[u]``: the same from the one pass. None where a position has no target.
-    ``differences[u]``: the largest between column u of ``alone`` and ``together[u]``.
+    ``positions``: those of the first ``count`` targets. ``alone[i][j]``, j <= i: the loss of target
+    j when nothing is read but the prefix that ends with target i. ``together[j]``: the same from
+    the one pass. ``differences[j]``: the largest between the two.
     """
     model = copy.deepcopy(model).to("cpu", torch.float64).eval()
     target = batch.targets[head]  # (1, T)
 
-    def losses(inputs: dict[str, Tensor], kept: Tensor) -> list[float | None]:
-        each = target_losses(model, Batch(inputs, {head: kept}))[head]
-        places = dict(zip(each.positions.tolist(), each.losses.tolist(), strict=True))
-        return [places.get(place) for place in range(kept.shape[1])]
+    def losses(inputs: dict[str, Tensor], kept: Tensor) -> list[float]:
+        return target_losses(model, Batch(inputs, {head: kept}))[head].losses.tolist()[:count]
 
+    places = (target[0] != IGNORE).nonzero()[:count, 0].tolist()
     together = losses(batch.inputs, target)
     alone = []
-    for position in range(target.shape[1]):
-        seen = {stream: may[0, position] for stream, may in sees.items()}
-        kept = target[:, seen[target_stream(batch)]]
-        alone.append(losses(only(batch.inputs, 0, seen), kept))
+    for place in places:
+        seen = {stream: may[0, place] for stream, may in sees.items()}
+        alone.append(losses(only(batch.inputs, 0, seen), target[:, seen[target_stream(batch)]]))
     differences = [
-        None if whole is None else max(abs(row[place] - whole) for row in alone[place:])
+        max(abs(row[place] - whole) for row in alone[place:])
         for place, whole in enumerate(together)
     ]
-    return {"head": head, "alone": alone, "together": together, "differences": differences}
+    return {
+        "head": head,
+        "positions": places,
+        "alone": alone,
+        "together": together,
+        "differences": differences,
+    }

@@ -21,7 +21,7 @@ from minicpt.report.terminal import (
 LEAST = 60  # columns; a narrower terminal gets lines of this many
 ALIKE = 1e-9  # nats; rounding in float64 stays far below, a mask that leaks far above
 PICTURES = 14  # columns that the pictures of visibility get at the least
-LABEL, CELL = 9, 6  # columns of the triangle: of its labels, and of its numbers
+LABEL, CELL = 10, 6  # columns of the triangle: of its labels, and of its numbers
 
 
 def as_text(data: dict, width: int, *, ascii: bool = False, color: bool = False) -> str:
@@ -56,19 +56,10 @@ def as_text(data: dict, width: int, *, ascii: bool = False, color: bool = False)
         say(text)
     if data["triangle"]:
         lines.append("")
-        reader = data["streams"][data["target_stream"]]["reader"]
-        say(f"One pass, and one run for each prefix of what the {reader} reads:", "1")
-        if LABEL + len(data["triangle"]["together"]) * CELL <= width:
-            lines += triangle(data, ascii, color)
-        else:
-            lines += draw(diagonal(data, ascii), width, color)
+        say("One pass over the whole passage, and runs that read a prefix and nothing else:", "1")
+        lines += triangle(data, width, ascii, color)
         for text in conclusion(data):
             say(text)
-    elif data["causal"]:
-        say(
-            "No position may see what follows it. So a run for each prefix must give the same"
-            " losses as this one pass: a shorter passage shows it here."
-        )
     return "\n".join(lines)
 
 
@@ -238,77 +229,51 @@ def means(data: dict) -> list[str]:
 # --- every prefix alone ----------------------------------------------------------------------
 
 
-def triangle(data: dict, ascii: bool, color: bool) -> list[str]:
-    """A line for each prefix: the losses at its positions. Below, the one pass and differences."""
+def triangle(data: dict, width: int, ascii: bool, color: bool) -> list[str]:
+    """A line for each prefix, as many as fit: the losses of its targets. Then those of the one pass
+    and the differences."""
     runs = data["triangle"]
+    size = min(len(runs["positions"]), (width - LABEL) // CELL)
 
     def line(label: str, cells: Sequence[str]) -> str:
-        return (fit(label, LABEL) + "".join(map(right, cells))).rstrip()
+        return fit(label, LABEL) + "".join(map(right, cells[:size]))
 
     def right(cell: str) -> str:
         return " " + fit(" " * (CELL - 1 - columns(cell)) + cell, CELL - 1, ascii)
 
-    heading = labels(data, runs["head"], ascii)
+    head = runs["head"]
+    labels = [label(head, each, ascii) for each in data["heads"][head]["targets"]]
+    rows = zip(runs["positions"][:size], runs["alone"], strict=False)
     return [
-        paint(line("target", heading), "1", color),
-        *(
-            line(f"first {place}", [loss(value) for value in losses])
-            for place, losses in enumerate(runs["alone"], start=1)
-        ),
-        line("one pass", [loss(value) for value in runs["together"]]),
-        line("differ by", [difference(value) for value in runs["differences"]]),
+        paint(line("target", labels), "1", color),
+        *(line(f"first {place + 1}", list(map(loss, losses))) for place, losses in rows),
+        line("one pass", list(map(loss, runs["together"]))),
+        line("differ by", list(map(difference, runs["differences"]))),
     ]
 
 
-def diagonal(data: dict, ascii: bool) -> list[Column]:
-    """The same where the triangle is too wide: of each prefix only its last position."""
-    runs = data["triangle"]
-    places = range(len(runs["together"]))
-    found = {
-        "prefix": [f"first {place + 1}" for place in places],
-        "target": labels(data, runs["head"], ascii),
-        "its run": [loss(runs["alone"][place][-1]) for place in places],
-        "one pass": [loss(value) for value in runs["together"]],
-        "differ by": [difference(value) for value in runs["differences"]],
-    }
-    texts = ("prefix", "target")
-    return [
-        words(heading, cells, most=16, least=9, ascii=ascii, right=heading not in texts)
-        for heading, cells in found.items()
-    ]
-
-
-def labels(data: dict, head: str, ascii: bool) -> list[str]:
-    """The target of each position, blank where there is none."""
-    found = [""] * len(data["triangle"]["together"])
-    for each in data["heads"][head]["targets"]:
-        found[each["position"]] = label(head, each, ascii)
-    return found
-
-
-def loss(value: float | None) -> str:
+def loss(value: float) -> str:
     """A loss in five signs.
 
     >>> loss(8.31912), loss(12.3456), loss(0.012345), loss(98765.4)
     ('8.319', '12.35', '0.012', '1e+05')
     """
-    if value is None:
-        return ""
     return min((f"{value:.3f}", f"{value:#.4g}", f"{value:.0e}"), key=len)
 
 
-def difference(value: float | None) -> str:
+def difference(value: float) -> str:
     """
     >>> difference(1.77e-15), difference(0.0)
     ('2e-15', '0')
     """
-    return "" if value is None else f"{value:.0e}" if value else "0"
+    return f"{value:.0e}" if value else "0"
 
 
 def conclusion(data: dict) -> list[str]:
     """Why the numbers agree; or that they do not, where a model sees more than is declared."""
-    largest = max(each for each in data["triangle"]["differences"] if each is not None)
-    lines = [f"Largest difference: {difference(largest)} nats (computed in float64)."]
+    largest = max(data["triangle"]["differences"])
+    runs = plural(len(data["triangle"]["alone"]), "run")
+    lines = [f"Largest difference in {runs}: {difference(largest)} nats, computed in float64."]
     if not largest < ALIKE:  # NaN too
         return [
             *lines,

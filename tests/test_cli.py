@@ -1,0 +1,363 @@
+"""The command line as its users meet it."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from minicpt import checkpoint
+from minicpt.cli import main as command_line
+from minicpt.cli.main import main
+
+SMALL = ["--width", "16", "--layers", "1", "--heads", "2", "--vocab-size", "300", "--window", "32"]
+SMALL += ["--batch-size", "4", "--evaluate-passages", "8"]
+OBJECTIVES = ["causal-lm", "masked-lm", "next-sentence", "reconstruction"]
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    """A user's own text: one file of a few thousand characters."""
+    lines = [
+        f"On day {day} the {animal} saw {count} boats. It counted them. Then it rained."
+        for day, animal in enumerate(["cat", "dog", "owl", "fox"] * 20)
+        for count in (day + 3,)
+    ]
+    path = tmp_path_factory.mktemp("text") / "days.txt"
+    path.write_text("\n".join(lines))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def trained(text, tmp_path_factory):
+    """A finished run of each objective."""
+    folder = tmp_path_factory.mktemp("runs")
+    for name in OBJECTIVES:
+        words = ["train", name, "--corpus", text, "--steps", "6", "--out", str(folder / name)]
+        assert main([*words, *SMALL, "--save-every", "3"]) == 0
+    return folder
+
+
+def error_of(words, capsys):
+    """The one line of a refused command, which must have status 2."""
+    assert main(words) == 2
+    output = capsys.readouterr()
+    lines = [line for line in output.err.splitlines() if not line.startswith("minicpt: error")]
+    errors = [line for line in output.err.splitlines() if line.startswith("minicpt: error: ")]
+    assert len(errors) == 1 and "Traceback" not in output.err, (lines, errors)
+    return errors[0]
+
+
+def last_weights(folder):
+    return torch.load(checkpoint.find(folder)[0] / "pytorch_model.bin", weights_only=True)
+
+
+# --- every verb on every objective
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_train_leaves_checkpoints(name, trained):
+    folders = [path.name for path in checkpoint.steps(trained / name)]
+    assert folders == ["step-00000003", "step-00000006"]
+    record = json.loads((trained / name / folders[-1] / "training.json").read_text())
+    assert record["step"] == record["steps"] == 6 and record["objective"] == name
+    assert [entry["step"] for entry in record["evaluations"]] == list(range(7))
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_evaluate_gives_the_number_of_the_last_look(name, trained, capsys):
+    assert main(["evaluate", str(trained / name), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)["held out"]
+    last = checkpoint.load(trained / name).record["evaluations"][-1]["held out"]
+    assert result["targets"] == last["targets"]
+    assert result["total"] == pytest.approx(last["total"], rel=1e-6)
+    whole = name in ("causal-lm", "reconstruction")
+    assert (result["bits_per_byte"] is None) == (last["bits_per_byte"] is None) == (not whole)
+    if whole:
+        assert result["bits_per_byte"] == pytest.approx(last["bits_per_byte"], rel=1e-6)
+    assert main(["evaluate", str(trained / name), "--passages", "3"]) == 0
+    line = capsys.readouterr().out
+    assert re.match(r"held out: \d\.\d{4} nats/", line)
+    assert ("bits/byte" in line) == (name in ("causal-lm", "reconstruction"))
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_evaluate_takes_any_text(name, trained, text, capsys):
+    assert main(["evaluate", str(trained / name), "--corpus", text]) == 0
+    assert text in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_generate_works_on_a_text_and_repeats(name, trained, capsys):
+    outputs = []
+    for seed in ("1", "1"):
+        words = ["generate", str(trained / name), "It rained. The cat slept.", "--length", "5"]
+        assert main([*words, "--seed", seed]) == 0
+        outputs.append(capsys.readouterr().out)
+    assert outputs[0] == outputs[1] and outputs[0].strip()
+
+
+def test_generate_without_a_text(trained, capsys):
+    assert main(["generate", str(trained / "causal-lm")]) == 0
+    assert "needs a TEXT" in error_of(["generate", str(trained / "masked-lm")], capsys)
+
+
+def test_generate_fills_the_gaps_it_is_given(trained, capsys):
+    assert main(["generate", str(trained / "masked-lm"), "The [MASK] saw two [MASK]."]) == 0
+    output = capsys.readouterr().out
+    assert re.fullmatch(r"The ?\[[^ ].*\] saw two ?\[.*\]\.\n", output, re.DOTALL)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_explain_with_and_without_a_trained_model(name, trained, capsys):
+    for words in ([], ["--init", str(trained / name)]):
+        assert main(["explain", name, *words]) == 0
+        assert "target" in capsys.readouterr().out
+    assert main(["explain", name, "--json"]) == 0
+    json.loads(capsys.readouterr().out)
+
+
+# --- going on
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_continuing_shows_both_sides(name, trained, tmp_path, capsys):
+    new = tmp_path / "new.txt"
+    new.write_text("A ship of stone. It sank at once. Nobody swam. " * 30)
+    out = tmp_path / "out"
+    words = ["train", name, "--init", str(trained / name), "--corpus", str(new), "--json"]
+    words += ["--window", "32", "--steps", "2", "--out", str(out), "--batch-size", "4"]
+    assert main(words) == 0
+    result = json.loads(capsys.readouterr().out)
+    for entry in result["evaluations"]:
+        assert entry["held out"]["total"] > 0 and entry["old text"]["total"] > 0
+    base = checkpoint.load(trained / name).record["evaluations"][-1]
+    # The old text's figure begins where the base's own last evaluation ended.
+    first = result["evaluations"][0]["old text"]["total"]
+    assert first == pytest.approx(base["held out"]["total"], rel=0.2)
+    assert main(["evaluate", str(out), "--json"]) == 0
+    assert set(json.loads(capsys.readouterr().out)) == {"held out", "old text"}
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("stop", [1, 3, 5])
+def test_a_run_stopped_by_a_signal_goes_on_bitwise(name, stop, trained, text, tmp_path, capsys):
+    """SIGTERM in the middle of a step: it is finished, saved, and resuming ends alike."""
+    out = tmp_path / "out"
+    words = ["train", name, "--corpus", text, "--steps", "6", "--out", str(out), *SMALL]
+    code = (
+        "import os, signal, sys\n"
+        "from minicpt import training\n"
+        "from minicpt.cli.main import main\n"
+        "step = training.train_step\n"
+        "count = [0]\n"
+        "def interrupted(*arguments):\n"
+        "    count[0] += 1\n"
+        f"    if count[0] == {stop}: os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    return step(*arguments)\n"
+        "training.train_step = interrupted\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words, "--threads", str(torch.get_num_threads())],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 143, done.stderr
+    assert f"minicpt resume {out}" in done.stderr and f"after step {stop} of 6" in done.stderr
+    assert main(["resume", str(out)]) == 0
+    expected, found = last_weights(trained / name), last_weights(out)
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[key], found[key]) for key in expected)
+    assert main(["resume", str(out)]) == 0
+    assert "nothing to do" in capsys.readouterr().err
+
+
+def test_ctrl_c_before_the_first_step_says_that_nothing_was_saved(text, tmp_path, monkeypatch):
+    from minicpt.cli import running
+
+    def impatient(*arguments, **options):
+        os.kill(os.getpid(), signal.SIGINT)
+        raise running.Interrupted(signal.SIGINT)
+
+    monkeypatch.setattr(running, "evaluate", impatient)
+    out = tmp_path / "out"
+    assert main(["train", "causal-lm", "--corpus", text, "--out", str(out), *SMALL]) == 130
+    assert not out.exists()
+
+
+def test_a_killed_run_resumes_from_its_last_checkpoint(text, tmp_path):
+    out = tmp_path / "out"
+    words = ["train", "causal-lm", "--corpus", text, "--out", str(out), *SMALL]
+    words += ["--steps", "100000", "--save-every", "1", "--keep", "3"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "minicpt", *words], stdout=subprocess.DEVNULL
+    )
+    deadline = time.time() + 60
+    while len(checkpoint.steps(out) if out.exists() else []) < 3 and time.time() < deadline:
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    assert len(checkpoint.steps(out)) in (2, 3, 4)
+    assert checkpoint.load(out).record["step"] >= 3
+
+
+def test_keep_and_save_every(text, tmp_path):
+    out = tmp_path / "out"
+    words = ["train", "causal-lm", "--corpus", text, "--steps", "7", "--out", str(out), *SMALL]
+    assert main([*words, "--save-every", "2", "--keep", "3"]) == 0
+    assert [f.name[-1] for f in checkpoint.steps(out)] == ["4", "6", "7"]
+
+
+def test_minutes_fix_the_steps_once_and_epochs_count_the_text(text, tmp_path, capsys):
+    words = ["train", "causal-lm", "--corpus", text, *SMALL, "--json"]
+    assert main([*words, "--minutes", "0.02", "--out", str(tmp_path / "minutes")]) == 0
+    output = capsys.readouterr()
+    steps = json.loads(output.out)["steps"]
+    assert f"are {steps} steps" in output.err
+    # A run of that many --steps is the same run.
+    assert main([*words, "--steps", str(steps), "--out", str(tmp_path / "steps")]) == 0
+    capsys.readouterr()
+    expected, found = (last_weights(tmp_path / name) for name in ("minutes", "steps"))
+    assert all(torch.equal(expected[key], found[key]) for key in expected)
+    assert main([*words, "--epochs", "2", "--out", str(tmp_path / "epochs")]) == 0
+    capsys.readouterr()
+    record = checkpoint.load(tmp_path / "epochs").record
+    from minicpt.cli import pieces
+    from minicpt.data.corpus import Corpus
+
+    base = checkpoint.load(tmp_path / "epochs")
+    objective = pieces.objective_of(base, None)
+    corpus = Corpus.build(pieces.recorded_texts(record["text"]).training, base.tokenizer)
+    passages = sum(len(objective.plan(corpus, 0, epoch)) for epoch in (0, 1))
+    assert record["steps"] == -(-passages // 4)
+
+
+def test_not_finite_stops_saves_and_names_the_batch(text, tmp_path, capsys, monkeypatch):
+    from minicpt import training
+
+    real = training.whole_sequence_loss
+    calls = []
+
+    def poisoned(model, batch):
+        calls.append(1)
+        losses = real(model, batch)
+        if len(calls) == 4:
+            losses = {"tokens": training.Loss(losses["tokens"].sum * float("nan"), 1)}
+        return losses
+
+    monkeypatch.setattr(training, "whole_sequence_loss", poisoned)
+    out = tmp_path / "out"
+    words = ["train", "causal-lm", "--corpus", text, "--steps", "9", "--out", str(out), *SMALL]
+    assert main(words) == 1
+    message = capsys.readouterr().err
+    assert "step 4" in message and "days.txt" in message and "saved in" in message
+    assert checkpoint.load(out).record["step"] == 3
+
+
+# --- what is refused, in one line and before anything is touched
+
+
+REFUSED = [
+    (["train", "causal-lm", "--corpus", "no/such/file"], "no/such/file"),
+    (["train", "no-such-objective"], "no-such-objective"),
+    (["train", "causal-lm", "--steps", "0"], "--steps must be at least 1"),
+    (["train", "causal-lm", "--steps", "many"], "--steps"),
+    (["train", "causal-lm", "--steps", "3", "--epochs", "1"], "exclude"),
+    (["train", "causal-lm", "--learning-rate", "nan"], "--learning-rate must be a finite number"),
+    (["train", "causal-lm", "--learning-rate", "-1"], "--learning-rate must be more than 0"),
+    (["train", "causal-lm", "--heads", "3"], "--heads 3 does not divide"),
+    (["train", "causal-lm", "--window", "1"], "--window must be at least 2"),
+    (["train", "causal-lm", "--vocab-size", "255"], "--vocab-size must be at least 256"),
+    (["train", "causal-lm", "--dropout", "1"], "--dropout must be less than 1"),
+    (["train", "causal-lm", "--micro-batches", "99"], "--micro-batches"),
+    (["train", "causal-lm", "--old-corpus", "x"], "--init"),
+    (["train", "masked-lm", "--mask", "0.5"], "must add up to 1"),
+    (["train", "masked-lm", "--choice", "some"], "--choice"),
+    (["train", "causal-lm", "--init", "no/such/folder"], "not a folder"),
+    (["resume", "no/such/folder"], "not a folder"),
+    (["evaluate", "."], "no checkpoint"),
+    (["explain", "causal-lm", "--text", " "], "--text is empty"),
+    (["generate"], "DIR"),
+    (["sing"], "sing"),
+    ([], "VERB"),
+]
+
+
+@pytest.mark.parametrize("words, expected", REFUSED, ids=lambda value: str(value)[:50])
+def test_refused_in_one_line(words, expected, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert expected in error_of(words, capsys)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_does_not_go_with_init_is_refused(trained, text, tmp_path, capsys):
+    words = ["train", "causal-lm", "--init", str(trained / "causal-lm"), "--corpus", text]
+    words += ["--out", str(tmp_path / "out")]
+    assert "the model comes from --init" in error_of([*words, "--layers", "2"], capsys)
+    assert "the tokenizer comes from" in error_of([*words, "--vocab-size", "999"], capsys)
+    assert "--window 32 or less" in error_of([*words, "--window", "33"], capsys)
+    words[1] = "masked-lm"
+    assert "needs encoder" in error_of(words, capsys)
+
+
+def test_nothing_is_overwritten(trained, text, capsys):
+    words = ["train", "causal-lm", "--corpus", text, "--out", str(trained / "causal-lm")]
+    assert "is not empty" in error_of(words, capsys)
+
+
+def test_a_changed_text_is_noticed_when_resuming(text, tmp_path, capsys):
+    own, out = tmp_path / "own.txt", tmp_path / "out"
+    own.write_text(open(text).read())
+    words = ["train", "causal-lm", "--corpus", str(own), "--steps", "2", "--out", str(out)]
+    assert main([*words, *SMALL]) == 0
+    capsys.readouterr()
+    own.write_text(open(text).read() + " And more.")
+    assert "SHA-256 differs" in error_of(["resume", str(out)], capsys)
+
+
+def test_a_text_too_short_for_the_objective(tmp_path, capsys):
+    path = tmp_path / "short.txt"
+    path.write_text("One sentence alone")
+    words = ["train", "next-sentence", "--corpus", str(path), "--held-out", "0"]
+    assert "at least two sentences" in error_of([*words, "--out", str(tmp_path / "o")], capsys)
+
+
+# --- help
+
+
+def parsers(parser, words=()):
+    yield words, parser
+    for action in parser._actions:
+        if hasattr(action, "choices") and isinstance(action.choices, dict):
+            for name, inner in action.choices.items():
+                yield from parsers(inner, (*words, name))
+
+
+def test_every_help_fits_and_every_verb_has_two_examples():
+    for words, parser in parsers(command_line.parser()):
+        text = parser.format_help()
+        assert "None" not in text and "==SUPPRESS==" not in text, words
+        if words and parser._subparsers is None:
+            examples = re.findall(r"^  minicpt .*$", text, re.MULTILINE)
+            assert len(examples) == 2, words
+            assert all(example.split()[1] == words[0] for example in examples)
+
+
+def test_examples_in_help_parse():
+    for words, parser in parsers(command_line.parser()):
+        for example in re.findall(r"^  minicpt (.*)$", parser.format_help(), re.MULTILINE):
+            import shlex
+
+            command_line.parser().parse_args(shlex.split(example)), words
+
+
+def test_a_reader_that_goes_away_gives_no_traceback():
+    code = f"{sys.executable} -m minicpt explain causal-lm 2>&1 | head -1"
+    done = subprocess.run(["bash", "-c", code], capture_output=True, text=True)
+    assert "Traceback" not in done.stdout + done.stderr and "Exception" not in done.stderr

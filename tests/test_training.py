@@ -1,0 +1,337 @@
+"""The step, the schedule, the stream of passages, and going on exactly where a run stopped."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from minicpt.batch import IGNORE, Batch
+from minicpt.data.corpus import Corpus
+from minicpt.data.sources import Document
+from minicpt.data.tokenizer import Tokenizer
+from minicpt.evaluation import evaluate
+from minicpt.loss import objective_loss, whole_sequence_loss
+from minicpt.models import decoder, encoder, encoder_decoder
+from minicpt.objectives import causal_lm, masked_lm, next_sentence, reconstruction
+from minicpt.optimizer import Optimization, learning_rate, make_optimizer
+from minicpt.randomness import generator
+from minicpt.training import NotFinite, Stream, Trainer, Training, train_step
+
+KINDS = {"decoder": decoder, "encoder": encoder, "encoder-decoder": encoder_decoder}
+OBJECTIVES = {
+    "causal-lm": (causal_lm, causal_lm.Settings(window=16)),
+    "masked-lm": (masked_lm, masked_lm.Settings(window=16)),
+    "next-sentence": (next_sentence, next_sentence.Settings(window=32, masked=True)),
+    "reconstruction": (reconstruction, reconstruction.Settings(window=24)),
+}
+EVERY = pytest.mark.parametrize("name", OBJECTIVES)
+WORDS = "the cat sat on a mat and saw rain fall by the old house at noon".split()
+
+
+@pytest.fixture(scope="module")
+def documents():
+    draws = generator("documents")
+    result = []
+    for number in range(4):
+        picks = torch.randint(len(WORDS), (60,), generator=draws).tolist()
+        words = [WORDS[pick] for pick in picks]
+        text = " ".join(
+            word.capitalize() if i % 6 == 0 else word + "." * (i % 6 == 5)
+            for i, word in enumerate(words)
+        )
+        result.append(Document(f"document {number}", text))
+    return result
+
+
+@pytest.fixture(scope="module")
+def tokenizer(documents):
+    return Tokenizer.train((each.text for each in documents), 300)
+
+
+@pytest.fixture(scope="module")
+def corpus(documents, tokenizer):
+    return Corpus.build(documents, tokenizer)
+
+
+def make(name, tokenizer, dropout=0.1, seed=0):
+    module, settings = OBJECTIVES[name]
+    objective = module.Objective(tokenizer, settings)
+    kind = KINDS[objective.architecture]
+    positions = {} if kind is encoder_decoder else {"positions": objective.length}
+    torch.manual_seed(seed)
+    sizes = {"width": 16, "layers": 1, "heads": 2, "dropout": dropout}
+    return kind.Model(kind.Config(vocabulary=tokenizer.size, **positions, **sizes)), objective
+
+
+def weights(model):
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+def batches_of(objective, corpus, *sizes):
+    """Batches of these sizes from the first passages, each with noise of its own."""
+    passages, generators = Stream(objective, corpus, 0).passages(0, sum(sizes))
+    result, begin = [], 0
+    for size in sizes:
+        cut = slice(begin, begin + size)
+        result.append(objective.batch(passages[cut], generators[cut]))
+        begin += size
+    return result
+
+
+# --- the step
+
+
+@EVERY
+def test_however_a_step_is_split_it_is_one_step(name, tokenizer, corpus):
+    results = []
+    for sizes in ((7,), (1, 6), (3, 2, 2), (1,) * 7):
+        model, objective = make(name, tokenizer, dropout=0.0)
+        model.double()
+        # With plain gradient descent the weights show the gradient itself, not only its direction.
+        optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+        batches = batches_of(objective, corpus, *sizes)
+        without = batches[0]
+        empty = {head: torch.full_like(t, IGNORE) for head, t in without.targets.items()}
+        losses = train_step(model, optimizer, [*batches, Batch(without.inputs, empty)], clip=0)
+        results.append((losses, weights(model)))
+    (first, expected), *others = results
+    for losses, found in others:
+        for head in first:
+            assert losses[head].count == first[head].count > 0
+            torch.testing.assert_close(losses[head].sum, first[head].sum, rtol=1e-12, atol=0)
+        for key in expected:
+            torch.testing.assert_close(found[key], expected[key], rtol=0, atol=1e-12)
+
+
+def test_a_mean_of_means_would_be_another_gradient(tokenizer, corpus):
+    """The check above can fail: batches of unequal counts, each divided by its own."""
+    model, objective = make("masked-lm", tokenizer, dropout=0.0)
+    model.double()
+    batches = batches_of(objective, corpus, 1, 6)
+    counts = [batch.counts() for batch in batches]
+    assert counts[0] != counts[1]
+    gradients = []
+    for divisors in (counts, [{"tokens": sum(c["tokens"] for c in counts) / 2}] * 2):
+        model.zero_grad()
+        for batch, divisor in zip(batches, divisors, strict=True):
+            loss = whole_sequence_loss(model, batch)["tokens"]
+            (loss.sum / divisor["tokens"] / 2).backward()
+        gradients.append(model.tokens.weight.grad.clone())
+    assert (gradients[0] - gradients[1]).abs().max() > 1e-3
+
+
+def test_steps_are_those_of_a_plain_loop_with_torchs_own_parts(tokenizer, corpus):
+    settings = Training(learning_rate=1e-2, batch_size=4, clip=0.5, micro_batches=2)
+    ours, objective = make("causal-lm", tokenizer, dropout=0.0)
+    theirs, _ = make("causal-lm", tokenizer, dropout=0.0)
+    ours.double(), theirs.double()
+    trainer = Trainer(ours, objective, corpus, settings, steps=6)
+    decay = [p for p in theirs.parameters() if p.dim() > 1]
+    rest = [p for p in theirs.parameters() if p.dim() == 1]
+    optimizer = torch.optim.AdamW(
+        [{"params": decay, "weight_decay": 0.1}, {"params": rest, "weight_decay": 0.0}],
+        betas=(0.9, 0.99),
+    )
+    for number, step in enumerate(trainer.run()):
+        passages, noise = Stream(objective, corpus, 0).passages(4 * number, 4)
+        batch = objective.batch(passages, noise)
+        logits = theirs.heads["tokens"](theirs(**batch.inputs))
+        targets = batch.targets["tokens"].flatten()
+        loss = F.cross_entropy(logits.flatten(0, 1), targets, ignore_index=IGNORE)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(theirs.parameters(), 0.5)
+        for group in optimizer.param_groups:
+            group["lr"] = step.learning_rate
+        optimizer.step()
+        assert float(step.losses["tokens"].mean) == pytest.approx(float(loss.detach()), abs=1e-12)
+    for key, value in weights(theirs).items():
+        torch.testing.assert_close(weights(ours)[key], value, rtol=0, atol=1e-12)
+
+
+def test_a_step_without_targets_changes_nothing(tokenizer, corpus):
+    model, objective = make("causal-lm", tokenizer)
+    optimizer = make_optimizer(model, Optimization(weight_decay=0.5))
+    (batch,) = batches_of(objective, corpus, 3)
+    before = weights(model)
+    empty = Batch(batch.inputs, {"tokens": torch.full_like(batch.targets["tokens"], IGNORE)})
+    losses = train_step(model, optimizer, [empty, empty], clip=1.0)
+    assert losses["tokens"].count == 0
+    assert all(torch.equal(before[key], value) for key, value in weights(model).items())
+    train_step(model, optimizer, [batch], clip=1.0)  # and one with targets does change it
+    assert not torch.equal(before["tokens.weight"], weights(model)["tokens.weight"])
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_what_is_not_finite_stops_before_the_weights_change(tokenizer, corpus, value):
+    model, objective = make("causal-lm", tokenizer)
+    trainer = Trainer(model, objective, corpus, Training(batch_size=2), steps=3)
+    trainer.advance()
+    model.norm.bias.data[0] = value
+    before = weights(model)
+    with pytest.raises(NotFinite, match=r"step 2 .*document \d, token \d+"):
+        trainer.advance()
+    for key, found in weights(model).items():
+        assert torch.equal(found, before[key]) or key == "norm.bias"
+    assert trainer.step == 1
+
+
+def test_a_gradient_that_is_not_finite_stops_too(tokenizer, corpus):
+    model, objective = make("causal-lm", tokenizer)
+    optimizer = make_optimizer(model, Optimization())
+    before = weights(model)
+    model.tokens.weight.register_hook(lambda gradient: gradient * math.nan)
+    with pytest.raises(NotFinite, match="gradient"):
+        train_step(model, optimizer, batches_of(objective, corpus, 2), clip=1.0)
+    assert all(torch.equal(before[key], value) for key, value in weights(model).items())
+
+
+def test_two_heads_add_their_means(tokenizer, corpus):
+    model, objective = make("next-sentence", tokenizer, dropout=0.0)
+    (batch,) = batches_of(objective, corpus, 6)
+    losses = whole_sequence_loss(model, batch)
+    total = objective_loss(losses, batch.counts())
+    hidden = model(**batch.inputs)
+    expected = sum(
+        F.cross_entropy(
+            model.heads[head](hidden.flatten(0, 1)), target.flatten(), ignore_index=IGNORE
+        )
+        for head, target in batch.targets.items()
+    )
+    assert set(losses) == {"pair", "tokens"} and losses["pair"].count == 6
+    torch.testing.assert_close(total, expected)
+
+
+# --- optimizer and schedule
+
+
+def test_only_matrices_decay_and_tied_weights_come_once(tokenizer):
+    model, _ = make("causal-lm", tokenizer)
+    optimizer = make_optimizer(model, Optimization(weight_decay=0.3))
+    decayed, spared = optimizer.param_groups
+    assert decayed["weight_decay"] == 0.3 and spared["weight_decay"] == 0.0
+    assert all(p.dim() == 2 for p in decayed["params"])
+    assert all(p.dim() == 1 for p in spared["params"])
+    ids = [id(p) for group in optimizer.param_groups for p in group["params"]]
+    assert len(ids) == len(set(ids)) == len(list(model.parameters()))
+
+
+def test_schedules_worked_out_by_hand():
+    settings = {"learning_rate": 1.0, "warmup": 0.2, "final": 0.1}
+    steps = 11  # warm-up over 2 steps; the last rate at step 10
+    rates = {
+        name: [learning_rate(i, steps, Optimization(**settings, schedule=name)) for i in range(11)]
+        for name in ("cosine", "linear", "constant")
+    }
+    for found in rates.values():
+        assert found[:3] == [0.5, 1.0, 1.0]
+    assert rates["cosine"][6] == pytest.approx(0.1 + 0.9 * (1 + math.cos(math.pi / 2)) / 2)
+    assert rates["linear"][6] == pytest.approx(0.55)
+    assert rates["cosine"][10] == pytest.approx(0.1) == pytest.approx(rates["linear"][10])
+    assert rates["constant"][10] == 1.0
+
+
+# --- the stream of passages
+
+
+@EVERY
+def test_the_stream_is_a_pure_function_of_the_position(name, tokenizer, corpus):
+    _, objective = make(name, tokenizer)
+    stream = Stream(objective, corpus, seed=3)
+    length = stream.epoch_length(0)
+    in_order = [p.place for p in stream.passages(0, 2 * length + 5)[0]]
+    fresh = Stream(objective, corpus, seed=3)
+    assert [p.place for p in fresh.passages(length - 2, 4)[0]] == in_order[length - 2 : length + 2]
+    assert [p.place for p in fresh.passages(1, 3)[0]] == in_order[1:4]
+    # Epochs differ in order, and so does the noise of a passage.
+    assert in_order[:length] != in_order[length : 2 * length]
+    draws = [torch.rand((), generator=g).item() for g in fresh.passages(0, 2 * length)[1]]
+    assert len(set(draws)) == 2 * length
+
+
+# --- going on
+
+
+@EVERY
+def test_a_run_that_stopped_goes_on_bitwise(name, tokenizer, corpus):
+    settings = Training(batch_size=5, micro_batches=2, seed=1, learning_rate=1e-2)
+    steps = 12
+    whole, objective = make(name, tokenizer)
+    trainer = Trainer(whole, objective, corpus, settings, steps)
+    assert steps * 5 > trainer.stream.epoch_length(0), "the run must cross an epoch"
+    states = {}
+    for step in trainer.run():
+        # What is kept must survive what comes after it, as on a disk.
+        states[step.number] = [
+            {key: value.clone() for key, value in whole.state_dict().items()},
+            torch.load(_saved(trainer.state()), weights_only=True),
+        ]
+    for stop in (1, 5, 11):
+        torch.manual_seed(99)  # another process has another random state
+        again, objective = make(name, tokenizer, seed=7)
+        resumed = Trainer(again, objective, corpus, settings, steps)
+        again.load_state_dict(states[stop][0])
+        resumed.restore(states[stop][1])
+        assert [step.number for step in resumed.run()] == list(range(stop + 1, steps + 1))
+        for key, value in weights(whole).items():
+            assert torch.equal(weights(again)[key], value), (stop, key)
+
+
+def _saved(state):
+    import io
+
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return file
+
+
+def test_dropout_and_evaluation_do_not_disturb_each_other(tokenizer, corpus):
+    runs = []
+    for looking in (False, True):
+        model, objective = make("masked-lm", tokenizer)
+        trainer = Trainer(model, objective, corpus, Training(batch_size=4), steps=4)
+        for _ in trainer.run():
+            if looking:
+                evaluate(model, objective, corpus)
+                assert model.training
+        runs.append(weights(model))
+    assert all(torch.equal(runs[0][key], runs[1][key]) for key in runs[0])
+
+
+# --- evaluation
+
+
+@EVERY
+def test_an_evaluation_does_not_depend_on_the_batch_size(name, tokenizer, corpus):
+    model, objective = make(name, tokenizer)
+    model.double()
+    random = torch.get_rng_state()
+    one, many = (evaluate(model, objective, corpus, batch_size=size) for size in (1, 7))
+    for head, loss in one.losses.items():
+        assert loss.count == many.losses[head].count > 0
+        torch.testing.assert_close(loss.sum, many.losses[head].sum, rtol=1e-12, atol=0)
+    assert torch.equal(random, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("name", ["causal-lm", "reconstruction"])
+def test_bits_per_byte_of_a_uniform_guess(name, tokenizer, corpus, documents):
+    """Every token costs log2 V bits, and the targets stand for every byte of the text once."""
+    model, objective = make(name, tokenizer)
+    model.double()
+    torch.nn.init.zeros_(model.heads["tokens"].weight)
+    result = evaluate(model, objective, corpus)
+    size = sum(len(each.text.encode()) for each in documents)
+    assert result.text_bytes == size
+    bits = len(corpus.tokens) * math.log2(tokenizer.size) / size
+    assert result.bits_per_byte == pytest.approx(bits, abs=1e-9)
+    ends = len(documents) if name == "causal-lm" else len(objective.plan(corpus, 0, 0))
+    assert result.losses["tokens"].count == len(corpus.tokens) + ends
+    assert result.total == pytest.approx(math.log(tokenizer.size), abs=1e-9)
+
+
+@pytest.mark.parametrize("name", ["masked-lm", "next-sentence"])
+def test_no_bits_per_byte_where_not_all_of_the_text_is_predicted(name, tokenizer, corpus):
+    model, objective = make(name, tokenizer)
+    assert evaluate(model, objective, corpus, passages=3).bits_per_byte is None
