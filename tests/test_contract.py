@@ -78,8 +78,8 @@ def model_for(objective):
     names = {field.name for field in dataclasses.fields(module.Config)}
     sizes = {"positions": objective.length} if "positions" in names else {}
     torch.manual_seed(0)
-    vocabulary = objective.tokenizer.size
-    return module.Model(module.Config(vocabulary, width=16, layers=1, heads=2, **sizes))
+    sizes |= {"vocabulary": objective.tokenizer.size, "width": 16, "layers": 1, "heads": 2}
+    return module.Model(module.Config(**sizes))
 
 
 def masks(batch):

@@ -114,7 +114,7 @@ def test_shuffle_gives_every_order_as_often():
     assert all(within(count, 1200, 1 / 6) for count in counts.values())
 
 
-@pytest.mark.parametrize("distance", [1, 2, 3, 7])
+@pytest.mark.parametrize("distance", [1, 2, 3, 4])
 def test_no_word_moves_farther_than_the_distance(distance):
     settings, farthest = Settings(deletion=0.0, distance=distance), 0
     for draw in range(300):
@@ -174,7 +174,8 @@ def test_spaces_longer_than_the_window():
         assert batch.inputs["mask"].any()
         if not objective.words(passage):
             assert torch.equal(batch.inputs["tokens"][0], passage.tokens)
-    model = encoder_decoder.Model(encoder_decoder.Config(BYTES.size, 16, 1, 1, 2))
+    sizes = {"width": 16, "layers": 1, "heads": 2}
+    model = encoder_decoder.Model(encoder_decoder.Config(vocabulary=BYTES.size, **sizes))
     blank = next(each for each in objective.plan(corpus, 0, 0) if not objective.words(each))
     assert isinstance(objective.probe(model, blank, Sampling(length=2), generator(0)), str)
     with pytest.raises(InputError, match="holds none"):

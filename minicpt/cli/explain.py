@@ -46,7 +46,8 @@ def add(verbs) -> None:
     names = explain.add_subparsers(dest="objective", metavar="OBJECTIVE", required=True)
     for name, module in pieces.objective_modules().items():
         summary = module.__doc__.splitlines()[0]
-        parser = names.add_parser(name, help=summary, description=summary)
+        usage = f"minicpt explain {name} [FLAG …]"
+        parser = names.add_parser(name, help=summary, description=summary, usage=usage)
         parser.epilog = EXAMPLES.format(name=name)
         flags.add(parser, "what to explain", What)
         flags.add(parser, f"the objective, {name}", module.Settings)

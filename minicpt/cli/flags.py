@@ -25,7 +25,7 @@ def add(parser: argparse.ArgumentParser, title: str, *classes: type) -> None:
 
 
 def add_flag(group, field: dataclasses.Field, hint) -> None:
-    shown = "" if field.default is None else f" (default: {default_text(field)})"
+    shown = "" if field.default in (None, ()) else f" (default: {default_text(field)})"
     options: dict = {"dest": field.name, "default": argparse.SUPPRESS}
     options["help"] = (field.metadata["help"] + shown).replace("%", "%%")
     choices = typing.get_args(hint)

@@ -57,7 +57,8 @@ def add(verbs) -> None:
     names = train.add_subparsers(dest="objective", metavar="OBJECTIVE", required=True)
     for name, module in pieces.objective_modules().items():
         summary = module.__doc__.splitlines()[0]
-        parser = names.add_parser(name, help=summary, description=summary)
+        usage = f"minicpt train {name} [FLAG …]"
+        parser = names.add_parser(name, help=summary, description=summary, usage=usage)
         parser.epilog = EXAMPLES.format(name=name)
         config = pieces.model_module(module.Objective.architecture).Config
         flags.add(parser, "length", Length)

@@ -218,8 +218,10 @@ class Pairing:
             start = begin + self.draw(end - begin)
             if alone and sentence <= start <= cut:
                 continue
-            # The same words elsewhere would follow A just as well.
+            # Words that follow A, or that follow A's last words elsewhere, are no wrong answer.
             if self.words_of(start) == self.words_of(cut):
+                continue
+            if start > begin and self.words_of(start - 1) == self.words_of(cut - 1):
                 continue
             stop = start + 1
             # In one document the run must not reach into A.

@@ -1,0 +1,703 @@
+"""Mistakes that have been made in public code, one by one.
+
+Each test holds the sound piece against a check, then makes the mistake on purpose and shows that
+the same check fails: a check that cannot fail proves nothing. The numbers are those of the list of
+known mistakes; the tenth (the order of sentinels) belongs to an objective that is not here.
+"""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import minicpt.models.decoder as decoder_module
+import minicpt.models.encoder_decoder as encoder_decoder_module
+from minicpt.attention import attention, causal_mask
+from minicpt.batch import IGNORE, Batch, shift
+from minicpt.data.corpus import Corpus
+from minicpt.data.text import Document
+from minicpt.data.tokenizer import Tokenizer
+from minicpt.evaluation import evaluate
+from minicpt.loss import Loss, per_token_losses, target_losses, whole_sequence_loss
+from minicpt.models import decoder, encoder, encoder_decoder
+from minicpt.objectives import causal_lm, masked_lm, next_sentence, reconstruction
+from minicpt.pretrained import export_state, import_state
+from minicpt.randomness import generator
+from minicpt.training import Stream, Trainer, Training, train_step
+
+BYTES = Tokenizer.train([], 256)
+PAD, END, CLS, SEP, MASK = range(5)
+TEXTS = (
+    "The cat sat on the mat. It was warm there. A bird came by.",
+    "Rain fell at noon. He slept until six.",
+    "Go on. No. So be it.",
+    "She slept. We ate. All went well.",
+)
+CORPUS = Corpus.build([Document(str(i), text) for i, text in enumerate(TEXTS)], BYTES)
+KINDS = {"decoder": decoder, "encoder": encoder, "encoder-decoder": encoder_decoder}
+MODULES = [causal_lm, masked_lm, next_sentence, reconstruction]
+
+
+def make(module, **changes):
+    window = {"window": 40 if module is next_sentence else 24}
+    return module.Objective(BYTES, module.Settings(**window | changes))
+
+
+def batch_of(objective, count=8):
+    passages = objective.plan(CORPUS, 0, 0)[:count]
+    return objective.batch(passages, [generator("test", i) for i in range(len(passages))])
+
+
+def model_of(kind, dropout=0.0, positions=40):
+    sizes = {"vocabulary": BYTES.size, "width": 16, "layers": 2, "heads": 2, "dropout": dropout}
+    sizes |= {} if kind is encoder_decoder else {"positions": positions}
+    torch.manual_seed(0)
+    model = kind.Model(kind.Config(**sizes)).double()
+    for parameter in model.parameters():  # larger than at the start, so that every path counts
+        parameter.data.mul_(2).add_(0.01 * torch.randn_like(parameter))
+    return model
+
+
+def fails(check, *arguments):
+    with pytest.raises(AssertionError):
+        check(*arguments)
+
+
+def with_targets(batch, change):
+    return Batch(batch.inputs, {name: change(value) for name, value in batch.targets.items()})
+
+
+def keeps_to_what_it_may_see(model, objective, batch):
+    """All targets from one pass, and each alone on what the objective declares: one result."""
+    whole = target_losses(model, batch)
+    alone = per_token_losses(model, batch, objective.visibility(batch))
+    for name, each in whole.items():
+        assert len(each.losses) > 3
+        assert torch.allclose(each.losses, alone[name].losses, rtol=1e-9, atol=1e-9), name
+
+
+# --- 1 ---------------------------------------------------------------------------------------
+
+
+class Successor(nn.Module):
+    """Knows that in the alphabet each letter is followed by the next: a perfect model of it."""
+
+    def __init__(self):
+        super().__init__()
+        self.heads = nn.ModuleDict({"tokens": nn.Identity()})
+
+    def forward(self, tokens, mask=None):
+        return 50.0 * F.one_hot((tokens + 1) % BYTES.size, BYTES.size).float()
+
+
+def test_1_shifting_twice():
+    corpus = Corpus.build([Document("alphabet", "abcdefghijklmnopqrstuvwxyz")], BYTES)
+    objective = make(causal_lm, window=9)
+    passages = [each for each in objective.plan(corpus, 0, 0) if not (each.first or each.last)]
+    batch = objective.batch(passages, [generator(0)] * len(passages))
+
+    def the_next_letter_is_the_target(batch):
+        loss = whole_sequence_loss(Successor(), batch)["tokens"]
+        assert loss.count > 8 and loss.mean < 1e-6
+
+    the_next_letter_is_the_target(batch)
+    twice = with_targets(batch, lambda rows: torch.stack([shift(row) for row in rows]))
+    fails(the_next_letter_is_the_target, twice)
+    not_at_all = Batch(batch.inputs, {"tokens": batch.inputs["tokens"]})
+    fails(the_next_letter_is_the_target, not_at_all)
+
+
+# --- 2 ---------------------------------------------------------------------------------------
+
+MASKS = {
+    "none": lambda length, device=None: torch.ones(length, length, dtype=torch.bool),
+    "one too far": lambda length, device=None: torch.ones(length, length).tril(1).bool(),
+    "one too near": lambda length, device=None: torch.ones(length, length).tril(-1).bool(),
+    "wrong polarity": lambda length, device=None: ~causal_mask(length),
+}
+
+
+@pytest.mark.parametrize("mistake", MASKS)
+@pytest.mark.parametrize("module", [causal_lm, reconstruction])
+def test_2_a_wrong_causal_mask(module, mistake, monkeypatch):
+    objective = make(module)
+    home = decoder_module if module is causal_lm else encoder_decoder_module
+    stream = "tokens" if module is causal_lm else "decoder_tokens"
+    model, batch = model_of(KINDS[objective.architecture]), batch_of(objective)
+    used = []
+
+    def listening(query, key, value, mask, **options):
+        used.append(mask)
+        return attention(query, key, value, mask, **options)
+
+    monkeypatch.setattr(home, "attention", listening)
+
+    def the_model_looks_where_the_objective_says():
+        used.clear()
+        model(**batch.inputs)
+        declared = objective.visibility(batch)["tokens"][stream]  # (B, S, S)
+        real = batch.inputs["mask" if stream == "tokens" else "decoder_mask"]
+        shape = declared.shape[1:]
+        causal = [mask for mask in used if mask.shape[-2:] == shape]
+        assert causal
+        for mask in causal[-1:]:
+            allowed = mask if mask.dtype == torch.bool else mask > -torch.inf
+            allowed = allowed[:, 0].expand_as(declared)
+            assert torch.equal(allowed[real], declared[real])
+
+    def nothing_leaks():
+        keeps_to_what_it_may_see(model, objective, batch)
+
+    the_model_looks_where_the_objective_says()
+    nothing_leaks()
+    monkeypatch.setattr(home, "causal_mask", MASKS[mistake])
+    fails(the_model_looks_where_the_objective_says)
+    if mistake != "one too near":  # sees less than it may: no leak, but another model
+        fails(nothing_leaks)
+
+
+# --- 3 ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_3_pads_as_targets(module):
+    batch = batch_of(make(module))
+
+    def pads_have_no_target(batch):
+        for target in batch.targets.values():
+            real = batch.inputs.get("decoder_mask", batch.inputs["mask"])
+            assert not real.all() and (target[~real] == IGNORE).all()
+
+    pads_have_no_target(batch)
+    fails(pads_have_no_target, with_targets(batch, lambda t: t.masked_fill(t == IGNORE, PAD)))
+
+
+@pytest.mark.parametrize("module", [masked_lm, next_sentence, reconstruction])
+def test_3_attention_to_pads(module):
+    """A text's loss is the same whether or not longer texts stand beside it."""
+    objective = make(module, **({"deletion": 0.0} if module is reconstruction else {}))
+    passages = objective.plan(CORPUS, 0, 0)[:]
+    draws = [[generator("test", i) for i in range(len(passages))] for _ in range(2)]
+    together = objective.batch(passages, draws[0])
+    model = model_of(KINDS[objective.architecture])
+
+    def losses_alone():
+        for passage, draw in zip(passages, draws[1], strict=True):
+            each = target_losses(model, objective.batch([passage], [draw]))
+            yield torch.cat([found.losses for found in each.values()])
+
+    expected = torch.cat(list(losses_alone()))
+
+    def neighbours_do_not_matter(batch):
+        (found,) = target_losses(model, batch).values()
+        assert torch.allclose(found.losses, expected)
+
+    neighbours_do_not_matter(together)
+    unmasked = {name: value for name, value in together.inputs.items() if name != "mask"}
+    fails(neighbours_do_not_matter, Batch(unmasked, together.targets))
+
+
+# --- 4 ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("module", [causal_lm, reconstruction])
+def test_4_the_end_is_a_target_whatever_fills_the_padding(module):
+    same = copy.copy(BYTES)  # as GPT-2, which has no pad token and borrows the end
+    same.roles = BYTES.roles | {"pad": END}
+    objective = module.Objective(same, module.Settings(window=24))
+    plan = objective.plan(CORPUS, 0, 0)
+    batch = objective.batch(plan[:], [generator(i) for i in range(len(plan))])
+    ends = len(CORPUS.documents) if module is causal_lm else len(plan)
+
+    def every_end_is_learned(batch):
+        assert int((batch.targets["tokens"] == END).sum()) == ends
+
+    every_end_is_learned(batch)
+    told_by_id = with_targets(batch, lambda target: target.masked_fill(target == END, IGNORE))
+    fails(every_end_is_learned, told_by_id)
+
+
+# --- 5 ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("module", [masked_lm, next_sentence])
+def test_5_masking_special_tokens_and_loss_everywhere(module):
+    changes = {"masked": True} if module is next_sentence else {}
+    objective = make(module, mask=1.0, random=0.0, keep=0.0, **changes)
+    batch = batch_of(objective)
+    specials = 2 if module is masked_lm else 3
+
+    def only_the_chosen_are_touched(inputs, targets):
+        for row, target, real in zip(inputs, targets, batch.inputs["mask"], strict=True):
+            assert torch.equal(row == MASK, target != IGNORE)
+            assert row[0] == CLS and (row == SEP).sum() == specials - 1
+            assert (row[~real] == PAD).all()
+            length = int(real.sum()) - specials
+            assert (target != IGNORE).sum() == max(1, round(0.15 * length))
+
+    inputs, targets = batch.inputs["tokens"], batch.targets["tokens"]
+    only_the_chosen_are_touched(inputs, targets)
+    original = torch.where(targets == IGNORE, inputs, targets)
+    fails(only_the_chosen_are_touched, inputs, original)  # a target everywhere
+    for special in (CLS, SEP, PAD):
+        wrong = original == special
+        fails(only_the_chosen_are_touched, inputs.masked_fill(wrong, MASK),
+              torch.where(wrong, special, targets))
+
+
+# --- 6 ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_6_the_collator_changes_what_it_is_given(module):
+    objective = make(module)
+
+    def the_passages_stay(collate):
+        passages = objective.plan(CORPUS, 0, 0)[:4]
+        before = copy.deepcopy(passages)
+        collate(passages, [generator(i) for i in range(4)])
+        assert [repr(each) for each in passages] == [repr(each) for each in before]
+
+    def in_place(passages, generators):
+        batch = objective.batch(passages, generators)
+        for passage in passages:
+            side = passage.first if module is next_sentence else passage
+            side.tokens[:1] = MASK
+        return batch
+
+    the_passages_stay(objective.batch)
+    fails(the_passages_stay, in_place)
+
+
+# --- 7 ---------------------------------------------------------------------------------------
+
+
+def mean_of_means_step(model, optimizer, batches, clip):
+    """The mistake: each micro-batch's own mean, divided by the number of micro-batches."""
+    optimizer.zero_grad()
+    for batch in batches:
+        losses = whole_sequence_loss(model, batch)
+        (sum(loss.mean for loss in losses.values()) / len(batches)).backward()
+    optimizer.step()
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_7_mean_of_means_in_a_step(module):
+    """Five passages in one batch, in twos with a partial last one, or one by one: one gradient."""
+    objective = make(module, **({"masked": True} if module is next_sentence else {}))
+    passages = objective.plan(CORPUS, 0, 0)[:5]
+
+    def weights_after(step, size):
+        model = model_of(KINDS[objective.architecture])
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        draws = [generator("test", i) for i in range(5)]
+        batches = [
+            objective.batch(passages[i : i + size], draws[i : i + size]) for i in range(0, 5, size)
+        ]
+        step(model, optimizer, batches, 0)
+        return nn.utils.parameters_to_vector(model.parameters())
+
+    def splitting_does_not_matter(step):
+        whole = weights_after(step, 5)
+        for size in (1, 2, 3):
+            assert torch.allclose(weights_after(step, size), whole, rtol=1e-9, atol=1e-11)
+
+    splitting_does_not_matter(train_step)
+    fails(splitting_does_not_matter, mean_of_means_step)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_7_mean_of_means_in_an_evaluation(module):
+    objective = make(module)
+    model = model_of(KINDS[objective.architecture])
+    plan = objective.plan(CORPUS, 0, 0)
+    draws = [generator("evaluation", 0, i) for i in range(len(plan))]
+    losses = [
+        target_losses(model, objective.batch([passage], [draw])).popitem()[1].losses
+        for passage, draw in zip(plan, draws, strict=True)
+    ]
+    expected = torch.cat(losses).mean().item()
+
+    def is_the_mean_over_targets(value):
+        assert value == pytest.approx(expected, rel=1e-9)
+
+    for size in (1, 3, 4, 100):
+        is_the_mean_over_targets(evaluate(model, objective, CORPUS, batch_size=size).total)
+    if len({len(each) for each in losses}) > 1:
+        of_means = sum(each.mean().item() for each in losses) / len(losses)
+        fails(is_the_mean_over_targets, of_means)
+
+
+# --- 8 ---------------------------------------------------------------------------------------
+
+SAME = [Document("a", "Aa bb. Cc dd. Ee ff."), Document("b", "Cc dd. Gg hh. Aa bb.")]
+REPEATING = Corpus.build(SAME, BYTES)
+
+
+def test_8_a_wrong_next_sentence_that_is_the_right_one(monkeypatch):
+    def wrong_ones_are_wrong():
+        found = 0
+        for epoch in range(40):
+            objective = make(next_sentence)
+            for pair in objective.plan(REPEATING, 0, epoch):
+                if pair.label == 1:
+                    first, second = (
+                        BYTES.decode(side.tokens.tolist()).strip()
+                        for side in (pair.first, pair.second)
+                    )
+                    found += 1
+                    for document in SAME:
+                        assert f"{first} {second}" not in document.text
+        assert found > 20
+
+    wrong_ones_are_wrong()
+    monkeypatch.setattr(next_sentence.Pairing, "words_of", lambda self, sentence: object())
+    fails(wrong_ones_are_wrong)  # only addresses are compared
+
+
+def test_8_class_zero_is_swallowed_and_labels_are_turned_round():
+    objective = make(next_sentence, window=128)
+    plan = objective.plan(CORPUS, 0, 0)
+    batch = objective.batch(plan[:], [generator(i) for i in range(len(plan))])
+    target = batch.targets["pair"][:, 0]
+
+    def class_zero_follows(target):
+        for pair, label in zip(plan, target.tolist(), strict=True):
+            follows = pair.first.following == int(pair.second.tokens[0]) and any(
+                BYTES.decode(torch.cat([pair.first.tokens, pair.second.tokens]).tolist()).strip()
+                in text
+                for text in TEXTS
+            )
+            assert label == (0 if follows else 1)
+
+    class_zero_follows(target)
+    assert {0, 1} == set(target.tolist())
+    fails(class_zero_follows, 1 - target)
+
+    model = model_of(encoder, positions=128)
+    total = whole_sequence_loss(model, batch)["pair"].detach()
+
+    def all_pairs_count(loss):
+        assert loss.count == len(plan) and float(loss.sum) == pytest.approx(expected)
+
+    logits = model.heads["pair"](model(**batch.inputs)[:, 0])
+    expected = float(-logits.log_softmax(-1)[torch.arange(len(plan)), target].sum().detach())
+    all_pairs_count(total)
+    swallowed = F.cross_entropy(logits, target, ignore_index=0, reduction="sum").detach()
+    fails(all_pairs_count, Loss(swallowed, int((target != 0).sum())))
+
+
+# --- 9 ---------------------------------------------------------------------------------------
+
+
+def test_9_decoder_input_and_target():
+    objective = make(reconstruction)
+    plan = objective.plan(CORPUS, 0, 0)
+    batch = objective.batch(plan[:], [generator(i) for i in range(len(plan))])
+
+    def the_target_is_one_ahead(inputs, targets):
+        for passage, read, target in zip(plan, inputs, targets, strict=True):
+            length, tokens = len(passage.tokens), passage.tokens.tolist()
+            assert read[: length + 1].tolist() == [PAD, *tokens]
+            assert target[: length + 1].tolist() == [*tokens, END]
+            assert (target[length + 1 :] == IGNORE).all()
+
+    inputs, targets = batch.inputs["decoder_tokens"], batch.targets["tokens"]
+    the_target_is_one_ahead(inputs, targets)
+    as_input = targets.masked_fill(targets == IGNORE, PAD)
+    fails(the_target_is_one_ahead, as_input, targets)  # the decoder reads what it must say
+    start = torch.full_like(inputs[:, :1], PAD)
+    fails(the_target_is_one_ahead, torch.cat([start, inputs[:, :-1]], 1), targets)  # two starts
+    first_dropped = targets.clone()
+    first_dropped[:, 0] = IGNORE
+    fails(the_target_is_one_ahead, inputs, first_dropped)
+
+
+# --- 11 --------------------------------------------------------------------------------------
+
+
+def test_11_documents_packed_together():
+    """Two documents in one row: with the pattern as a mask each is as if alone; resetting the
+    positions alone does not do it."""
+    model = model_of(decoder)
+    one, other = torch.tensor([BYTES.encode("abcde"), BYTES.encode("vwxyz")])
+    packed, positions = torch.cat([one, other])[None], torch.arange(5).repeat(2)[None]
+    document = torch.tensor([0] * 5 + [1] * 5)
+    pattern = (document[:, None] == document[None, :]) & causal_mask(10)
+
+    def the_second_is_as_if_alone(**inputs):
+        hidden = model(tokens=packed, **inputs)[0, 5:]
+        assert torch.allclose(hidden, model(tokens=other[None])[0], atol=1e-12)
+
+    the_second_is_as_if_alone(mask=pattern[None], positions=positions)
+    with pytest.raises(AssertionError):
+        the_second_is_as_if_alone(positions=positions)
+    with pytest.raises(AssertionError):
+        the_second_is_as_if_alone(mask=pattern[None])
+
+
+@pytest.mark.parametrize("module", [causal_lm, masked_lm, reconstruction])
+def test_11_no_window_holds_two_documents(module):
+    def one_document_each(rows):
+        for start, stop in rows:
+            assert not any(start < boundary < stop for boundary in CORPUS.documents.tolist())
+
+    one_document_each(make(module).plan(CORPUS, 0, 1).rows.tolist())
+    length = len(CORPUS.tokens)
+    fails(one_document_each, [(i, min(i + 24, length)) for i in range(0, length, 24)])
+
+
+# --- 12 --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [decoder, encoder])
+def test_12_left_padding(kind):
+    model = model_of(kind)
+    tokens = torch.tensor([BYTES.encode("abcde")])
+    padded = torch.cat([torch.zeros(1, 3, dtype=torch.int64), tokens], 1)
+    mask = torch.tensor([[False] * 3 + [True] * 5])
+
+    def as_without_padding(**inputs):
+        hidden = model(tokens=padded, mask=mask, **inputs)[:, 3:]
+        assert torch.allclose(hidden, model(tokens=tokens), atol=1e-12)
+
+    as_without_padding(positions=(mask.long().cumsum(1) - 1).clamp(min=0))
+    with pytest.raises(AssertionError):
+        as_without_padding()
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_12_objectives_pad_on_the_right(module):
+    def real_ones_come_first(mask):
+        assert not mask.all() and (mask[:, 1:] <= mask[:, :-1]).all()
+
+    mask = batch_of(make(module)).inputs["mask"]
+    real_ones_come_first(mask)
+    fails(real_ones_come_first, mask.flip(1))
+
+
+# --- 13 --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_13_a_row_that_may_look_at_nothing(fused):
+    query, key, value = (
+        torch.randn(1, 1, 3, 4, generator=generator(i)).requires_grad_() for i in range(3)
+    )
+    mask = torch.tensor([[True, False, False], [False] * 3, [True, True, False]])
+
+    def the_row_is_zero(mixed):
+        gradients = torch.autograd.grad(mixed.sum(), (query, value))
+        assert (mixed[0, 0, 1] == 0).all() and (gradients[0][0, 0, 1] == 0).all()
+        assert all(each.isfinite().all() for each in (mixed, *gradients))
+
+    the_row_is_zero(attention(query, key, value, mask, fused=fused))
+    scores = (query @ key.transpose(-2, -1)).masked_fill(~mask, -torch.inf)
+    fails(the_row_is_zero, scores.softmax(-1) @ value)
+
+
+def test_13_a_step_without_targets():
+    objective = make(masked_lm)
+    batch = batch_of(objective)
+    nothing = with_targets(batch, lambda target: torch.full_like(target, IGNORE))
+
+    def changes_nothing(step):
+        model = model_of(encoder)
+        optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.5)
+        train_step(model, optimizer, [batch], 1.0)  # so that there is momentum
+        weights, state = copy.deepcopy((model.state_dict(), optimizer.state_dict()["state"]))
+        losses = step(model, optimizer)
+        assert losses["tokens"].count == 0 and losses["tokens"].mean == 0
+        for name, value in model.state_dict().items():
+            assert torch.equal(value, weights[name]), name
+        for place, entry in optimizer.state_dict()["state"].items():
+            assert all(torch.equal(value, state[place][key]) for key, value in entry.items())
+
+    def naive(model, optimizer):
+        optimizer.zero_grad(set_to_none=False)
+        losses = whole_sequence_loss(model, nothing)
+        losses["tokens"].mean.backward()
+        optimizer.step()
+        return losses
+
+    changes_nothing(lambda *pair: train_step(*pair, [nothing, nothing], 1.0))
+    fails(changes_nothing, naive)
+    assert F.cross_entropy(torch.zeros(2, 5), torch.tensor([IGNORE] * 2)).isnan(), "torch's mean"
+
+
+def test_13_a_micro_batch_without_targets_beside_one_with():
+    """The step is that of the targets there are."""
+    batch = batch_of(make(masked_lm))
+    nothing = with_targets(batch, lambda target: torch.full_like(target, IGNORE))
+    results = []
+    for batches in ([batch], [nothing, batch], [batch, nothing]):
+        model = model_of(encoder)
+        train_step(model, torch.optim.SGD(model.parameters(), lr=0.1), batches, 0)
+        results.append(nn.utils.parameters_to_vector(model.parameters()))
+    assert torch.allclose(results[0], results[1]) and torch.allclose(results[0], results[2])
+
+
+# --- 14 --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_14_dropout_left_on(module):
+    objective = make(module)
+    model, batch = model_of(KINDS[objective.architecture], dropout=0.1), batch_of(objective)
+    keeps_to_what_it_may_see(model.eval(), objective, batch)
+    fails(keeps_to_what_it_may_see, model.train(), objective, batch)
+
+    def evaluation_is_the_same_again(evaluate):
+        assert evaluate() == evaluate()
+
+    evaluation_is_the_same_again(lambda: evaluate(model, objective, CORPUS).total)
+    assert model.training, "handed back as it was"
+    fails(evaluation_is_the_same_again,
+          lambda: float(whole_sequence_loss(model, batch).popitem()[1].sum.detach()))
+
+
+def test_14_a_bidirectional_model_passed_off_as_causal():
+    objective = make(causal_lm)
+    batch = batch_of(objective)
+    keeps_to_what_it_may_see(model_of(decoder), objective, batch)
+    fails(keeps_to_what_it_may_see, model_of(encoder), objective, batch)
+
+
+# --- 15 --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [decoder, encoder])
+def test_15_tied_weights(kind):
+    def saved_once(state):
+        values = [value for value in state.values() if value.dim() == 2]
+        for place, one in enumerate(values):
+            assert not any(one.shape == two.shape and torch.equal(one, two)
+                           for two in values[:place])
+
+    def tied(model):
+        model.tokens.weight.data[7, 0] += 1  # a step on the one is a step on the other
+        assert torch.equal(model.heads["tokens"].weight, model.tokens.weight)
+        names = [name for name, _ in model.named_parameters()]
+        assert names.count("tokens.weight") == 1 and "heads.tokens.weight" not in names
+
+    def same_function(model):
+        tokens = torch.tensor([BYTES.encode("abc")])
+        assert torch.equal(model.heads["tokens"](model(tokens)[0]), expected)
+
+    model = model_of(kind)
+    tokens = torch.tensor([BYTES.encode("abc")])
+    expected = model.heads["tokens"](model(tokens)[0]).detach()
+    state = export_state(model)
+    saved_once(state)
+    fails(saved_once, model.state_dict())  # torch's own names a tied weight twice
+
+    loaded = kind.Model(model.config).double()
+    fails(same_function, loaded)
+    assert import_state(loaded, state) == []
+    same_function(loaded)
+    tied(loaded)
+
+    untied = kind.Model(model.config).double()
+    import_state(untied, state)
+    untied.heads["tokens"].weight = nn.Parameter(untied.heads["tokens"].weight.detach().clone())
+    same_function(untied)  # nothing to see until the first step
+    fails(tied, untied)
+
+
+# --- 16 --------------------------------------------------------------------------------------
+
+
+class Recording:
+    """An objective that remembers which passages it was asked for, and what the model read."""
+
+    def __init__(self, objective):
+        self.objective, self.seen = objective, []
+
+    def __getattr__(self, name):
+        return getattr(self.objective, name)
+
+    def batch(self, passages, generators):
+        batch = self.objective.batch(passages, generators)
+        rows = [row[real].tolist() for row, real in
+                zip(batch.inputs["tokens"], batch.inputs["mask"], strict=True)]
+        self.seen += list(zip([passage.place for passage in passages], rows, strict=True))
+        return batch
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_16_resuming(module):
+    """Six steps in one go, or three, a new process, and three more: the same data, noise, dropout
+    and weights."""
+    settings = Training(batch_size=3, learning_rate=0.01)
+
+    def trainer():
+        objective = Recording(make(module))
+        model = model_of(KINDS[objective.architecture], dropout=0.1)
+        return Trainer(model, objective, CORPUS, settings, 6)
+
+    straight = trainer()
+    for _ in straight.run():
+        pass
+
+    def goes_on_as_if_never_stopped(change):
+        first = trainer()
+        for _ in range(3):
+            first.advance()
+        weights, state = copy.deepcopy((first.model.state_dict(), first.state()))
+        second = trainer()
+        second.model.load_state_dict(weights)
+        second.restore(state | change)
+        for _ in second.run():
+            pass
+        assert first.objective.seen + second.objective.seen == straight.objective.seen
+        for name, value in second.model.state_dict().items():
+            assert torch.equal(value, straight.model.state_dict()[name]), name
+
+    goes_on_as_if_never_stopped({})
+    fails(goes_on_as_if_never_stopped, {"step": 0})  # repeats
+    fails(goes_on_as_if_never_stopped, {"step": 4})  # skips
+    fails(goes_on_as_if_never_stopped, {"random": generator("other").get_state()})  # dropout
+
+
+def test_16_every_passage_once_an_epoch():
+    objective = make(masked_lm)
+    stream = Stream(objective, CORPUS, seed=0)
+    length = stream.epoch_length(0)
+
+    def once(passages):
+        places = [passage.place for passage in passages]
+        assert sorted(places) == sorted(each.place for each in objective.plan(CORPUS, 0, 0))
+
+    once(stream.passages(0, length)[0])
+    once([stream.passages(place, 1)[0][0] for place in range(length)])
+    fails(once, stream.passages(1, length)[0])
+    fails(once, stream.passages(0, length - 1)[0])
+
+
+def test_16_fresh_noise_for_each_place_and_epoch_whoever_draws_it():
+    """The same text, masked in each epoch and at each place by other draws; and two processes
+    that share the places see what one would."""
+    document = Document("one", "a text that fits into one window")
+    corpus = Corpus.build([document, document, document], BYTES)
+    objective = make(masked_lm, window=64)
+
+    def read(passages, generators):
+        batch = objective.batch(passages, generators)
+        return [tuple(row) for row in batch.inputs["tokens"].tolist()]
+
+    def noise_is_fresh(rows):
+        assert len(set(rows)) == len(rows)
+
+    passages, generators = Stream(objective, corpus, seed=0).passages(0, 12)
+    rows = read(passages, generators)
+    noise_is_fresh(rows)
+    fails(noise_is_fresh, read(passages, [generator("noise", 0) for _ in passages]))
+    same_each_epoch = [generator("noise", 0, place % 3) for place in range(12)]
+    fails(noise_is_fresh, read(passages, same_each_epoch))
+
+    shares = [Stream(objective, corpus, seed=0) for _ in range(2)]
+    shared = [read(*shares[place // 2 % 2].passages(place, 2)) for place in range(0, 12, 2)]
+    assert sum(shared, []) == rows
+    assert read(*Stream(objective, corpus, seed=1).passages(0, 12)) != rows
