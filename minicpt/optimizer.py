@@ -15,7 +15,7 @@ from minicpt.settings import Checked, setting
 
 @dataclass(frozen=True)
 class Optimization(Checked):
-    learning_rate: float = setting(2e-3, "the highest learning rate", above=0, most=10)
+    learning_rate: float = setting(1e-3, "the highest learning rate", above=0, most=10)
     schedule: Literal["cosine", "linear", "constant"] = setting(
         "cosine", "how the learning rate falls after the warm-up"
     )
