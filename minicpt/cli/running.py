@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from minicpt import __version__, checkpoint
 from minicpt.data.corpus import Corpus
+from minicpt.errors import InputError, WorkError
 from minicpt.evaluation import evaluate
 from minicpt.generation import Sampling
 from minicpt.randomness import generator
@@ -107,9 +108,12 @@ class Run:
                 self.loop(signals)
             except Interrupted as interrupted:
                 return self.interrupted(interrupted.number)
-            except NotFinite as error:
+            except (InputError, NotFinite) as error:
+                if self.folder is None or self.trainer.step == 0:
+                    raise
                 self.save()
-                raise NotFinite(f"{error}; the last good step is saved in {self.folder}") from None
+                saved = f"step {self.trainer.step} is saved in {self.folder}"
+                raise WorkError(f"{error}; {saved}") from None
         return 0
 
     def loop(self, signals: Signals) -> None:
@@ -117,12 +121,12 @@ class Run:
         every = self.watch.evaluate_every or max(1, trainer.steps // 10)
         if trainer.step in (0, trainer.steps):  # a run may be resumed just before its last look
             self.look(signals, self.watch.evaluate_passages if trainer.step == 0 else None)
-        begun, tokens = time.perf_counter(), 0
+        tokens, seconds, begun = 0, 0.0, time.perf_counter()
         with progress(trainer.steps, trainer.step) as bar:
             for step in trainer.run():
-                tokens += step.tokens
+                tokens, seconds = tokens + step.tokens, seconds + time.perf_counter() - begun
                 loss = sum(float(each.mean) for each in step.losses.values())
-                speed = tokens / (time.perf_counter() - begun)
+                speed = tokens / seconds
                 bar.set_postfix_str(f"loss {loss:.3f}, {speed:,.0f} tokens/s", refresh=False)
                 bar.update()
                 signals.check()
@@ -132,6 +136,7 @@ class Run:
                     self.look(signals, None if last else self.watch.evaluate_passages, loss)
                 if last or self.watch.save_every and step.number % self.watch.save_every == 0:
                     self.save()
+                begun = time.perf_counter()  # the speed is that of the steps alone
 
     def look(self, signals: Signals, passages: int | None, training: float | None = None) -> None:
         """Evaluates on all held-out text, shows it and remembers it."""
