@@ -1,0 +1,120 @@
+"""The loss does not move with the amount of padding, the pad id, or the order of the batch."""
+
+import math
+
+import torch
+
+from minicpt.batch import IGNORE, Batch
+from minicpt.verify.result import Proof
+from minicpt.verify.subject import Subject
+
+TOLERANCE = 1e-12
+PASSAGES = 5
+EXTRA = 3  # columns of padding added
+
+
+def padding(subject: Subject) -> Proof:
+    """Each target's loss with company, alone, in another order, with more and other padding.
+
+    A row of padding alone is added too: it must leave losses and gradients finite and as they are.
+    """
+    passages = subject.passages(PASSAGES)
+    batch = subject.batch(passages)
+    last = subject.tokenizer.size - 1
+    model = subject.copy_of_model()
+    expected = [losses(subject, model, subject.batch([passage])) for passage in passages]
+    found = {
+        "together": rows(subject, model, batch, range(PASSAGES)),
+        "in reverse order": rows(
+            subject, model, permuted(batch, range(PASSAGES - 1, -1, -1)), range(PASSAGES)[::-1]
+        ),
+        f"with {EXTRA} more columns": rows(subject, model, widened(batch, 0), range(PASSAGES)),
+        "with another pad id": rows(subject, model, widened(batch, last, True), range(PASSAGES)),
+        "beside a row of padding alone": rows(
+            subject, model, with_empty_row(batch), range(PASSAGES)
+        ),
+    }
+    problems, worst = [], 0.0
+    for way, each in found.items():
+        for place, passage in enumerate(passages):
+            one, other = expected[place], each[place]
+            if one.shape != other.shape:
+                problems.append(
+                    f"{way}, {passage.place} has {len(other)} targets instead of {len(one)}"
+                )
+                continue
+            apart = float((one - other).abs().max()) if len(one) else 0.0
+            apart = math.inf if math.isnan(apart) else apart
+            worst = max(worst, apart)
+            if apart > TOLERANCE:
+                problems.append(f"{way}, a loss of {passage.place} differs by {apart:.1e}")
+    model.zero_grad()
+    with_it = subject.losses(model, with_empty_row(batch))
+    sum(each.total().mean for each in with_it.values()).backward()
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    if not all(bool(torch.isfinite(gradient).all()) for gradient in gradients):
+        problems.append("a row of padding alone makes the gradient NaN")
+    return Proof(
+        name="padding and order",
+        passed=not problems,
+        compared=f"the losses of {PASSAGES} passages, each alone, with those of one batch: in"
+        f" order, reversed, with {EXTRA} more columns of padding, with another pad id, beside a"
+        " row of padding alone",
+        numbers={"largest difference of a loss": worst, "tolerance": TOLERANCE},
+        why="No real position may look at padding, and padding has no target.",
+        not_covered="Padding inside a text.",
+        message="; ".join(problems[:2]),
+    )
+
+
+def losses(subject: Subject, model, batch: Batch) -> torch.Tensor:
+    with torch.no_grad():
+        return torch.cat([each.losses for each in subject.losses(model, batch).values()])
+
+
+def rows(subject: Subject, model, batch: Batch, order) -> dict[int, torch.Tensor]:
+    """The losses of each passage; row i of the batch holds passage ``order[i]``."""
+    with torch.no_grad():
+        found = list(subject.losses(model, batch).values())
+    return {
+        passage: torch.cat([each.losses[each.rows == row] for each in found])
+        for row, passage in enumerate(order)
+    }
+
+
+def permuted(batch: Batch, order) -> Batch:
+    order = list(order)
+    return Batch(
+        {name: value[order] for name, value in batch.inputs.items()},
+        {head: target[order] for head, target in batch.targets.items()},
+    )
+
+
+def widened(batch: Batch, pad: int, everywhere: bool = False) -> Batch:
+    """More padding on the right; ``everywhere`` puts ``pad`` into the padding that is there too."""
+    inputs = {}
+    for name, value in batch.inputs.items():
+        fill = {torch.bool: False}.get(value.dtype, pad if "tokens" in name else 0)
+        extra = value.new_full((len(value), EXTRA), fill)
+        if everywhere and "tokens" in name:
+            real = batch.inputs["decoder_mask" if name.startswith("decoder_") else "mask"]
+            value = torch.where(real, value, pad)
+        inputs[name] = torch.cat([value, extra], dim=1)
+    targets = {
+        head: torch.cat([target, target.new_full((len(target), EXTRA), IGNORE)], dim=1)
+        for head, target in batch.targets.items()
+    }
+    return Batch(inputs, targets)
+
+
+def with_empty_row(batch: Batch) -> Batch:
+    """One more row in which nothing is real and nothing has a target."""
+    inputs = {
+        name: torch.cat([value, torch.zeros_like(value[:1])])
+        for name, value in batch.inputs.items()
+    }
+    targets = {
+        head: torch.cat([target, torch.full_like(target[:1], IGNORE)])
+        for head, target in batch.targets.items()
+    }
+    return Batch(inputs, targets)

@@ -1,0 +1,119 @@
+"""What the proofs examine: a model, an objective, and the functions that train and keep them.
+
+A fault is a subject in which one piece is replaced by a mistaken one, so that what a proof catches
+is the proof's own work on pieces that are otherwise real.
+"""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+
+import torch
+from torch import nn
+
+from minicpt import checkpoint, evaluation, loss, training
+from minicpt.batch import Batch
+from minicpt.data.corpus import Corpus
+from minicpt.data.sources import Document
+from minicpt.data.tokenizer import Tokenizer
+from minicpt.randomness import generator
+
+SEED = 0
+SIZES = {"width": 16, "layers": 2, "heads": 2, "dropout": 0.1}
+WINDOW = 24
+SPARE = 8  # positions beyond the window, so that padding can be added
+SENTENCES = (
+    "The ferry left the old harbour at dawn.",
+    "A gull followed it, and nobody looked back.",
+    "Rain fell on the nets.",
+    "Who counts the boats when the keeper sleeps?",
+    "The miller's daughter keeps bees.",
+    "She sells honey on market days.",
+    "In winter the bees stay inside, and so does she.",
+    "Snow covers the twelve hives.",
+    "Clocks were rare in the valley.",
+    "People rose with the sun and ate when they were hungry.",
+    "One man had a watch.",
+    "He never told the time to anyone.",
+    "The library burned in spring.",
+    "Its books had been read aloud so often that half the town knew them.",
+    "They wrote them down again.",
+)
+DOCUMENTS = [
+    Document(f"text {number + 1}", " ".join(SENTENCES[start:stop]))
+    for number, (start, stop) in enumerate([(0, 4), (4, 8), (8, 12), (12, 15)])
+]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The pieces, each as the program uses it.
+
+    name      what it is called in reports
+    kind      the objective's name on the command line
+    model     in float64, with dropout that the proofs must switch off themselves
+    losses    (model, batch) -> each target's loss by head
+    step      the training step
+    evaluate  the evaluation
+    stream    the sequence of passages of a training run
+    save, load   a checkpoint
+    """
+
+    name: str
+    kind: str
+    model: nn.Module
+    objective: object
+    documents: tuple[Document, ...]
+    corpus: Corpus
+    losses: Callable = loss.target_losses
+    step: Callable = training.train_step
+    evaluate: Callable = evaluation.evaluate
+    stream: Callable = training.Stream
+    save: Callable = checkpoint.save
+    load: Callable = checkpoint.load
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self.objective.tokenizer
+
+    def passages(self, count: int, epoch: int = 0) -> list:
+        return self.objective.plan(self.corpus, SEED, epoch)[:count]
+
+    def batch(self, passages: list, epoch: int = 0) -> Batch:
+        """A batch in which each passage has noise of its own, whatever its neighbours."""
+        noise = [generator("verify", epoch, passage.place) for passage in passages]
+        return self.objective.batch(passages, noise)
+
+    def copy_of_model(self) -> nn.Module:
+        return copy.deepcopy(self.model).eval()
+
+
+def subject(
+    kind: str, objective_module: ModuleType, model_module: ModuleType, name: str = "", **settings
+) -> Subject:
+    """A small subject for an objective: four short texts, a tokenizer with merges, a small model.
+
+    Its weights are larger than at the start of training, so that every path through the model
+    matters to the result.
+    """
+    tokenizer = Tokenizer.train((document.text for document in DOCUMENTS), 300)
+    settings = {"window": WINDOW} | settings
+    objective = objective_module.Objective(tokenizer, objective_module.Settings(**settings))
+    model = small_model(model_module, tokenizer, objective.length)
+    corpus = Corpus.build(DOCUMENTS, tokenizer)
+    return Subject(name or kind, kind, model, objective, tuple(DOCUMENTS), corpus)
+
+
+def small_model(module: ModuleType, tokenizer: Tokenizer, length: int) -> nn.Module:
+    known = {"vocabulary": tokenizer.size, "pad": tokenizer.roles.get("pad")}
+    known["positions"] = length + SPARE
+    fields = module.Config.__dataclass_fields__
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        sizes = {key: value for key, value in known.items() if key in fields}
+        model = module.Model(module.Config(**sizes, **SIZES)).double()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(2).add_(0.02 * torch.randn_like(parameter))
+    return model

@@ -1,0 +1,140 @@
+"""The proofs hold on the sound pieces, and every fault is caught by one of them."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from minicpt import discovery, models
+from minicpt.cli import pieces
+from minicpt.cli.main import main
+from minicpt.verify import suite
+from minicpt.verify.faults import FAULTS
+from minicpt.verify.floors import STATES, chain, entropy, floors
+from minicpt.verify.packing import blocks
+from minicpt.verify.partition import partition
+from minicpt.verify.rules import RULES
+
+SUBJECTS = {
+    each.name: each
+    for each in suite.subjects(pieces.objective_modules(), discovery.modules(models))
+}
+KNOWN_MISTAKES = set(range(1, 17)) - {10}  # 10 comes with span corruption
+
+
+@pytest.mark.parametrize("name", SUBJECTS)
+def test_every_proof_holds_on_the_sound_pieces(name):
+    subject = SUBJECTS[name]
+    weights = [parameter.detach().clone() for parameter in subject.model.parameters()]
+    random = torch.get_rng_state()
+    found = list(suite.prove(subject))
+    assert len(found) >= 3
+    assert [proof.name for proof in found if not proof.passed] == []
+    for proof in found:
+        assert proof.compared and proof.why and proof.not_covered
+        json.dumps(proof.as_data())
+    assert torch.equal(random, torch.get_rng_state())
+    for before, after in zip(weights, subject.model.parameters(), strict=True):
+        assert torch.equal(before, after)
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_every_fault_is_caught(name):
+    fault = FAULTS[name]
+    proof = suite.catch(fault, SUBJECTS[fault.subject])
+    assert proof is not None and proof.message
+
+
+def test_every_known_mistake_has_a_fault():
+    assert {fault.number for fault in FAULTS.values()} == KNOWN_MISTAKES
+
+
+def test_every_objective_has_a_rule_of_its_own():
+    assert set(RULES) == set(pieces.objective_modules())
+
+
+LEAKS = ["no-mask", "mask-off-by-one", "no-decoder-mask", "packed-together", "bidirectional"]
+
+
+@pytest.mark.parametrize("name", LEAKS)
+def test_leaks_are_caught_by_causality_too_with_the_pair(name):
+    fault = FAULTS[name]
+    proofs = suite.causality(fault.make(SUBJECTS[fault.subject]))
+    failed = [proof for proof in proofs if proof.passed is False]
+    assert failed and all("leak from position" in proof.message for proof in failed)
+
+
+@pytest.mark.parametrize("name", ["no-mask", "mask-off-by-one", "bidirectional"])
+def test_a_model_that_can_see_its_targets_falls_below_the_floor(name):
+    proof = floors(FAULTS[name].make(SUBJECTS["causal-lm"]))
+    assert not proof.passed and "below the floor" in proof.message
+    assert proof.numbers["Markov chain: loss"] < 0.5 * proof.numbers["Markov chain: floor"]
+
+
+def test_the_floor_of_a_chain_is_its_entropy():
+    """Against the entropy rate computed from the chain's own two-step frequencies."""
+    matrix = chain()
+    assert torch.allclose(matrix.sum(dim=1), torch.ones(STATES).double())
+    stationary = torch.linalg.eig(matrix.T)
+    place = (stationary.eigenvalues.real - 1).abs().argmin()
+    weights = stationary.eigenvectors[:, place].real
+    weights = weights / weights.sum()
+    rows = [-(row * row.log()).sum() for row in matrix]
+    expected = sum(float(w) * float(h) for w, h in zip(weights, rows, strict=True))
+    assert entropy(matrix) == pytest.approx(expected, abs=1e-9)
+    assert entropy(matrix) < math.log(STATES)
+
+
+def test_a_mean_of_means_is_shown_to_be_wrong():
+    assert partition(SUBJECTS["masked-lm"]).numbers[
+        "what a mean of means would be off by, in nats"
+    ] > 1e-3
+
+
+def test_blocks_of_a_packed_row():
+    assert blocks([1, 2]).int().tolist() == [[1, 0, 0], [0, 1, 0], [0, 1, 1]]
+
+
+# --- the command
+
+
+def test_verify_one_objective_teaches(capsys):
+    assert main(["verify", "masked-lm"]) == 0
+    text = capsys.readouterr().out
+    for part in ("equivalence", "why", "not covered", "tolerance", "Proved ("):
+        assert part in text
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_break_shows_what_catches_a_fault(capsys):
+    assert main(["verify", "--break", "shift-twice"]) == 0
+    text = capsys.readouterr().out
+    assert "caught by batch rules" in text and "1 of 1 faults caught; 0 false alarms" in text
+
+
+def test_a_missed_fault_is_status_1(capsys, monkeypatch):
+    monkeypatch.setattr(suite, "catch", lambda fault, sound: None)
+    assert main(["verify", "--break", "no-mask"]) == 1
+    assert "MISSED" in capsys.readouterr().out
+
+
+def test_a_failed_proof_is_status_1(capsys, monkeypatch):
+    mistaken = FAULTS["no-mask"].make(SUBJECTS["causal-lm"])
+    monkeypatch.setattr(suite, "subjects", lambda *_: [mistaken])
+    assert main(["verify", "causal-lm", "--json"]) == 1
+    proofs = json.loads(capsys.readouterr().out)["causal-lm"]
+    assert not all(proof["passed"] for proof in proofs)
+
+
+@pytest.mark.parametrize(
+    "words, expected",
+    [
+        (["verify", "sing"], "no objective is called 'sing'"),
+        (["verify", "--break", "everything"], "no fault is called"),
+        (["verify", "--model", "m:f", "--break", "all"], "verified alone"),
+    ],
+)
+def test_refused_in_one_line(words, expected, capsys):
+    assert main(words) == 2
+    assert expected in capsys.readouterr().err
