@@ -11,9 +11,13 @@ def main() -> int:
     # Threads that wait must not spin: beside another busy program, spinning made a step of two
     # threads on two cores seven times slower. Read by OpenMP when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from minicpt.cli.main import main as command
+    try:
+        from minicpt.cli.main import main as command
 
-    return command(sys.argv[1:])
+        return command(sys.argv[1:])
+    except KeyboardInterrupt:  # also while torch is being imported
+        print("minicpt: interrupted", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

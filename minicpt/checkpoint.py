@@ -52,9 +52,10 @@ class Checkpoint:
 
 
 def save(folder: Path, model: nn.Module, tokenizer: Tokenizer, record: dict, state: dict) -> None:
-    """Writes a checkpoint at ``folder``, which must not exist. WorkError when the disk refuses.
+    """Writes a checkpoint at ``folder``, in place of one that is there.
 
-    What a process that was killed while it wrote has left in the same run is cleared away.
+    What a process that was killed while it wrote has left in the same run is cleared away. Raises
+    WorkError when the disk refuses; then what was there before is whole.
     """
     for stale in folder.parent.glob(".step-*.tmp"):
         shutil.rmtree(stale, ignore_errors=True)
@@ -94,7 +95,13 @@ def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
         write_json(temporary / MANIFEST, {"format": FORMAT, "files": files})
         for path in [*paths, temporary / MANIFEST, temporary]:
             sync(path)
-        temporary.rename(folder)
+        if folder.exists():
+            old = folder.parent / f".{folder.name}.old.tmp"
+            folder.rename(old)
+            temporary.rename(folder)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            temporary.rename(folder)
         sync(folder.parent)
     except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]

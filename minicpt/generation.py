@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor, nn
 
+from minicpt.errors import InputError
 from minicpt.settings import Checked, setting
 
 
@@ -24,10 +25,18 @@ class Sampling(Checked):
 def choose(logits: Tensor, allowed: Tensor, temperature: float, generator: Generator) -> int:
     """One token id drawn from ``logits`` (V,) among the ids ``allowed`` (K,)."""
     scores = logits[allowed].double().cpu()
-    if temperature == 0:
+    if temperature < 1e-6:  # so cold that the division would overflow
         return int(allowed[scores.argmax()])
     probabilities = (scores / temperature).softmax(dim=0)
     return int(allowed[torch.multinomial(probabilities, 1, generator=generator)])
+
+
+def check_length(ids: list[int], most: int) -> None:
+    """InputError for a text that is longer than what the model was trained to read."""
+    if len(ids) > most:
+        raise InputError(
+            f"the text takes {len(ids)} tokens, and the model reads {most} at once; shorten it"
+        )
 
 
 def write(

@@ -11,13 +11,18 @@ import typing
 
 from minicpt.errors import InputError
 
+MOST = 2**63 - 1  # the largest seed
 
-def setting(default, help: str, *, least=None, above=None, most=None, below=None):
+
+def setting(
+    default, help: str, *, least=None, above=None, most=None, below=None, metavar: str = ""
+):
     """A dataclass field with its help and its bounds (inclusive: least, most; else above, below).
 
-    A field without help gets no flag: it is set by the program.
+    A field without help gets no flag: it is set by the program. ``metavar`` is what the help
+    calls the value of a text.
     """
-    bounds = {"least": least, "above": above, "most": most, "below": below}
+    bounds = {"least": least, "above": above, "most": most, "below": below, "metavar": metavar}
     return dataclasses.field(default=default, metadata={"help": help, **bounds})
 
 

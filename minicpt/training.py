@@ -15,6 +15,7 @@ Leaves out files, signals and what is printed: ``Trainer.steps`` yields after ea
 caller does those things.
 """
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -27,14 +28,14 @@ from minicpt.errors import InputError, WorkError
 from minicpt.loss import Loss, objective_loss, whole_sequence_loss
 from minicpt.optimizer import Optimization, learning_rate, make_optimizer
 from minicpt.randomness import generator
-from minicpt.settings import setting
+from minicpt.settings import MOST, setting
 
 
 @dataclass(frozen=True)
 class Training(Optimization):
-    batch_size: int = setting(16, "passages of a step", least=1)
+    batch_size: int = setting(16, "passages of a step", least=1, most=2**20)
     micro_batches: int = setting(1, "parts into which a step is split, to save memory", least=1)
-    seed: int = setting(0, "seed of the weights, the order, the noise and dropout", least=0)
+    seed: int = setting(0, "seed of weights, order, noise and dropout", least=0, most=MOST)
 
     def __post_init__(self):
         super().__post_init__()
@@ -106,10 +107,10 @@ class Stream:
     def passages(self, position: int, count: int) -> tuple[list, list[Generator]]:
         """Passages ``position``, ``position + 1``, … and the generator of each one's noise."""
         passages, generators = [], []
-        epoch = 0
+        while self.begins[-1] <= position + count:
+            self.epoch_length(len(self.begins) - 1)
         for place in range(position, position + count):
-            while place >= self.begins[epoch] + self.epoch_length(epoch):
-                epoch += 1
+            epoch = bisect_right(self.begins, place) - 1
             index = place - self.begins[epoch]
             passages.append(self.plan(epoch)[index])
             generators.append(generator("noise", self.seed, epoch, index))
@@ -152,10 +153,11 @@ class Trainer:
             self.step * self.settings.batch_size, self.settings.batch_size
         )
         device = next(self.model.parameters()).device
-        size = -(-len(passages) // self.settings.micro_batches)
+        parts = self.settings.micro_batches
+        cuts = [len(passages) * part // parts for part in range(parts + 1)]
         batches = [
-            self.objective.batch(passages[i : i + size], generators[i : i + size]).to(device)
-            for i in range(0, len(passages), size)
+            self.objective.batch(passages[begin:end], generators[begin:end]).to(device)
+            for begin, end in zip(cuts, cuts[1:], strict=False)
         ]
         rate = learning_rate(self.step, self.steps, self.settings)
         for group in self.optimizer.param_groups:

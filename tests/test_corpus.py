@@ -11,7 +11,7 @@ from tokenizers import models, normalizers, pre_tokenizers
 
 from minicpt.data import corpus as corpus_module
 from minicpt.data.corpus import Corpus, Plan, windows
-from minicpt.data.text import Document, sentences, sha256, words
+from minicpt.data.text import Document, sentences, words
 from minicpt.data.tokenizer import Tokenizer
 from minicpt.errors import InputError
 
@@ -42,8 +42,6 @@ def fake(lengths: list[int]) -> Corpus:
         sentences=starts,
         documents=starts,
         names=tuple(f"d{index}" for index in range(len(lengths))),
-        bytes=total,
-        sha256="",
     )
 
 
@@ -63,14 +61,9 @@ def test_documents_begin_words_and_sentences_of_their_own():
     assert pieces(corpus, BYTES, corpus.sentences) == ["a␣b␣", "c", "␣␣d.", "␣E"]
     assert corpus.documents.tolist() == [0, 4, 5] and corpus.names == ("x", "y", "z")
     assert [corpus.document(index) for index in range(3)] == [(0, 4), (4, 5), (5, 11)]
-    assert corpus.bytes == 11 and corpus.sha256 == sha256(documents)
     for index in (-1, 3):
         with pytest.raises(IndexError):
             corpus.document(index)
-
-
-def test_bytes_are_counted_in_utf8():
-    assert Corpus.build([Document("x", "é 你")], BYTES).bytes == 6
 
 
 @pytest.mark.parametrize("case", ["wordpiece", "metaspace", "word then metaspace"])

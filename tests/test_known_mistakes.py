@@ -225,7 +225,7 @@ def test_4_the_end_is_a_target_whatever_fills_the_padding(module):
 @pytest.mark.parametrize("module", [masked_lm, next_sentence])
 def test_5_masking_special_tokens_and_loss_everywhere(module):
     changes = {"masked": True} if module is next_sentence else {}
-    objective = make(module, mask=1.0, random=0.0, keep=0.0, **changes)
+    objective = make(module, mask=1.0, random=0.0, **changes)
     batch = batch_of(objective)
     specials = 2 if module is masked_lm else 3
 

@@ -19,7 +19,7 @@ from minicpt.randomness import generator
 BYTES = Tokenizer.train([], 256)
 CLS, SEP, MASK = 2, 3, 4
 A, B, C = 69, 70, 71  # "a", "b", "c"
-ALL_MASKED = {"mask": 1.0, "random": 0.0, "keep": 0.0}
+ALL_MASKED = {"mask": 1.0, "random": 0.0}
 
 
 def passage(text):
@@ -55,13 +55,13 @@ def test_every_token_masked():
 
 
 def test_every_token_kept_is_a_target_all_the_same():
-    inputs, targets = one("abc", rate=1.0, mask=0.0, random=0.0, keep=1.0)
+    inputs, targets = one("abc", rate=1.0, mask=0.0, random=0.0)
     assert inputs.tolist() == [CLS, A, B, C, SEP]
     assert targets.tolist() == [IGNORE, A, B, C, IGNORE]
 
 
 def test_every_token_random():
-    inputs, targets = one("abc" * 300, rate=1.0, mask=0.0, random=1.0, keep=0.0)
+    inputs, targets = one("abc" * 300, rate=1.0, mask=0.0, random=1.0)
     assert targets.tolist() == [IGNORE, *[A, B, C] * 300, IGNORE]
     assert inputs[0] == CLS and inputs[-1] == SEP
     assert not set(inputs[1:-1].tolist()) & set(BYTES.special)
@@ -151,7 +151,7 @@ def test_every_position_is_as_likely():
 @pytest.mark.parametrize("shares", [(0.8, 0.1, 0.1), (0.85, 0.0, 0.15), (0.5, 0.5, 0.0)])
 def test_what_becomes_of_the_chosen(shares):
     mask, random, keep = shares
-    inputs, targets = one("x" * 16000, rate=1.0, mask=mask, random=random, keep=keep)
+    inputs, targets = one("x" * 16000, rate=1.0, mask=mask, random=random)
     inputs, targets = inputs[1:-1], targets[1:-1]
     lucky = random / 256  # a random token may be the one that stood there
     assert within(int((inputs == MASK).sum()), 16000, mask)
@@ -163,10 +163,10 @@ def test_what_becomes_of_the_chosen(shares):
         assert len(replaced.unique()) > 240, "random tokens come from all of the vocabulary"
 
 
-def test_shares_must_add_up():
-    with pytest.raises(InputError, match="--mask, --random and --keep must add up to 1.*1.1"):
-        Settings(mask=0.9)
-    Settings(mask=0.7, random=0.2, keep=0.1)  # 0.9999999999999999
+def test_shares_must_not_exceed_one():
+    with pytest.raises(InputError, match="--mask and --random must not exceed 1 together.*1.05"):
+        Settings(mask=0.95)
+    Settings(mask=0.7, random=0.3)
     with pytest.raises(InputError, match="--rate must be more than 0"):
         Settings(rate=0.0)
 
@@ -244,7 +244,7 @@ def test_special_tokens_within_a_passage_are_never_chosen():
     special = torch.isin(tokens, torch.tensor(BYTES.special))
     item = dataclasses.replace(passage("abcabc"), tokens=tokens)
     for choice, count in (("exact", 3), ("bert", 3), ("independent", 3)):
-        objective = Objective(BYTES, Settings(rate=1.0, choice=choice, mask=0, random=1, keep=0))
+        objective = Objective(BYTES, Settings(rate=1.0, choice=choice, mask=0, random=1))
         batch = objective.batch([item], [generator(0)])
         targets = batch.targets["tokens"][0][1:-1]
         assert (targets[special] == IGNORE).all() and (targets != IGNORE).sum() == count

@@ -14,7 +14,7 @@ import textwrap
 import torch
 from tqdm import tqdm
 
-from minicpt.cli.running import print_json
+from minicpt.cli.running import print_json, summary_of
 from minicpt.data.corpus import Corpus
 from minicpt.data.sources import origin, read
 from minicpt.data.text import split
@@ -49,7 +49,7 @@ def add(verbs) -> None:
     parser = verbs.add_parser(
         "demo",
         help="the whole story on built-in text, in a few minutes",
-        description=__doc__.split(": ", 1)[1],
+        description=summary_of(__doc__),
         epilog=EXAMPLES,
     )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from minicpt import checkpoint
 from minicpt.cli import flags, pieces
-from minicpt.cli.running import bar_over, figures, print_json, say
+from minicpt.cli.running import bar_over, figures, print_json, say, summary_of
 from minicpt.data.corpus import Corpus
 from minicpt.data.sources import read
 from minicpt.errors import InputError
@@ -24,16 +24,18 @@ class What(Checked):
         (), "text to evaluate on, all of it (default: what was held out from training)"
     )
     blocks: bool = setting(False, "a document is a block between blank lines, not a whole file")
-    objective: str | None = setting(None, "another objective than the one of the training")
+    objective: str | None = setting(
+        None, "another objective than the one of the training", metavar="OBJECTIVE"
+    )
     passages: int | None = setting(None, "the most passages (default: all)", least=1)
-    batch_size: int = setting(16, "passages of a forward pass", least=1)
+    batch_size: int = setting(16, "passages of a forward pass", least=1, most=2**16)
 
 
 def add(verbs) -> None:
     parser = verbs.add_parser(
         "evaluate",
         help="the loss of a checkpoint on held-out or other text",
-        description=__doc__.split(": ", 1)[1],
+        description=summary_of(__doc__),
         epilog=EXAMPLES,
     )
     parser.add_argument("folder", metavar="DIR", help="a checkpoint or the folder of a run")

@@ -9,7 +9,7 @@ import torch
 
 from minicpt import checkpoint
 from minicpt.cli import flags, pieces
-from minicpt.cli.running import print_json, say
+from minicpt.cli.running import print_json, say, summary_of
 from minicpt.data.corpus import Corpus
 from minicpt.data.sources import Document, read
 from minicpt.data.tokenizer import Tokenizer
@@ -17,7 +17,7 @@ from minicpt.errors import InputError
 from minicpt.randomness import generator
 from minicpt.report.explain import as_data, explain
 from minicpt.report.terminal import needs_ascii
-from minicpt.settings import Checked, setting
+from minicpt.settings import MOST, Checked, setting
 
 TEXT = (
     "The cat sat on the mat. It was warm there, and it fell asleep. A bird came to the window."
@@ -32,16 +32,19 @@ EXAMPLES = """examples:
 
 @dataclass(frozen=True)
 class What(Checked):
-    text: str = setting(TEXT, "the text")
-    init: str | None = setting(None, "a checkpoint folder (default: a small untrained model)")
-    seed: int = setting(0, "seed of the noise, the order and an untrained model", least=0)
+    text: str = setting(TEXT, "the text", metavar="TEXT")
+    init: str | None = setting(
+        None, "a checkpoint folder (default: a small untrained model)", metavar="DIR"
+    )
+    seed: int = setting(0, "seed of the noise, the order and the weights", least=0, most=MOST)
 
 
 def add(verbs) -> None:
     explain = verbs.add_parser(
         "explain",
         help="what a model reads, sees and must predict, and each token's loss",
-        description=__doc__.split(": ", 1)[1],
+        description=summary_of(__doc__),
+        epilog=EXAMPLES.format(name="causal-lm"),
     )
     names = explain.add_subparsers(dest="objective", metavar="OBJECTIVE", required=True)
     for name, module in pieces.objective_modules().items():
@@ -65,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
         for note in base.notes:
             say(note)
         given = flags.given(arguments, module.Settings)
-        model, objective = base.model, pieces.fitted(base, module, given)
+        model, objective = base.model, pieces.fitted(base, arguments.objective, given)
     else:
         training = (document.text for document in read(["builtin:docs"]))
         objective = module.Objective(Tokenizer.train(training, VOCABULARY), settings)
@@ -79,6 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
         print_json(as_data(model, objective, passage, draws))
     else:
         width, ascii = shutil.get_terminal_size().columns, needs_ascii(sys.stdout.encoding)
-        print(explain(model, objective, passage, draws, width, ascii=ascii))
+        print(
+            explain(model, objective, passage, draws, width, ascii=ascii, color=sys.stdout.isatty())
+        )
     return 0
-

@@ -9,7 +9,7 @@ from minicpt.settings import flag
 
 
 def add(parser: argparse.ArgumentParser, title: str, *classes: type) -> None:
-    """A group of flags for the fields of ``classes`` that have help; a field once.
+    """A group of flags for the fields of ``classes`` that have help.
 
     A flag that is not given leaves no trace in the namespace, so that the caller can tell a value
     that was asked for from a default.
@@ -19,7 +19,9 @@ def add(parser: argparse.ArgumentParser, title: str, *classes: type) -> None:
     for settings in classes:
         hints = typing.get_type_hints(settings)
         for field in dataclasses.fields(settings):
-            if "help" in field.metadata and field.name not in known:
+            if "help" in field.metadata:
+                if field.name in known:
+                    raise TypeError(f"two settings of one verb are called {field.name}")
                 known.add(field.name)
                 add_flag(group, field, hints[field.name])
 
@@ -36,10 +38,10 @@ def add_flag(group, field: dataclasses.Field, hint) -> None:
         group.add_argument(flag(field), choices=choices, **options)
         return
     if typing.get_origin(hint) is tuple:
-        group.add_argument(flag(field), nargs="+", metavar="SRC", **options)
+        group.add_argument(flag(field), nargs="+", action="extend", metavar="SRC", **options)
         return
     kind = next((each for each in (choices or (hint,)) if each in (int, float)), str)
-    metavar = {int: "N", float: "X", str: "PATH"}[kind]
+    metavar = field.metadata.get("metavar") or {int: "N", float: "X", str: "PATH"}[kind]
     group.add_argument(flag(field), type=kind, metavar=metavar, **options)
 
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from minicpt import checkpoint
 from minicpt.cli import flags, pieces
-from minicpt.cli.running import print_json, say
+from minicpt.cli.running import print_json, say, summary_of
 from minicpt.errors import InputError
 from minicpt.generation import Sampling
 from minicpt.randomness import generator
-from minicpt.settings import Checked, setting
+from minicpt.settings import MOST, Checked, setting
 
 EXAMPLES = """examples:
   minicpt generate runs/first "The statement"
@@ -20,15 +20,17 @@ EXAMPLES = """examples:
 
 @dataclass(frozen=True)
 class How(Checked):
-    seed: int = setting(0, "seed of the draws", least=0)
-    objective: str | None = setting(None, "another objective than the one of the training")
+    seed: int = setting(0, "seed of the draws", least=0, most=MOST)
+    objective: str | None = setting(
+        None, "another objective than the one of the training", metavar="OBJECTIVE"
+    )
 
 
 def add(verbs) -> None:
     parser = verbs.add_parser(
         "generate",
         help="continue, fill in, judge or repair a text",
-        description=" ".join(__doc__.split(": ", 1)[1].split()),
+        description=summary_of(__doc__),
         epilog=EXAMPLES,
     )
     parser.add_argument("folder", metavar="DIR", help="a checkpoint or the folder of a run")

@@ -5,8 +5,11 @@ input, 130 and 143 interrupted by SIGINT and SIGTERM.
 """
 
 import argparse
+import difflib
 import os
+import shutil
 import sys
+import textwrap
 
 from minicpt import __version__
 from minicpt.cli import demo, evaluate, explain, generate, resume, train
@@ -27,10 +30,21 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **options):
         options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        width = max(30, shutil.get_terminal_size().columns - 2)
+        options["description"] = textwrap.fill(options.get("description", ""), width)
         super().__init__(**options, allow_abbrev=False)
 
     def error(self, message: str):
         raise InputError(f"{message}; see `{self.prog} --help`")
+
+    def parse_known_args(self, words=None, namespace=None):
+        """Unknown flags are refused where the known ones of the verb can be named."""
+        found, unknown = super().parse_known_args(words, namespace)
+        if unknown:
+            near = difflib.get_close_matches(unknown[0], self._option_string_actions, 1)
+            meant = f", perhaps {near[0]}" if near else ""
+            self.error(f"unknown argument {unknown[0]}{meant}")
+        return found, unknown
 
 
 def parser() -> Parser:
@@ -47,6 +61,7 @@ def parser() -> Parser:
 
 
 def main(words: list[str]) -> int:
+    prepare_output()
     try:
         arguments = parser().parse_args(words)
         return VERBS[arguments.verb].run(arguments)
@@ -56,13 +71,31 @@ def main(words: list[str]) -> int:
         return complain(error, 1)
     except BrokenPipeError:
         # The reader of a pipe has gone: nothing more to say, and nothing to say it to.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.stdout = open(os.devnull, "w")
         return 0
+    except OSError as error:
+        return complain(f"{error.filename or 'the output'}: {error.strerror}", 1)
+    except MemoryError:
+        return complain("out of memory; make the model, the batch or the window smaller", 1)
+    except RuntimeError as error:
+        if "memory" not in str(error):
+            raise
+        return complain("out of memory; make the model, the batch or the window smaller", 1)
     except KeyboardInterrupt:
         print("minicpt: interrupted", file=sys.stderr)
         return 130
 
 
-def complain(error: Exception, status: int) -> int:
+def prepare_output() -> None:
+    """Output that is closed is thrown away; characters that it cannot carry are escaped."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def complain(error: Exception | str, status: int) -> int:
     print("minicpt: error:", " ".join(str(error).split()), file=sys.stderr)
     return status

@@ -4,6 +4,7 @@ import dataclasses
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from types import ModuleType
 
 from minicpt import discovery, models, objectives
@@ -33,7 +34,7 @@ class Text(Checked):
 @dataclass(frozen=True)
 class Vocabulary(Checked):
     vocab_size: int = setting(
-        4096, "ordinary tokens of a tokenizer trained on the text; 256: bytes", least=256
+        4096, "ordinary tokens of a tokenizer made from the text; 256: bytes", least=256, most=2**20
     )
     tokenizer: str | None = setting(None, "an existing tokenizer.json, or a folder that holds one")
 
@@ -50,7 +51,7 @@ class Texts:
     training: list[Document]
     held_out: list[Document]
 
-    @property
+    @cached_property
     def record(self) -> dict:
         sources = [
             source if source.startswith(BUILTIN) else os.path.abspath(source)
@@ -72,7 +73,10 @@ def recorded_texts(record: dict) -> Texts:
     """The text of a record, read again. InputError when it is gone or has changed."""
     fields = {field.name for field in dataclasses.fields(Text)}
     values = {name: value for name, value in record.items() if name in fields}
-    found = texts(Text(**values | {"corpus": tuple(values["corpus"])}))
+    try:
+        found = texts(Text(**values | {"corpus": tuple(values["corpus"])}))
+    except InputError as error:
+        raise InputError(f"the text of the training cannot be read again: {error}") from None
     if found.record["sha256"] != record["sha256"]:
         raise InputError(
             f"the text {' '.join(record['corpus'])} is not the one that was trained on"
@@ -109,21 +113,24 @@ def objective_of(base: Checkpoint, name: str | None):
 
     A folder of somebody else shows what it does with the first objective of its architecture.
     """
-    settings = {}
     if name is None and base.record:
-        name, settings = base.record["objective"], base.record["objective_settings"]
+        name = base.record["objective"]
     elif name is None:
         wanted = architecture(base.model)
         fits = (n for n, m in objective_modules().items() if m.Objective.architecture == wanted)
         name = next(fits)
-    return fitted(base, objective_module(name), settings)
+    return fitted(base, name, {})
 
 
-def fitted(base: Checkpoint, module: ModuleType, settings: dict):
-    """An objective for a checkpoint's model; a window that is not given shrinks to its positions.
+def fitted(base: Checkpoint, name: str, given: dict):
+    """An objective for a checkpoint's model, with the settings that were given.
 
-    InputError where the two do not fit.
+    What is not given is as in the checkpoint's own training, if that had the same objective; a
+    window that nobody gave shrinks to the model's positions. InputError where the two do not fit.
     """
+    module = objective_module(name)
+    recorded = base.record.get("objective_settings", {})
+    settings = (recorded if base.record.get("objective") == name else {}) | given
     objective = module.Objective(base.tokenizer, module.Settings(**settings))
     positions = getattr(base.model.config, "positions", objective.length)
     if "window" not in settings and objective.length > positions:
@@ -182,6 +189,17 @@ def old_texts(records: Sequence[dict]) -> list[Texts]:
         except InputError as error:
             say(f"no forgetting is measured on {' '.join(record['corpus'])}: {error}")
     return found
+
+
+def check_plans(objective, corpora: dict[str, Corpus]) -> None:
+    """InputError unless the objective finds passages in each text."""
+    for name, corpus in corpora.items():
+        try:
+            count = len(objective.plan(corpus, 0, 0))
+        except InputError as error:
+            raise InputError(f"the {name} text is too short: {error}") from None
+        if not count:
+            raise InputError(f"the {name} text is too short: it gives not a single passage")
 
 
 def corpora(

@@ -6,7 +6,7 @@ import torch
 
 from minicpt import checkpoint
 from minicpt.cli import pieces
-from minicpt.cli.running import Run, Watch, print_json, say, versions
+from minicpt.cli.running import Run, Watch, print_json, say, summary_of, versions
 from minicpt.errors import InputError
 from minicpt.training import Trainer, Training
 
@@ -20,7 +20,7 @@ def add(verbs) -> None:
     parser = verbs.add_parser(
         "resume",
         help="go on with an interrupted run",
-        description=__doc__.split(": ", 1)[1],
+        description=summary_of(__doc__),
         epilog=EXAMPLES,
     )
     parser.add_argument("folder", metavar="DIR", help="the folder of the run")
@@ -30,7 +30,7 @@ def add(verbs) -> None:
 def run(arguments: argparse.Namespace) -> int:
     run = restored(arguments)
     trainer = run.trainer
-    if trainer.step == trainer.steps and run.history and run.history[-1]["step"] == trainer.step:
+    if trainer.step == trainer.steps and run.looked():
         say(f"{arguments.folder} is already at its last step, {trainer.step}; nothing to do")
         status = 0
     else:
@@ -68,6 +68,12 @@ def restored(arguments: argparse.Namespace) -> Run:
     watch = Watch(**record["watch"])
     kept = {key: record[key] for key in record if key not in ("step", "evaluations")}
     return Run(
-        trainer, base.tokenizer, held_out, watch, kept, folder,
-        quiet=arguments.json, history=record["evaluations"],
+        trainer,
+        base.tokenizer,
+        held_out,
+        watch,
+        kept,
+        folder,
+        quiet=arguments.json,
+        history=record["evaluations"],
     )

@@ -4,6 +4,7 @@ A run lives in a folder of its own, with one checkpoint folder for each saved st
 """
 
 import json
+import os
 import platform
 import shutil
 import signal
@@ -22,6 +23,7 @@ from minicpt.errors import InputError, WorkError
 from minicpt.evaluation import evaluate
 from minicpt.generation import Sampling
 from minicpt.randomness import generator
+from minicpt.report.terminal import fit, printable
 from minicpt.settings import Checked, setting
 from minicpt.training import NotFinite, Trainer
 
@@ -55,9 +57,11 @@ class Signals:
 
     def __enter__(self) -> "Signals":
         self.number: int | None = None
+        # One that is ignored, as under nohup, stays so.
         self.before = {
             number: signal.signal(number, self.remember)
             for number in (signal.SIGINT, signal.SIGTERM)
+            if signal.getsignal(number) != signal.SIG_IGN
         }
         return self
 
@@ -119,8 +123,12 @@ class Run:
     def loop(self, signals: Signals) -> None:
         trainer = self.trainer
         every = self.watch.evaluate_every or max(1, trainer.steps // 10)
-        if trainer.step in (0, trainer.steps):  # a run may be resumed just before its last look
-            self.look(signals, self.watch.evaluate_passages if trainer.step == 0 else None)
+        due = trainer.step == trainer.steps or trainer.step % every == 0
+        if due and not self.looked():  # at the start, or where an evaluation was interrupted
+            whole = trainer.step == trainer.steps
+            self.look(signals, None if whole else self.watch.evaluate_passages)
+            if whole:
+                self.save()
         tokens, seconds, begun = 0, 0.0, time.perf_counter()
         with progress(trainer.steps, trainer.step) as bar:
             for step in trainer.run():
@@ -138,18 +146,27 @@ class Run:
                     self.save()
                 begun = time.perf_counter()  # the speed is that of the steps alone
 
+    def looked(self) -> bool:
+        """Whether the newest evaluation is that of the step at which the run stands."""
+        return bool(self.history) and self.history[-1]["step"] == self.trainer.step
+
     def look(self, signals: Signals, passages: int | None, training: float | None = None) -> None:
-        """Evaluates on all held-out text, shows it and remembers it."""
+        """Evaluates on ``passages`` of each held-out text (None: all), shows and remembers it."""
         entry: dict = {"step": self.trainer.step, "training": training}
         for name, corpus in self.held_out.items():
             model, objective = self.trainer.model, self.trainer.objective
             result = evaluate(model, objective, corpus, passages, progress=signals.watching)
             entry[name] = result.summary()
+            if not any(result.summary()["targets"].values()):
+                raise InputError(
+                    f"the objective finds nothing to predict in the {name} text; change its"
+                    " settings, or the text"
+                )
         entry["sample"] = self.sample()
         self.history.append(entry)
         if not self.quiet:
-            print(row(entry), flush=True)
-            print(f"        {shortened(entry['sample'])}", flush=True)
+            tell(row(entry))
+            tell(f"        {shortened(entry['sample'])}")
 
     def sample(self) -> str:
         """What the model does with the first held-out passage."""
@@ -161,25 +178,29 @@ class Run:
         return objective.probe(self.trainer.model, passage, sampling, draws)
 
     def save(self) -> None:
+        """Writes this step's checkpoint, in place of one that is there, and clears old ones."""
         if self.folder is None:
             return
         folder = self.folder / f"step-{self.trainer.step:08d}"
-        if not folder.exists():
-            record = self.record | {
-                "step": self.trainer.step,
-                "evaluations": self.history,
-                "versions": versions(),
-                "threads": torch.get_num_threads(),
-            }
-            state = self.trainer.state()
-            checkpoint.save(folder, self.trainer.model, self.tokenizer, record, state)
-        for old in checkpoint.steps(self.folder)[: -self.watch.keep]:
+        record = self.record | {
+            "step": self.trainer.step,
+            "evaluations": self.history,
+            "versions": versions(),
+            "threads": torch.get_num_threads(),
+        }
+        state = self.trainer.state()
+        checkpoint.save(folder, self.trainer.model, self.tokenizer, record, state)
+        # A later step that is there is damaged, or the run would have gone on from it.
+        found = [path for path in checkpoint.steps(self.folder) if path.name <= folder.name]
+        for old in found[: -self.watch.keep]:
             shutil.rmtree(old, ignore_errors=True)
 
     def interrupted(self, number: int) -> int:
         """Saves after SIGINT or SIGTERM, says how to go on, and returns the exit status."""
         name = signal.Signals(number).name
         if self.folder is None or self.trainer.step == 0:
+            if self.folder is not None and self.folder.is_dir() and not any(self.folder.iterdir()):
+                self.folder.rmdir()
             say(f"{name}: stopped at step {self.trainer.step}; there was nothing to save")
         else:
             self.save()
@@ -222,10 +243,9 @@ def figures(summary: dict) -> str:
 
 
 def shortened(text: str) -> str:
-    """A sample on one line of the terminal."""
-    width = max(40, shutil.get_terminal_size().columns - 9)
-    text = " ".join(text.split())
-    return text if len(text) <= width else text[: width - 1] + "…"
+    """A sample on one line of the terminal, without what would break the line."""
+    width = max(20, shutil.get_terminal_size().columns - 9)
+    return fit(printable(" ".join(text.split())), width).rstrip()
 
 
 def versions() -> dict[str, str]:
@@ -237,9 +257,27 @@ def versions() -> dict[str, str]:
     }
 
 
+def tell(text: str) -> None:
+    """A line of a run's output. A reader that goes away must not stop the training."""
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        sys.stdout = open(os.devnull, "w")
+        say(f"the output cannot be written ({error.strerror}); going on without it")
+
+
 def say(message: str) -> None:
     """A message beside the output proper."""
-    print(f"minicpt: {message}", file=sys.stderr, flush=True)
+    try:
+        print(f"minicpt: {message}", file=sys.stderr, flush=True)
+    except OSError:
+        pass  # nobody is left to be told
+
+
+def summary_of(documentation: str) -> str:
+    """What a verb's module says of itself in its first paragraph, as a sentence."""
+    text = " ".join(documentation.split("\n\n")[0].split(": ", 1)[1].split())
+    return text[0].upper() + text[1:]
 
 
 def print_json(content: dict) -> None:

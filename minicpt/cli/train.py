@@ -3,6 +3,7 @@
 import argparse
 import copy
 import dataclasses
+import itertools
 import math
 import time
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import torch
 
 from minicpt import checkpoint
 from minicpt.cli import flags, pieces
-from minicpt.cli.running import Run, Watch, print_json, say
+from minicpt.cli.running import Run, Watch, print_json, say, summary_of, tell
 from minicpt.data.tokenizer import Tokenizer
 from minicpt.errors import InputError
 from minicpt.settings import Checked, setting
@@ -29,9 +30,13 @@ TIMED_STEPS = 5  # steps that --minutes times, after two that it does not
 class Length(Checked):
     """How long to train: one of the three."""
 
-    steps: int | None = setting(None, "how many steps (1000 if nothing is said)", least=1)
-    epochs: float | None = setting(None, "how often to see the text instead", above=0)
-    minutes: float | None = setting(None, "about how long instead: fixes the steps once", above=0)
+    steps: int | None = setting(
+        None, "how many steps (1000 if nothing is said)", least=1, most=10**9
+    )
+    epochs: float | None = setting(None, "how often to see the text instead", above=0, most=10_000)
+    minutes: float | None = setting(
+        None, "about how long instead, evaluations apart; fixes the steps once", above=0
+    )
 
     def __post_init__(self):
         super().__post_init__()
@@ -41,19 +46,24 @@ class Length(Checked):
 
 @dataclass(frozen=True)
 class Places(Checked):
-    init: str | None = setting(None, "start from this checkpoint folder")
+    init: str | None = setting(None, "start from this checkpoint folder", metavar="DIR")
     old_corpus: tuple[str, ...] = setting(
         (), "the text that the base was trained on (default: what its folder says)"
     )
-    out: str | None = setting(None, "folder for the checkpoints (default: a new one in runs/)")
-    threads: int | None = setting(None, "CPU threads (default: torch's choice)", least=1)
+    out: str | None = setting(
+        None, "folder for the checkpoints (default: a new one in runs/)", metavar="DIR"
+    )
+    threads: int | None = setting(None, "CPU threads (default: torch's choice)", least=1, most=1024)
 
 
 def add(verbs) -> None:
     train = verbs.add_parser(
-        "train", help="train a model, or continue one", description=__doc__.split(": ", 1)[1]
+        "train", help="train a model, or continue one", description=summary_of(__doc__)
     )
-    train.epilog = "`minicpt train OBJECTIVE --help` lists the flags of an objective"
+    train.epilog = (
+        "`minicpt train OBJECTIVE --help` lists the flags of an objective\n\n"
+        + EXAMPLES.format(name="causal-lm")
+    )
     names = train.add_subparsers(dest="objective", metavar="OBJECTIVE", required=True)
     for name, module in pieces.objective_modules().items():
         summary = module.__doc__.splitlines()[0]
@@ -73,19 +83,22 @@ def add(verbs) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     places = flags.build(arguments, Places)
-    folder = new_folder(places.out, arguments.objective)
+    check_out(places.out)
     if places.threads:
         torch.set_num_threads(places.threads)
-    run = prepare(arguments, places, folder)
+    run = prepare(arguments, places)
     status = run.go()
+    without = run.trainer.steps_without_targets
+    if without:
+        say(f"{without} of {run.trainer.step} steps had no target and changed nothing")
     if arguments.json:
-        print_json(run.record | {"out": str(folder), "evaluations": run.history})
+        print_json(run.record | {"out": str(run.folder), "evaluations": run.history})
     elif status == 0:
-        print(f"saved in {folder}; try: minicpt generate {folder}")
+        tell(f"saved in {run.folder}; try: minicpt generate {run.folder}")
     return status
 
 
-def prepare(arguments: argparse.Namespace, places: Places, folder: Path) -> Run:
+def prepare(arguments: argparse.Namespace, places: Places) -> Run:
     """Everything that can be wrong is found here, before training starts."""
     length, watch = flags.build(arguments, Length), flags.build(arguments, Watch)
     settings = flags.build(arguments, Training)
@@ -94,6 +107,7 @@ def prepare(arguments: argparse.Namespace, places: Places, folder: Path) -> Run:
     model, objective, text, old = begin(arguments, places, text_settings, settings.seed)
     tokenizer = objective.tokenizer
     corpus, held_out = pieces.corpora(text, old, tokenizer)
+    pieces.check_plans(objective, {"training": corpus} | held_out)
     trainer = Trainer(model, objective, corpus, settings, 1)
     trainer.steps = steps_of(length, trainer)
     record = {
@@ -109,6 +123,7 @@ def prepare(arguments: argparse.Namespace, places: Places, folder: Path) -> Run:
         "base": str(Path(places.init).resolve()) if places.init else None,
         "tokenizer": tokenizer.sha256,
     }
+    folder = new_folder(places.out, arguments.objective)
     if not arguments.json:
         describe(trainer, text, corpus, held_out, folder)
     return Run(trainer, tokenizer, held_out, watch, record, folder, quiet=arguments.json)
@@ -147,7 +162,7 @@ def continued(arguments: argparse.Namespace, places: Places, settings: pieces.Te
     base = checkpoint.load(places.init, **flags.given(arguments, config))
     for note in base.notes:
         say(note)
-    objective = pieces.fitted(base, module, given)
+    objective = pieces.fitted(base, arguments.objective, given)
     old = known_texts(base, places, settings)
     return base.model, objective, pieces.texts(settings), old
 
@@ -199,23 +214,26 @@ def seconds_per_step(trainer: Trainer) -> float:
 def describe(trainer: Trainer, text, corpus, held_out, folder) -> None:
     parameters = sum(each.numel() for each in trainer.model.parameters())
     documents = len(corpus.documents)
-    print(f"text      {' '.join(text.settings.corpus)}: {text.size:,} bytes, SHA-256 "
-          f"{text.record['sha256'][:16]}…")
-    print(f"training  {documents:,} documents, {len(corpus.tokens):,} tokens of "
-          f"{trainer.objective.tokenizer.size:,}")
+    tell(
+        f"text      {' '.join(text.settings.corpus)}: {text.size:,} bytes, SHA-256 "
+        f"{text.record['sha256'][:16]}…"
+    )
+    tell(
+        f"training  {documents:,} documents, {len(corpus.tokens):,} tokens of "
+        f"{trainer.objective.tokenizer.size:,}"
+    )
     for name, each in held_out.items():
-        print(f"{name:<9} {len(each.documents):,} documents, {len(each.tokens):,} tokens")
-    print(f"model     {parameters:,} parameters, {trainer.steps:,} steps of "
-          f"{trainer.settings.batch_size} passages, into {folder}")
+        tell(f"{name:<9} {len(each.documents):,} documents, {len(each.tokens):,} tokens")
+    tell(
+        f"model     {parameters:,} parameters, {trainer.steps:,} steps of "
+        f"{trainer.settings.batch_size} passages, into {folder}"
+    )
 
 
-def new_folder(out: str | None, objective: str) -> Path:
-    """The run's folder: it must not hold anything yet. InputError otherwise."""
+def check_out(out: str | None) -> None:
+    """InputError unless the run's folder is new or empty."""
     if out is None:
-        number = 1
-        while Path("runs", f"{objective}-{number}").exists():
-            number += 1
-        return Path("runs", f"{objective}-{number}")
+        return
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--out {folder} is a file; give a folder")
@@ -223,4 +241,28 @@ def new_folder(out: str | None, objective: str) -> Path:
         raise InputError(
             f"--out {folder} is not empty; give a new folder, or go on: minicpt resume {folder}"
         )
-    return folder
+
+
+def new_folder(out: str | None, objective: str) -> Path:
+    """Makes the run's folder, so that it is this run's, and known to be writable, from the start.
+
+    Without ``out`` it is the first of runs/OBJECTIVE-1, -2, … that nobody has taken.
+    """
+    try:
+        if out is not None:
+            Path(out).mkdir(parents=True, exist_ok=True)
+            (Path(out) / ".trial.tmp").touch()
+            (Path(out) / ".trial.tmp").unlink()
+            return Path(out)
+        Path("runs").mkdir(exist_ok=True)
+        for number in itertools.count(1):
+            try:
+                folder = Path("runs", f"{objective}-{number}")
+                folder.mkdir()
+                return folder
+            except FileExistsError:
+                continue
+    except OSError as error:
+        raise InputError(
+            f"--out {out or 'runs'} cannot be written ({error.strerror}); give another folder"
+        ) from None

@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from minicpt import discovery, models
 from minicpt.cli import pieces
-from minicpt.cli.running import print_json
+from minicpt.cli.running import print_json, summary_of
 from minicpt.errors import InputError
 from minicpt.verify import suite
 from minicpt.verify.faults import FAULTS
@@ -26,7 +26,7 @@ def add(verbs) -> None:
     parser = verbs.add_parser(
         "verify",
         help="prove that the losses are right, for our models or for yours",
-        description=__doc__.split(": ", 1)[1],
+        description=summary_of(__doc__),
         epilog=f"faults: {textwrap.fill(', '.join(FAULTS), 92)}\n\n{EXAMPLES}",
     )
     parser.add_argument("objectives", metavar="OBJECTIVE", nargs="*", help="all by default")
@@ -105,14 +105,16 @@ def broken(arguments: argparse.Namespace, subjects: dict) -> int:
     with bar:
         for fault in faults:
             proof = suite.catch(fault, subjects[fault.subject])
-            rows.append({
-                "number": fault.number,
-                "fault": fault.name,
-                "subject": fault.subject,
-                "mistake": fault.what,
-                "caught_by": proof.name if proof else None,
-                "message": proof.message if proof else None,
-            })
+            rows.append(
+                {
+                    "number": fault.number,
+                    "fault": fault.name,
+                    "subject": fault.subject,
+                    "mistake": fault.what,
+                    "caught_by": proof.name if proof else None,
+                    "message": proof.message if proof else None,
+                }
+            )
             bar.update()
         for subject in unbroken.values():
             for proof in suite.prove(subject):

@@ -66,8 +66,6 @@ class Corpus:
     sentences  the same for sentences
     documents  the same for documents; every document holds at least one token
     names      the documents' names
-    bytes      of the text in UTF-8, for bits per byte
-    sha256     of the documents, names and texts
 
     White space before a word belongs to that word, and so for sentences; white space at the end of
     a document belongs to its last word. With the ends E (in characters) of the words, a token
@@ -80,8 +78,6 @@ class Corpus:
     sentences: Tensor
     documents: Tensor
     names: tuple[str, ...]
-    bytes: int
-    sha256: str
 
     @staticmethod
     def build(
@@ -123,8 +119,6 @@ class Corpus:
             sentences=_starts(starts, first, documents, bases, text.sentences),
             documents=first[kept],
             names=tuple(documents[index].name for index in kept.tolist()),
-            bytes=sum(len(item.text.encode()) for item in documents),
-            sha256=text.sha256(documents),
         )
 
     def document(self, index: int) -> tuple[int, int]:

@@ -29,8 +29,8 @@ class Config(Checked):
 
     vocabulary: int = field(metadata={"least": 1})
     positions: int = field(metadata={"least": 1})
-    width: int = setting(128, "width of the hidden states", least=1)
-    layers: int = setting(4, "number of layers", least=1)
+    width: int = setting(128, "width of the hidden states", least=1, most=2**16)
+    layers: int = setting(4, "number of layers", least=1, most=1024)
     heads: int = setting(4, "attention heads; must divide the width", least=1)
     feed_forward: int = setting(0, "width inside the feed-forward layers; 0 = 4 x width", least=0)
     dropout: float = setting(0.1, "dropout probability in training", least=0, below=1)

@@ -27,7 +27,7 @@ from minicpt.settings import Checked, setting
 
 @dataclass(frozen=True)
 class Settings(Checked):
-    window: int = setting(128, "the most tokens that the model reads at once", least=2)
+    window: int = setting(128, "the most tokens that the model reads at once", least=2, most=2**20)
 
 
 class Objective:

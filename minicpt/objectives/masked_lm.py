@@ -42,20 +42,23 @@ class Corruption(Checked):
         " into L; independent: each token with probability rate",
     )
     mask: float = setting(0.8, "share of the chosen that become the mask token", least=0, most=1)
-    random: float = setting(0.1, "share of the chosen that become a random token", least=0, most=1)
-    keep: float = setting(0.1, "share of the chosen that stay as they are", least=0, most=1)
+    random: float = setting(
+        0.1, "share of the chosen that become a random token; the rest stay", least=0, most=1
+    )
     whole_word: bool = setting(False, "choose all tokens of a word together, within the budget")
 
     def __post_init__(self):
         super().__post_init__()
-        if abs(self.mask + self.random + self.keep - 1) > 1e-9:
-            total = self.mask + self.random + self.keep
-            raise InputError(f"--mask, --random and --keep must add up to 1, but give {total:g}")
+        if self.mask + self.random > 1 + 1e-9:
+            total = self.mask + self.random
+            raise InputError(f"--mask and --random must not exceed 1 together, but give {total:g}")
 
 
 @dataclass(frozen=True)
 class Settings(Corruption):
-    window: int = setting(128, "the most tokens that the model reads at once", least=SPECIAL + 1)
+    window: int = setting(
+        128, "the most tokens read at once", least=SPECIAL + 1, most=2**20
+    )
 
 
 def choose(candidates: Tensor, words: Tensor, settings: Corruption, generator: Generator) -> Tensor:
@@ -98,7 +101,7 @@ def corrupt(
 ) -> tuple[Tensor, Tensor]:
     """The corrupted copy of ``tokens`` (T,) and its targets (T,), IGNORE where none is.
 
-    With ``mask=1, random=0, keep=0``, a mask token of id 4 and the third token chosen:
+    With ``mask=1, random=0``, a mask token of id 4 and the third token chosen:
 
         tokens [1 10 11 12 2]  ->  inputs [1 10 4 12 2],  targets [. . 11 . .]
     """
@@ -161,17 +164,15 @@ class Objective:
         parts = text.split(self.tokenizer.token(self.mask))
         if len(parts) == 1:
             corpus = Corpus.build([Document("the text", text)], self.tokenizer)
-            passage = corpus.passage(0, min(len(corpus.tokens), self.length - SPECIAL))
+            generation.check_length(corpus.tokens, self.length - SPECIAL)
+            passage = corpus.passage(0, len(corpus.tokens))
             return self.probe(model, passage, sampling, generator)
         ids = [self.cls]
         for part in parts[:-1]:
             # The space before a gap belongs to the token that fills it.
             ids += [*self.tokenizer.encode(part.removesuffix(" ")), self.mask]
         ids += [*self.tokenizer.encode(parts[-1]), self.sep]
-        if len(ids) > self.length:
-            raise InputError(
-                f"the text takes {len(ids)} tokens, and the model reads {self.length}; shorten it"
-            )
+        generation.check_length(ids, self.length)
         inputs = torch.tensor(ids)
         return self.filled(model, inputs, inputs == self.mask)
 

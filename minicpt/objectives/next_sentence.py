@@ -31,12 +31,15 @@ from minicpt.settings import setting
 
 SPECIAL = 3  # [CLS], [SEP] and [SEP]
 IS_NEXT, IS_NOT_NEXT = 0, 1
+ALIKE = 64  # sentences that agree in so many tokens read alike
 TRIES = 20  # draws of another B before a pair is given up
 
 
 @dataclass(frozen=True)
 class Settings(masked_lm.Corruption):
-    window: int = setting(128, "the most tokens that the model reads at once", least=SPECIAL + 2)
+    window: int = setting(
+        128, "the most tokens read at once", least=SPECIAL + 2, most=2**20
+    )
     order: bool = setting(False, "ask whether two consecutive runs were swapped (ALBERT)")
     masked: bool = setting(False, "predict masked tokens of the same pairs too (BERT)")
 
@@ -232,8 +235,9 @@ class Pairing:
         return None
 
     def words_of(self, sentence: int) -> list[str]:
-        """Its words, not its tokens: those of a text's first sentence lack the leading space."""
-        tokens = self.corpus.tokens[self.starts[sentence] : self.stops[sentence]]
+        """Its first words, not its tokens: at the start of a text there is no leading space."""
+        start = self.starts[sentence]
+        tokens = self.corpus.tokens[start : min(self.stops[sentence], start + ALIKE)]
         return self.tokenizer.decode(tokens.tolist()).split()
 
     def next_label(self) -> int:
@@ -255,9 +259,10 @@ def trim(
     or its back.
     """
     bounds = [[0, len(first.tokens)], [0, len(second.tokens)]]
-    while sum(stop - start for start, stop in bounds) > budget:
+    excess = max(0, len(first.tokens) + len(second.tokens) - budget)
+    for front in (torch.rand(excess, generator=generator) < 0.5).tolist():
         longer = max(reversed(bounds), key=lambda bound: bound[1] - bound[0])
-        if torch.rand((), generator=generator) < 0.5:
+        if front:
             longer[0] += 1
         else:
             longer[1] -= 1

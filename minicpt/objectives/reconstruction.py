@@ -32,7 +32,9 @@ from minicpt.settings import Checked, setting
 
 @dataclass(frozen=True)
 class Settings(Checked):
-    window: int = setting(128, "the most positions of the decoder, end-of-text included", least=2)
+    window: int = setting(
+        128, "the most positions of the decoder", least=2, most=2**20
+    )
     deletion: float = setting(0.2, "the probability with which a word is deleted", least=0, most=1)
     shuffle: bool = setting(True, "shuffle the words that are left")
     distance: int = setting(0, "the most places that a word moves; 0: any number", least=0)
@@ -133,6 +135,7 @@ class Objective:
         ids = self.tokenizer.encode(" ".join(text.split()))
         if not ids:
             raise InputError("reconstruction repairs words, but the text holds none; give some")
+        generation.check_length(ids, self.length)
         return self.repaired(model, ids, sampling, generator)
 
     def probe(self, model, passage: Passage, sampling, generator: Generator) -> str:

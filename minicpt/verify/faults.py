@@ -222,8 +222,10 @@ def step_with(divide: Callable[[Loss, list[Batch]], float]):
         optimizer.zero_grad()
         total = []
         for batch in batches:
-            loss = sum(each.sum / divide(each, batches) for each in
-                       whole_sequence_loss(model, batch).values())
+            loss = sum(
+                each.sum / divide(each, batches)
+                for each in whole_sequence_loss(model, batch).values()
+            )
             loss.backward()
             total.append(loss.detach())
         optimizer.step()
@@ -269,9 +271,7 @@ def random_is_next(subject):
         after = {(p.first.place, len(p.first.tokens)): p.second for p in pairs if p.label == 0}
         true = next(pair for pair in pairs if pair.label == 0)
         assert after
-        return [
-            pair if pair.label == 0 else dataclasses.replace(true, label=1) for pair in pairs
-        ]
+        return [pair if pair.label == 0 else dataclasses.replace(true, label=1) for pair in pairs]
 
     return objective(subject, plan=plan)
 
@@ -414,9 +414,10 @@ def resaved(folder: Path, change: Callable[[dict], dict]) -> None:
 def tied_saved_twice(subject):
     def save(folder, *rest):
         subject.save(folder, *rest)
-        resaved(folder, lambda found: found | {
-            "lm_head.weight": found["transformer.wte.weight"].clone()
-        })
+        resaved(
+            folder,
+            lambda found: found | {"lm_head.weight": found["transformer.wte.weight"].clone()},
+        )
 
     return dataclasses.replace(subject, save=save)
 

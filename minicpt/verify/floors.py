@@ -97,8 +97,11 @@ def draw_tokens(subject: Subject, rows: int, length: int, draws, matrix=None) ->
     if matrix is None:
         states = torch.randint(STATES, (rows, length), generator=draws)
     else:
-        columns = [torch.multinomial(torch.linalg.matrix_power(matrix, 100)[0], rows, True,
-                                     generator=draws)]
+        columns = [
+            torch.multinomial(
+                torch.linalg.matrix_power(matrix, 100)[0], rows, True, generator=draws
+            )
+        ]
         while len(columns) < length:
             columns.append(torch.multinomial(matrix[columns[-1]], 1, generator=draws)[:, 0])
         states = torch.stack(columns, dim=1)

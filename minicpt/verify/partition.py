@@ -51,8 +51,8 @@ def partition(subject: Subject) -> Proof:
     return Proof(
         name="partition",
         passed=not problems,
-        compared=f"the loss and gradient of {PASSAGES} passages in one batch and in {len(splits)} other"
-        " splits; a step without targets; evaluations in two batch sizes",
+        compared=f"loss and gradient of {PASSAGES} passages in one batch and in {len(splits)}"
+        " other splits; a step without targets; evaluations in two batch sizes",
         numbers={
             "largest difference of a gradient": differences[worst],
             "largest difference of a loss": losses_apart,
@@ -92,9 +92,7 @@ def update(subject: Subject, batches: list[Batch]) -> tuple[dict, float]:
 
 
 def largest(one: dict, other: dict) -> float:
-    return max(
-        (float((one[name] - other[name]).abs().max()) for name in one), key=nan_is_worst
-    )
+    return max((float((one[name] - other[name]).abs().max()) for name in one), key=nan_is_worst)
 
 
 def mean_of_means(subject: Subject, batches: list[Batch]) -> float:
