@@ -9,7 +9,7 @@ import os
 import sys
 
 from minicpt import __version__
-from minicpt.cli import demo, evaluate, explain, generate, resume, train
+from minicpt.cli import demo, evaluate, explain, export, generate, resume, train
 from minicpt.errors import InputError, WorkError
 
 VERBS = {
@@ -19,6 +19,7 @@ VERBS = {
     "evaluate": evaluate,
     "generate": generate,
     "explain": explain,
+    "export": export,
 }
 
 
