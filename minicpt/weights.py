@@ -84,9 +84,13 @@ def read_shards(index: Path) -> dict[str, Tensor]:
 
 def save_safetensors(tensors: dict[str, Tensor], path: Path) -> None:
     """Writes a file of safetensors; ``need_safetensors`` tells before whether it can be."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    save_file(tensors, path, metadata={"format": "pt"})
+    try:
+        save_file(tensors, path, metadata={"format": "pt"})
+    except SafetensorError as error:  # a full disk, for one
+        raise OSError(None, str(error)) from error
 
 
 def need_safetensors(folder: Path) -> None:

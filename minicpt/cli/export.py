@@ -1,4 +1,4 @@
-"""``minicpt export``: a checkpoint as a Hugging Face folder, with safetensors and nothing of ours."""
+"""``minicpt export``: writes a checkpoint as a Hugging Face folder, and nothing else into it."""
 
 import argparse
 from pathlib import Path

@@ -140,6 +140,9 @@ class Tokenizer:
             "clean_up_tokenization_spaces": False,
             **self._declared,
         }
+        others = {self._added[index].content for index in self.special} - {*self._declared.values()}
+        if others:  # T5's sentinels
+            config["additional_special_tokens"] = sorted(others)
         try:
             Path(folder).mkdir(parents=True, exist_ok=True)
             for name, content in (
