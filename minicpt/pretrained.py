@@ -67,7 +67,7 @@ def load(
     ``import_state`` do.
     """
     kind, ours = read_config(config, **changes)
-    layers = ours.layers + getattr(ours, "decoder_layers", 0)
+    layers = sum(getattr(ours, name, 0) for name in ("layers", "decoder_layers"))
     if layers > len(tensors):  # a layer holds more than one tensor
         raise InputError(
             f"the weights do not belong to this config: it has {layers} layers, and there are"
