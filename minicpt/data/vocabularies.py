@@ -54,8 +54,8 @@ def definition(folder: Path) -> str | None:
 
 def wordpiece(file: Path, config: dict, special: dict[str, str]) -> tokenizers.Tokenizer:
     """BERT's: a piece a line, its id the number of the line. Lower case unless the config says."""
-    with open(file, encoding="utf-8", newline="\n") as lines:  # no other character ends a line
-        vocabulary = {line.rstrip("\r\n"): place for place, line in enumerate(lines)}
+    with open(file, encoding="utf-8") as lines:  # splitlines() would part at U+2028 as well
+        vocabulary = {line.rstrip("\n"): place for place, line in enumerate(lines)}
     names = {"unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"} | special
     engine = tokenizers.Tokenizer(models.WordPiece(vocabulary, unk_token=names["unk_token"]))
     engine.normalizer = normalizers.BertNormalizer(
