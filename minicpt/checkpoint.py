@@ -165,7 +165,7 @@ def find(path: str | Path) -> tuple[Path, list[str]]:
     """
     path = Path(path)
     if not path.is_dir():
-        raise InputError(f"{path} is not a folder; give one of `minicpt train`, or a downloaded one")
+        raise InputError(f"{path} is not a folder; give a run of minicpt or a downloaded one")
     if (path / "config.json").exists() or (path / MANIFEST).exists():
         return path, []
     notes = []
