@@ -8,7 +8,8 @@
 
 A folder is written under a temporary name, synced and renamed, so a kill at any moment leaves the
 previous checkpoint whole. Loading runs no code (``weights_only=True``). A folder of somebody else
-has no manifest: it can be started from, as unverified, but not resumed.
+has no manifest: it can be started from, as unverified, but not resumed. ``export`` writes such a
+folder: config, ``model.safetensors`` and tokenizer, and nothing else.
 """
 
 import hashlib
@@ -22,13 +23,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from minicpt import pretrained
+from minicpt import pretrained, weights
 from minicpt.data.tokenizer import Tokenizer
 from minicpt.errors import InputError, WorkError
+from minicpt.weights import read_json
 
 FORMAT = 1
 MANIFEST = "manifest.json"
-WEIGHTS = "pytorch_model.bin"
+WEIGHTS = weights.TORCH
 RECORD = "training.json"
 STATE = "state.pt"
 
@@ -45,7 +47,7 @@ class Checkpoint:
 
     def state(self) -> dict:
         """What ``Trainer.restore`` takes."""
-        return load_tensors(self.folder / STATE)
+        return weights.load_tensors(self.folder / STATE)
 
 
 # --- writing ---------------------------------------------------------------------------------
@@ -59,16 +61,44 @@ def save(folder: Path, model: nn.Module, tokenizer: Tokenizer, record: dict, sta
     """
     for stale in folder.parent.glob(".step-*.tmp"):
         shutil.rmtree(stale, ignore_errors=True)
-    config = pretrained.export_config(model) | token_ids(tokenizer)
 
     def write(temporary: Path) -> None:
-        write_json(temporary / "config.json", config)
+        write_config(temporary, model, tokenizer)
         torch.save(pretrained.export_state(model), temporary / WEIGHTS)
         tokenizer.save(temporary)
         write_json(temporary / RECORD, record)
         torch.save(state, temporary / STATE)
+        write_manifest(temporary)
 
     write_folder(folder, write)
+
+
+def export(folder: Path, model: nn.Module, tokenizer: Tokenizer) -> None:
+    """Writes a Hugging Face folder with safetensors, and nothing of ours, at ``folder``.
+
+    Raises InputError where something is there already, or safetensors is not installed.
+    """
+    check_export(folder)
+
+    def write(temporary: Path) -> None:
+        write_config(temporary, model, tokenizer)
+        state = pretrained.export_state(model)
+        weights.save_safetensors(state, temporary / weights.SAFETENSORS)
+        tokenizer.save(temporary)
+
+    write_folder(folder, write)
+
+
+def check_export(folder: Path) -> None:
+    """Raises InputError where ``export`` to ``folder`` would."""
+    if os.path.lexists(folder):
+        raise InputError(f"{folder} exists already, and nothing is overwritten; name a new folder")
+    weights.need_safetensors(folder)
+
+
+def write_config(folder: Path, model: nn.Module, tokenizer: Tokenizer) -> None:
+    config = pretrained.export_config(model) | token_ids(tokenizer)
+    write_json(folder / "config.json", config)
 
 
 def token_ids(tokenizer: Tokenizer) -> dict[str, int]:
@@ -83,17 +113,14 @@ def token_ids(tokenizer: Tokenizer) -> dict[str, int]:
 
 
 def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
-    """Fills a temporary folder by ``write``, adds the manifest, and renames it to ``folder``."""
+    """Fills a temporary folder by ``write``, puts it on the disk, and renames it to ``folder``."""
     temporary = folder.parent / f".{folder.name}.tmp"
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         write(temporary)
-        paths = sorted(temporary.iterdir())
-        files = {path.name: {"size": path.stat().st_size, "sha256": sha256(path)} for path in paths}
-        write_json(temporary / MANIFEST, {"format": FORMAT, "files": files})
-        for path in [*paths, temporary / MANIFEST, temporary]:
+        for path in [*sorted(temporary.iterdir()), temporary]:
             sync(path)
         if folder.exists():
             old = folder.parent / f".{folder.name}.old.tmp"
@@ -110,6 +137,13 @@ def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_manifest(folder: Path) -> None:
+    """Adds the manifest of what the folder holds so far."""
+    paths = sorted(folder.iterdir())
+    files = {path.name: {"size": path.stat().st_size, "sha256": sha256(path)} for path in paths}
+    write_json(folder / MANIFEST, {"format": FORMAT, "files": files})
 
 
 def sync(path: Path) -> None:
@@ -138,7 +172,7 @@ def find(path: str | Path) -> tuple[Path, list[str]]:
     """
     path = Path(path)
     if not path.is_dir():
-        raise InputError(f"{path} is not a folder; give one that `minicpt train` wrote")
+        raise InputError(f"{path} is not a folder; give a run of minicpt or a downloaded one")
     if (path / "config.json").exists() or (path / MANIFEST).exists():
         return path, []
     notes = []
@@ -181,47 +215,36 @@ def verify(folder: Path) -> None:
             raise InputError(f"{folder} is damaged: the manifest does not list {name}")
 
 
-def load(path: str | Path, **changes) -> Checkpoint:
-    """Loads the checkpoint that ``path`` stands for. Raises InputError with one line.
+def load(path: str | Path, seed: int = 0, **changes) -> Checkpoint:
+    """Loads the checkpoint, or a folder of somebody else, that ``path`` stands for.
 
-    ``changes`` replace values of the model's config that no weight depends on, such as dropout.
+    A head that the folder lacks is initialised from ``seed``, and a note says so. ``changes``
+    replace values of the model's config that no weight depends on, such as dropout. Raises
+    InputError with one line.
     """
     folder, notes = find(path)
     record = {}
-    if (folder / MANIFEST).exists():
+    unverified = not (folder / MANIFEST).exists()
+    if not unverified:
         verify(folder)
+    config = read_json(folder / "config.json")
+    pretrained.read_config(config)  # a model that is not ours is refused before it is read
+    if not unverified:
         record = read_json(folder / RECORD)
         changes = {"fused": record["fused"]} | changes
+        tensors = weights.read_file(folder / WEIGHTS)
     else:
         notes.append(f"{folder} has no manifest: its files are unverified")
-    model = pretrained.build(read_json(folder / "config.json"), **changes)
-    notes += pretrained.import_state(model, load_tensors(folder / WEIGHTS))
-    return Checkpoint(folder, model, Tokenizer.load(folder), record, notes)
-
-
-def load_tensors(path: Path) -> dict:
-    """A file of torch's own format, loaded without running anything in it."""
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing; use another checkpoint") from None
-    except Exception as error:  # torch raises many kinds for a file it cannot read
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        tensors = weights.read(folder)
+    model, lacking = pretrained.load(config, tensors, seed, **changes)
+    tokenizer = Tokenizer.load(folder)
+    start, pad = getattr(model.config, "pad", None), tokenizer.roles.get("pad")
+    if start is not None and pad not in (None, start):
         raise InputError(
-            f"{path} cannot be loaded ({reason[:120]}); use another checkpoint"
-        ) from error
-
-
-def read_json(path: Path) -> dict:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing; give a whole checkpoint folder") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} cannot be read ({error}); use another checkpoint") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{path} does not hold a JSON object; use another checkpoint")
-    return content
+            f"{folder}: pad_token_id is {start} in config.json, and the tokenizer's pad token is"
+            f" {pad}; use files that belong together"
+        )
+    return Checkpoint(folder, model, tokenizer, record, notes + lacking)
 
 
 def sha256(path: Path) -> str:

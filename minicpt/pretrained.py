@@ -3,7 +3,7 @@
 One engine for all families, in both directions; what differs between families is data and stands
 in the model's own file. Every tensor of a folder must find its place and every parameter its
 tensor: only a whole head may be missing, and then a note says so. Leaves out files: see
-``checkpoint``.
+``checkpoint`` and ``weights``.
 
 ``NAMES`` holds
     prefix      what a folder of the bare model, without heads, leaves out of its names
@@ -36,6 +36,12 @@ def build(config: dict[str, Any], **changes) -> nn.Module:
     ``changes`` replace values of our config that no weight depends on, such as dropout.
     Raises InputError for a model type, or a variant of one, that is not implemented.
     """
+    kind, ours = read_config(config, **changes)
+    return kind(ours)
+
+
+def read_config(config: dict[str, Any], **changes) -> tuple[type[nn.Module], Any]:
+    """The class of a config.json's model, and its Config in our terms. Raises as ``build`` does."""
     families = {module.MODEL_TYPE: module for module in discovery.modules(models).values()}
     found = config.get("model_type")
     if found not in families:
@@ -48,7 +54,37 @@ def build(config: dict[str, Any], **changes) -> nn.Module:
         ours = family.from_foreign(config)
     except TypeError as error:  # a null or a text where a number belongs
         raise InputError(f"config.json: a value is not of the right type: {error}") from None
-    return family.Model(dataclasses.replace(ours, **changes))
+    return family.Model, dataclasses.replace(ours, **changes)
+
+
+def load(
+    config: dict[str, Any], tensors: dict[str, Tensor], seed: int = 0, **changes
+) -> tuple[nn.Module, list[str]]:
+    """The model of a config.json with these weights, and one note for each part that they lack.
+
+    Such a part is initialised at random from ``seed``. Nothing is allocated before every size of
+    the config has been held against the weights. Raises InputError as ``build`` and
+    ``import_state`` do.
+    """
+    kind, ours = read_config(config, **changes)
+    layers = sum(getattr(ours, name, 0) for name in ("layers", "decoder_layers"))
+    if layers > len(tensors):  # a layer holds more than one tensor
+        raise InputError(
+            f"the weights do not belong to this config: it has {layers} layers, and there are"
+            f" {len(tensors)} tensors in all"
+        )
+    try:
+        with torch.device("meta"):  # shapes without memory
+            draft = kind(ours)
+    except (RuntimeError, OverflowError, TypeError) as error:
+        reason = str(error).splitlines()[0][:120]
+        raise InputError(f"config.json: its sizes are beyond any tensor's ({reason})") from None
+    _, _, absent = _match(draft, tensors)
+    _refuse_tied(config, draft, absent)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = kind(ours)
+    return model, import_state(model, tensors)
 
 
 def export_config(model: nn.Module) -> dict[str, Any]:
@@ -73,6 +109,20 @@ def import_state(model: nn.Module, tensors: dict[str, Tensor]) -> list[str]:
     Nothing is copied unless everything fits. Raises InputError that names missing, left-over and
     misshapen tensors.
     """
+    values, notes, _ = _match(model, tensors)
+    with torch.no_grad():
+        for ours, parts in values.items():
+            model.get_parameter(ours).copy_(torch.cat(parts))
+    return notes
+
+
+def _match(
+    model: nn.Module, tensors: dict[str, Tensor]
+) -> tuple[dict[str, list[Tensor]], list[str], set[str]]:
+    """Our name -> its parts among the tensors; the notes; our names of what is absent.
+
+    Only shapes are read of the model. Raises InputError for all that ``import_state`` refuses.
+    """
     table = _family(model).NAMES
     rows = _rows(model)
     wanted = {name for _, names, _ in rows.values() for name in names}
@@ -93,18 +143,34 @@ def import_state(model: nn.Module, tensors: dict[str, Tensor]) -> list[str]:
     _refuse("left over", tensors.keys() - wanted)
     values, misshapen = {}, []
     for ours, (parameter, names, transposed) in rows.items():
-        parts = [tensors[name].t() if transposed else tensors[name] for name in names]
         shape = (parameter.size(0) // len(names), *parameter.shape[1:])
-        for name, part in zip(names, parts, strict=True):
-            if part.shape != shape:
-                need = shape[::-1] if transposed else shape
-                misshapen.append(f"{name} {tuple(tensors[name].shape)} instead of {tuple(need)}")
-        values[ours] = parts
+        need = shape[::-1] if transposed else shape
+        for name in names:
+            found = tensors[name]
+            if found.shape != need:
+                misshapen.append(f"{name} {tuple(found.shape)} instead of {tuple(need)}")
+            elif not found.is_floating_point():
+                misshapen.append(f"{name} of {found.dtype} instead of floating-point numbers")
+        values[ours] = [tensors[name].t() if transposed else tensors[name] for name in names]
     _refuse("misshapen", misshapen)
-    with torch.no_grad():
-        for ours, parts in values.items():
-            rows[ours][0].copy_(torch.cat(parts))
-    return notes
+    return values, notes, absent
+
+
+def _refuse_tied(config: dict[str, Any], model: nn.Module, absent: set[str]) -> None:
+    """Raise InputError where a head that has weights of its own here is a tied one in the folder.
+
+    transformers 5 writes tie_word_embeddings for every T5, and leaves a head out of the file only
+    if it is really tied, or if the folder is the bare model's: its architectures then say so.
+    """
+    head = "heads.tokens.weight"
+    if head not in absent or not config.get("tie_word_embeddings"):
+        return
+    bare = config.get("architectures") and not any("For" in str(x) for x in config["architectures"])
+    if not bare:
+        raise InputError(
+            "config.json: tie_word_embeddings True, and no weights of a head: a tied head is not"
+            f" implemented for this variant of {config['model_type']}, which has one of its own"
+        )
 
 
 def _family(model: nn.Module) -> ModuleType:
@@ -138,7 +204,10 @@ def _canonical(
     for name, tensor in tensors.items():
         for pattern, spelling in table["renamed"].items():
             name = re.sub(pattern, spelling, name)
-        state[prefix + name if bare else name] = tensor
+        name = prefix + name if bare else name
+        if name in state:
+            raise InputError(f"the weights hold {name} twice, in an old and in today's spelling")
+        state[name] = tensor
     state = {
         name: tensor
         for name, tensor in state.items()

@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not what.text.strip():
         raise InputError("--text is empty; give some words")
     if what.init:
-        base = checkpoint.load(what.init)
+        base = checkpoint.load(what.init, what.seed)
         for note in base.notes:
             say(note)
         given = flags.given(arguments, module.Settings)

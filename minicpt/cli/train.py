@@ -46,7 +46,9 @@ class Length(Checked):
 
 @dataclass(frozen=True)
 class Places(Checked):
-    init: str | None = setting(None, "start from this checkpoint folder", metavar="DIR")
+    init: str | None = setting(
+        None, "start from this checkpoint, or Hugging Face folder", metavar="DIR"
+    )
     old_corpus: tuple[str, ...] = setting(
         (), "the text that the base was trained on (default: what its folder says)"
     )
@@ -158,8 +160,7 @@ def continued(arguments: argparse.Namespace, places: Places, settings: pieces.Te
     config = pieces.model_module(module.Objective.architecture).Config
     flags.refuse(arguments, config, "the model comes from --init", but=("dropout", "fused"))
     flags.refuse(arguments, pieces.Vocabulary, "the tokenizer comes from --init")
-    torch.manual_seed(seed)  # of a head that the base lacks
-    base = checkpoint.load(places.init, **flags.given(arguments, config))
+    base = checkpoint.load(places.init, seed, **flags.given(arguments, config))
     for note in base.notes:
         say(note)
     objective = pieces.fitted(base, arguments.objective, given)

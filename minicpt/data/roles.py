@@ -58,7 +58,7 @@ def well_known(definition: dict, vocabulary: dict[str, int]) -> dict[str, str]:
 
 def read_json(file: Path) -> dict:
     """The object in a JSON file of a tokenizer's folder, or an InputError."""
-    remedy = "give a folder with a tokenizer.json"
+    remedy = "give a folder with a tokenizer.json (or the older files of BERT, GPT-2 or T5)"
     if not file.is_file():
         raise InputError(f"no tokenizer at {str(file)!r}: {remedy}")
     try:

@@ -2,8 +2,9 @@
 
 Trains a byte-level BPE (Sennrich et al. 2016; on bytes, Radford et al. 2019) and loads any
 ``tokenizer.json`` of the usual kinds: byte-level BPE (GPT-2, RoBERTa), WordPiece (BERT), Unigram
-(T5). Left out: adding special tokens to text. That is what objectives do, so a post-processor in a
-loaded file is kept for whoever opens the file next, and not applied here.
+(T5); ``vocabularies`` makes one from older files. Left out: adding special tokens to text. That is
+what objectives do, so a post-processor in a loaded file is kept for whoever opens the file next,
+and not applied here.
 """
 
 import functools
@@ -18,7 +19,7 @@ import tokenizers
 import torch
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from minicpt.data import roles
+from minicpt.data import roles, vocabularies
 from minicpt.errors import InputError, WorkError
 
 # The special tokens of a trained tokenizer, in the order of their ids. T5 starts its decoder with
@@ -105,24 +106,27 @@ class Tokenizer:
 
     @staticmethod
     def load(path: str | os.PathLike) -> "Tokenizer":
-        """Of a folder with a tokenizer.json, or of that file.
+        """Of a folder with a tokenizer.json or older vocabulary files, or of a tokenizer.json.
 
         Roles come from the tokenizer_config.json or special_tokens_map.json beside it, or, if
         these declare none, from well-known names. Raises InputError for what is no tokenizer.
         """
         path = Path(path)
         file = path / "tokenizer.json" if path.is_dir() else path
-        definition = roles.read_json(file)
+        made = vocabularies.definition(path) if path.is_dir() and not file.is_file() else None
+        definition = json.loads(made) if made else roles.read_json(file)
         try:
             vocabulary = tokenizers.Tokenizer.from_str(json.dumps(definition)).get_vocab()
         except Exception as error:  # the library raises Exception itself
             raise InputError(f"{str(file)!r} is not a tokenizer: give a tokenizer.json") from error
-        declared = roles.declared(file.parent) or roles.well_known(definition, vocabulary)
+        declared = roles.declared(file.parent)
+        if made or not declared:  # the old files say only what is unusual
+            declared = roles.well_known(definition, vocabulary) | declared
         unknown = sorted(token for token in declared.values() if token not in vocabulary)
         if unknown:
             raise InputError(
                 f"{str(file.parent)!r} declares the special token {unknown[0]!r}, which its "
-                "tokenizer.json does not hold: use files that belong together"
+                "vocabulary does not hold: use files that belong together"
             )
         tokenizer = Tokenizer(json.dumps(definition), declared)
         if not len(tokenizer.ordinary):
@@ -136,6 +140,9 @@ class Tokenizer:
             "clean_up_tokenization_spaces": False,
             **self._declared,
         }
+        others = {self._added[index].content for index in self.special} - {*self._declared.values()}
+        if others:  # T5's sentinels
+            config["additional_special_tokens"] = sorted(others)
         try:
             Path(folder).mkdir(parents=True, exist_ok=True)
             for name, content in (

@@ -1,0 +1,44 @@
+"""``minicpt export``: writes a checkpoint as a Hugging Face folder, and nothing else into it."""
+
+import argparse
+from pathlib import Path
+
+from minicpt import checkpoint
+from minicpt.cli.running import print_json, say, summary_of
+from minicpt.errors import InputError
+
+EXAMPLES = """examples:
+  minicpt export runs/first --to exported
+  minicpt export runs/first/step-00000200 --to exported-200
+"""
+
+
+def add(verbs) -> None:
+    parser = verbs.add_parser(
+        "export",
+        help="write a checkpoint as a Hugging Face folder",
+        description=summary_of(__doc__),
+        epilog=EXAMPLES,
+    )
+    parser.add_argument("folder", metavar="DIR", help="a checkpoint or the folder of a run")
+    parser.add_argument("--to", metavar="DIR", required=True, help="the new folder")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    to = Path(arguments.to)
+    checkpoint.check_export(to)  # before anything large is read
+    base = checkpoint.load(arguments.folder)
+    for note in base.notes:
+        say(note)
+    if base.tokenizer.size > base.model.config.vocabulary:
+        raise InputError(
+            f"the tokenizer in {base.folder} has {base.tokenizer.size} tokens, more than the"
+            f" {base.model.config.vocabulary} of its model; use files that belong together"
+        )
+    checkpoint.export(to, base.model, base.tokenizer)
+    if arguments.json:
+        print_json({"from": str(base.folder), "to": str(to), "notes": base.notes})
+    else:
+        print(f"{base.folder} is exported to {to}; transformers opens it with from_pretrained")
+    return 0

@@ -1,0 +1,149 @@
+"""Weights files: torch's own format and safetensors, each whole or in shards with an index.
+
+    model.safetensors, model.safetensors.index.json    the extra hf: pip install 'minicpt[hf]'
+    pytorch_model.bin, pytorch_model.bin.index.json    torch alone
+
+Reading runs no code (``weights_only=True``). Leaves out whose names these are: see ``pretrained``.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from minicpt.errors import InputError
+
+TORCH, SAFETENSORS = "pytorch_model.bin", "model.safetensors"
+FORMS = (SAFETENSORS, SAFETENSORS + ".index.json", TORCH, TORCH + ".index.json")
+INSTALL = "pip install 'minicpt[hf]'"
+POINTER = b"version https://git-lfs"  # what git leaves in place of a large file
+
+
+def read(folder: Path) -> dict[str, Tensor]:
+    """The weights in a folder, in the first of ``FORMS`` that is there and can be read here.
+
+    Raises InputError where there is none, or a file is damaged, missing, or not what it says.
+    """
+    found = [name for name in FORMS if (folder / name).is_file()]
+    if not found:
+        raise InputError(f"{folder} holds no weights: give a folder with {' or '.join(FORMS[::2])}")
+    # Without safetensors any other form will do; if there is none, reading says what to install.
+    others = [name for name in found if not name.startswith(SAFETENSORS)]
+    name = others[0] if others and not has_safetensors() else found[0]
+    if name.endswith(".json"):
+        return read_shards(folder / name)
+    return read_file(folder / name)
+
+
+def has_safetensors() -> bool:
+    try:
+        import safetensors.torch  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def read_file(path: Path) -> dict[str, Tensor]:
+    """One weights file: name -> tensor. InputError if it holds anything else."""
+    load = _load_safetensors if path.suffix == ".safetensors" else load_tensors
+    tensors = load(path)
+    if not isinstance(tensors, dict):
+        kind = type(tensors).__name__
+        raise InputError(f"{path} holds a {kind} and no weights; use another checkpoint")
+    strange = [name for name, value in tensors.items() if not isinstance(value, Tensor)]
+    if strange:
+        raise InputError(
+            f"{path} does not hold weights alone ({strange[0]!r} is no tensor); give a file of"
+            " names and tensors"
+        )
+    return tensors
+
+
+def read_shards(index: Path) -> dict[str, Tensor]:
+    """The weights in the files that an index lists: {"weight_map": {name: file}}."""
+    places = read_json(index).get("weight_map")
+    if not isinstance(places, dict) or not all(isinstance(each, str) for each in places.values()):
+        raise InputError(f"{index} has no weight_map of names and files; give the index it was")
+    tensors: dict[str, Tensor] = {}
+    for name in sorted(set(places.values())):
+        if name in ("", ".", "..") or "/" in name or "\\" in name:
+            raise InputError(f"{index} names {name!r}, which is no file beside it; do not trust it")
+        path = index.parent / name
+        if not path.is_file():
+            raise InputError(f"{path} is missing, and {index.name} lists it; fetch all shards")
+        shard = read_file(path)
+        if twice := sorted(shard.keys() & tensors.keys()):
+            raise InputError(f"{path} holds {twice[0]} a second time; fetch all shards anew")
+        if absent := [each for each in places if places[each] == name and each not in shard]:
+            raise InputError(f"{path} does not hold {absent[0]}; fetch all shards anew")
+        tensors |= shard
+    return tensors
+
+
+def save_safetensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """Writes a file of safetensors; ``need_safetensors`` tells before whether it can be."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    try:
+        save_file(tensors, path, metadata={"format": "pt"})
+    except SafetensorError as error:  # a full disk, for one
+        raise OSError(None, str(error)) from error
+
+
+def need_safetensors(folder: Path) -> None:
+    """Raises InputError where safetensors, or the NumPy that it writes with, is not installed."""
+    try:
+        import numpy  # noqa: F401
+        import safetensors.torch  # noqa: F401
+    except ImportError:
+        raise InputError(f"{folder} cannot be written without safetensors: {INSTALL}") from None
+
+
+def _load_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        from safetensors.torch import load_file
+    except ImportError:
+        raise InputError(f"{path} cannot be read without safetensors: {INSTALL}") from None
+    try:
+        return load_file(path)
+    except Exception as error:  # the library raises its own kinds
+        raise unreadable(path, error) from error
+
+
+def load_tensors(path: Path) -> Any:
+    """A file of torch's own format, loaded without running anything in it."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing; use another checkpoint") from None
+    except Exception as error:  # torch raises many kinds for a file it cannot read
+        raise unreadable(path, error) from error
+
+
+def unreadable(path: Path, error: Exception) -> InputError:
+    """The one line for a file that its library refused."""
+    if not isinstance(error, OSError) and _begins(path) == POINTER:
+        return InputError(f"{path} is a Git LFS pointer, not the file: run `git lfs pull`")
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return InputError(f"{path} cannot be loaded ({reason[:120]}); use another checkpoint")
+
+
+def _begins(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(len(POINTER))
+
+
+def read_json(path: Path) -> dict:
+    """The object in a JSON file, or an InputError."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing; give a whole checkpoint folder") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} cannot be read ({error}); use another checkpoint") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path} does not hold a JSON object; use another checkpoint")
+    return content

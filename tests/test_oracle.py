@@ -1,0 +1,231 @@
+"""Folders of transformers, loaded: logits, losses and whole training runs against its own."""
+
+import pytest
+import torch
+import transformers
+from oracles import FULLEST, KINDS, P, bert, exact, gpt2, make, t5, t5_10, t5_11
+
+from minicpt import checkpoint
+from minicpt.batch import IGNORE
+from minicpt.errors import InputError
+from minicpt.loss import objective_loss, whole_sequence_loss
+from minicpt.objectives import causal_lm, masked_lm, next_sentence, reconstruction
+from minicpt.randomness import generator
+from minicpt.training import Trainer, Training
+
+VARIANTS = [bert, gpt2, t5_10, t5_11]
+# Rows, positions, and how many of the last row's are padding: batch 1, odd, up to the last one.
+SHAPES = [(1, 7, 0), (3, 13, 5), (1, P, 0), (2, P, 9), (2, 1, 0)]
+
+
+def close(found, expected, tolerance):
+    assert found.shape == expected.shape and found.dtype == expected.dtype
+    difference = (found - expected).abs().max() / expected.abs().max()
+    assert difference <= tolerance, f"differs by {difference:.1e} of the largest value"
+
+
+def folder_of(oracle, tokenizer, path, **options):
+    oracle.save_pretrained(path, **options)
+    tokenizer.save(path)
+    return path
+
+
+def tokens_and_mask(size, rows, length, short, seed):
+    tokens = torch.randint(size, (rows, length), generator=torch.Generator().manual_seed(seed))
+    mask = torch.ones(rows, length, dtype=torch.bool)
+    mask[-1, length - short :] = False
+    return tokens, mask
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-10), (torch.float32, 1e-5)])
+@pytest.mark.parametrize("name", KINDS)
+@torch.no_grad()
+def test_logits(name, dtype, tolerance, tokenizer, tmp_path, monkeypatch):
+    oracle = make(name)
+    model = checkpoint.load(folder_of(oracle, tokenizer, tmp_path / "theirs")).model
+    model, oracle = model.to(dtype).eval(), oracle.to(dtype)
+    if dtype == torch.float64:
+        exact(monkeypatch)
+    # T5 has no last position, but a distance from which on all share a bucket.
+    shapes = [*SHAPES, (1, 150, 0)] if "T5" in name else SHAPES
+    for rows, length, short in shapes:
+        tokens, mask = tokens_and_mask(model.config.vocabulary, rows, length, short, 0)
+        inputs, theirs, seen = {"tokens": tokens, "mask": mask}, {"input_ids": tokens}, mask
+        theirs["attention_mask"] = mask.long()
+        if "Bert" in name:
+            segments = (torch.arange(length) > length // 2).long().expand(rows, length)
+            inputs["segments"] = theirs["token_type_ids"] = segments
+        if "T5" in name:
+            other = length + 2 - length // 2
+            target, seen = tokens_and_mask(model.config.vocabulary, rows, other, min(short, 1), 1)
+            inputs |= {"decoder_tokens": target, "decoder_mask": seen}
+            theirs |= {"decoder_input_ids": target, "decoder_attention_mask": seen.long()}
+        expected, hidden = oracle(**theirs), model(**inputs)
+        if name.split("-")[0] in ("BertModel", "GPT2Model", "T5Model"):
+            close(hidden[seen], expected.last_hidden_state[seen], tolerance)
+            continue
+        if hasattr(expected, "seq_relationship_logits"):
+            found = model.heads["pair"](hidden[:, 0])
+            close(found, expected.seq_relationship_logits, tolerance)
+        if name == "BertForNextSentencePrediction":
+            close(model.heads["pair"](hidden[:, 0]), expected.logits, tolerance)
+            continue
+        logits = expected.get("logits", expected.get("prediction_logits"))
+        close(model.heads["tokens"](hidden)[seen], logits[seen], tolerance)
+
+
+# --- losses
+
+OBJECTIVES = {
+    "causal-lm": ("GPT2LMHeadModel", causal_lm, {}),
+    "masked-lm": ("BertForMaskedLM", masked_lm, {}),
+    "next-sentence": ("BertForNextSentencePrediction", next_sentence, {}),
+    "next-sentence --masked": ("BertForPreTraining", next_sentence, {"masked": True}),
+    "reconstruction 1.0": ("T5ForConditionalGeneration-1.0", reconstruction, {}),
+    "reconstruction 1.1": ("T5ForConditionalGeneration-1.1", reconstruction, {}),
+}
+
+
+def labelled(batch):
+    """The arguments with which transformers computes the loss of a batch of ours itself.
+
+    Its models shift on their own, so each shift of ours is undone here: a decoder is given the
+    whole row of tokens, the target of the last one at its end, as inputs and as labels; a T5 is
+    given its labels alone, and makes the decoder's inputs.
+    """
+    if "decoder_tokens" in batch.inputs:
+        labels = batch.targets["tokens"]
+        inputs = {"input_ids": batch.inputs["tokens"], "attention_mask": batch.inputs["mask"]}
+        return {**inputs, "labels": labels}
+    if "segments" in batch.inputs or bool((batch.targets["tokens"] == IGNORE)[:, 0].all()):
+        found = {"input_ids": batch.inputs["tokens"], "attention_mask": batch.inputs["mask"]}
+        if "segments" in batch.inputs:
+            found["token_type_ids"] = batch.inputs["segments"]
+        if "tokens" in batch.targets:
+            found["labels"] = batch.targets["tokens"]
+        if "pair" in batch.targets:
+            label = batch.targets["pair"][:, 0]
+            found["next_sentence_label" if "labels" in found else "labels"] = label
+        return found
+    rows, real = [], batch.inputs["mask"].sum(1).tolist()
+    for tokens, target, length in zip(
+        batch.inputs["tokens"].tolist(), batch.targets["tokens"].tolist(), real, strict=True
+    ):
+        last = target[length - 1]
+        rows.append(tokens[:length] + ([last] if last != IGNORE else []))
+    longest = max(map(len, rows))
+    return {
+        "input_ids": torch.tensor([row + [0] * (longest - len(row)) for row in rows]),
+        "attention_mask": torch.tensor([[1] * len(r) + [0] * (longest - len(r)) for r in rows]),
+        "labels": torch.tensor(
+            [[IGNORE, *row[1:], *[IGNORE] * (longest - len(row))] for row in rows]
+        ),
+    }
+
+
+def loaded(name, tokenizer, path):
+    """An oracle without dropout, in float64, and our model and objective from its folder."""
+    kind, module, settings = OBJECTIVES[name]
+    off = {"GPT2": ("resid_pdrop", "embd_pdrop", "attn_pdrop"), "T5Fo": ("dropout_rate",)}
+    off["Bert"] = ("hidden_dropout_prob", "attention_probs_dropout_prob")
+    oracle = make(kind, **dict.fromkeys(off[kind[:4]], 0.0))
+    base = checkpoint.load(folder_of(oracle, tokenizer, path / "theirs"), dropout=0.0)
+    objective = module.Objective(base.tokenizer, module.Settings(window=P - 1, **settings))
+    return oracle.double(), base.model.double(), objective
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_losses(name, tokenizer, corpus, tmp_path, monkeypatch):
+    exact(monkeypatch)
+    oracle, model, objective = loaded(name, tokenizer, tmp_path)
+    plan = objective.plan(corpus, 3, 0)
+    padded = 0
+    for start in range(0, min(len(plan), 12), 3):
+        passages = [plan[i] for i in range(start, min(start + 3, len(plan)))]
+        draws = [generator("test", start + i) for i in range(len(passages))]
+        batch = objective.batch(passages, draws)
+        padded += not batch.inputs["mask"].all()
+        with torch.no_grad():
+            found = objective_loss(whole_sequence_loss(model, batch), batch.counts())
+            expected = oracle(**labelled(batch)).loss
+        assert found.dtype == expected.dtype == torch.float64
+        assert abs(found - expected) <= 1e-10 * expected
+    assert padded
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_twenty_steps_of_training(name, tokenizer, corpus, tmp_path, monkeypatch):
+    exact(monkeypatch)
+    oracle, model, objective = loaded(name, tokenizer, tmp_path)
+    batches, make_batch = [], objective.batch
+
+    def remember(passages, generators):
+        batches.append(make_batch(passages, generators))
+        return batches[-1]
+
+    objective.batch = remember
+    settings = Training(
+        batch_size=3, learning_rate=3e-3, schedule="constant", warmup=0.25, weight_decay=0.1,
+        beta1=0.9, beta2=0.99, epsilon=1e-8, clip=1.0,
+    )  # fmt: skip
+    trainer = Trainer(model, objective, corpus, settings, steps=20)
+    found = [sum(float(loss.mean) for loss in step.losses.values()) for step in trainer.run()]
+
+    matrices = [parameter for parameter in oracle.parameters() if parameter.dim() > 1]
+    vectors = [parameter for parameter in oracle.parameters() if parameter.dim() == 1]
+    optimizer = torch.optim.AdamW(
+        [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}],
+        betas=(0.9, 0.99), weight_decay=0.1, foreach=False, fused=False,
+    )  # fmt: skip
+    expected = []
+    for step, batch in enumerate(batches):
+        for group in optimizer.param_groups:
+            group["lr"] = 3e-3 * min(1, (step + 1) / 5)
+        loss = oracle(**labelled(batch)).loss
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(oracle.parameters(), 1.0)
+        optimizer.step()
+        expected.append(loss.item())
+    assert len(found) == len(expected) == 20
+    assert abs(expected[-1] - expected[0]) > 0.01  # the steps matter
+    differences = [abs(a - b) / b for a, b in zip(found, expected, strict=True)]
+    assert max(differences) <= 1e-9, differences
+
+
+# --- round trips
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("way", ["save", "export"])
+def test_load_and_save_and_load_is_bitwise(name, way, tokenizer, tmp_path):
+    """Theirs -> load -> save -> theirs, nothing missing or left over -> save -> load."""
+    oracle = make(name)
+    ours = checkpoint.load(folder_of(oracle, tokenizer, tmp_path / "theirs"))
+    if way == "save":
+        checkpoint.save(tmp_path / "ours", ours.model, tokenizer, {"fused": True}, {})
+    else:
+        checkpoint.export(tmp_path / "ours", ours.model, tokenizer)
+    fullest = getattr(transformers, FULLEST[KINDS[name]])
+    again, info = fullest.from_pretrained(tmp_path / "ours", output_loading_info=True)
+    assert not any(info.values()), info
+    for key, tensor in oracle.state_dict().items():
+        if key not in again.state_dict():
+            key = f"{again.base_model_prefix}.{key}"
+        assert torch.equal(again.state_dict()[key], tensor), key
+    last = checkpoint.load(folder_of(again, tokenizer, tmp_path / "again"))
+    assert last.notes == [f"{tmp_path / 'again'} has no manifest: its files are unverified"]
+    before, after = dict(ours.model.named_parameters()), dict(last.model.named_parameters())
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[each], after[each]) for each in before)
+    if "1.1" not in name:
+        assert last.model.heads["tokens"].weight is last.model.tokens.weight
+
+
+def test_a_tied_head_of_t5_11_is_refused_by_name(tokenizer, tmp_path):
+    folder = folder_of(t5("1.1", tied=True), tokenizer, tmp_path / "tied")
+    with pytest.raises(InputError, match="tie_word_embeddings True.*tied head is not implemented"):
+        checkpoint.load(folder)
+    # The bare model has no head to tie: it gets one, and that is said.
+    bare = checkpoint.load(folder_of(t5_11("T5Model"), tokenizer, tmp_path / "bare"))
+    assert "head 'tokens' is not in the folder: initialised at random" in bare.notes
