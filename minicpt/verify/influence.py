@@ -55,30 +55,31 @@ def gradients(run: Run, ids: Ids, cells: Sequence[tuple[int, int]]) -> Iterator[
         outputs = run(ids)  # (B, T, K)
         if not tracer.lookups:
             raise NoDerivatives("the model looks its tokens up in no table")
-        leaves = [each.leaf for each in tracer.lookups]
         if not outputs.requires_grad:
             raise NoDerivatives("its outputs carry no gradient back to the embedded tokens")
         mix = torch.randn(outputs.shape[-1], generator=generator("mix"), dtype=torch.float64)
         values = (outputs * mix.to(outputs)).sum(-1)  # (B, T)
-        for row, position in cells:
+    leaves = [each.leaf for each in tracer.lookups]
+    for row, position in cells:
+        with Tracer():  # what is checkpointed runs again
             found = torch.autograd.grad(
                 values[row, position], leaves, retain_graph=True, allow_unused=True
             )
-            totals: dict[tuple[str, int], Tensor] = {}
-            for lookup, gradient in zip(tracer.lookups, found, strict=True):
-                width = lookup.leaf.shape[-1]
-                total = totals.setdefault(
-                    (lookup.stream, width),
-                    lookup.leaf.new_zeros(ids[lookup.stream].numel(), width),
-                )
-                if gradient is not None:
-                    total.index_add_(0, lookup.places.flatten(), gradient.reshape(-1, width))
-            yield {
-                stream: torch.cat(
-                    [each for (name, _), each in totals.items() if name == stream], dim=-1
-                ).view(*ids[stream].shape, -1)
-                for stream in {name for name, _ in totals}
-            }
+        totals: dict[tuple[str, int], Tensor] = {}
+        for lookup, gradient in zip(tracer.lookups, found, strict=True):
+            width = lookup.leaf.shape[-1]
+            total = totals.setdefault(
+                (lookup.stream, width),
+                lookup.leaf.new_zeros(ids[lookup.stream].numel(), width),
+            )
+            if gradient is not None:
+                total.index_add_(0, lookup.places.flatten(), gradient.reshape(-1, width))
+        yield {
+            stream: torch.cat(
+                [each for (name, _), each in totals.items() if name == stream], dim=-1
+            ).view(*ids[stream].shape, -1)
+            for stream in {name for name, _ in totals}
+        }
 
 
 def by_derivatives(run: Run, ids: Ids, visible: Ids, wanted: Tensor) -> Influence:
