@@ -45,8 +45,8 @@ class Guest:
         self.device = self.parameters[0].device if self.parameters else torch.device("cpu")
         self.extra = {"use_cache": False} if takes_cache(self.model) else {}
         self.default = torch.get_default_dtype()
+        self.coarsest, self.fourier = 0.0, False  # of the last run: see Tracer
         self.buffers: list[tuple[Tensor, Tensor]] = []
-        self.woken = 0
 
     @contextmanager
     def borrowed(self) -> Iterator["Guest"]:
@@ -76,17 +76,18 @@ class Guest:
         self.default = default
         self.parameters = parameters_of(self.modules)
 
-    def wake(self) -> None:
-        """Small random values where a trainable parameter is zero throughout.
+    def wake(self) -> int:
+        """Small random values where a trainable parameter is zero throughout: how many were.
 
         A projection that training starts from zero hides whatever stands before it, leaks as well.
         """
-        self.woken = 0
+        woken = 0
         for place, parameter in enumerate(self.parameters):
             if parameter.requires_grad and parameter.is_floating_point() and not parameter.any():
                 noise = torch.randn(parameter.shape, generator=generator("wake", place))
                 parameter.data.copy_(0.02 * noise)
-                self.woken += 1
+                woken += 1
+        return woken
 
     @contextmanager
     def jittered(self, key: int) -> Iterator[None]:
@@ -109,16 +110,21 @@ class Guest:
         """
         with torch.no_grad():
             for buffer, before in self.buffers:
-                buffer.copy_(before)
-        torch.manual_seed(0)
+                if not torch.equal(buffer, before):  # a graph may still need it as it is
+                    buffer.copy_(before)
+        # Not torch.manual_seed, which takes half a millisecond.
+        torch.default_generator.manual_seed(0)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(0)
         random.seed(0)
         default = torch.get_default_dtype()
         torch.set_default_dtype(self.default)
         try:
-            with Tracer():
+            with Tracer() as tracer:
                 output = self.model(tokens, **self.extra)
         finally:
             torch.set_default_dtype(default)
+        self.coarsest, self.fourier = tracer.coarsest, tracer.fourier
         logits = logits_of(output)
         if logits is None or logits.dim() != 3 or logits.shape[:2] != tokens.shape:
             found = "no tensor" if logits is None else f"shape {tuple(logits.shape)}"

@@ -1,5 +1,6 @@
 """Finding the model that ``--model MODULE:NAME`` names."""
 
+import functools
 import importlib
 import inspect
 import os
@@ -45,13 +46,14 @@ def resolve(model: Any, called: str = "the model") -> Any:
     for _ in range(2):  # a function may return a class
         if not callable(model):
             raise InputError(f"{called} is a {type(model).__name__}: it must be callable")
-        if not (inspect.isclass(model) or inspect.isroutine(model)):
+        made_by = inspect.isroutine(model) or isinstance(model, functools.partial)
+        if not (inspect.isclass(model) or made_by):
             return model
         required, any_number = arguments(model)
         if inspect.isclass(model) and required:
             raise InputError(f"{called}: the class {model.__name__} needs {', '.join(required)}: "
                              "name an instance, or a function that returns one")  # fmt: skip
-        if required or any_number:
+        if made_by and (required or any_number):
             return model  # a function of the tokens
         try:
             with torch.random.fork_rng(devices=[]):
@@ -81,10 +83,11 @@ def arguments(function: Any) -> tuple[list[str], bool]:
 
 
 def one_line(error: BaseException) -> str:
-    """An exception as one line.
+    """An exception as one short line.
 
     >>> one_line(ValueError("no\\nmore"))
     'ValueError: no'
     """
     first = (str(error).strip().splitlines() or [""])[0]
+    first = first if len(first) <= 160 else first[:157] + "..."
     return f"{type(error).__name__}: {first}" if first else type(error).__name__

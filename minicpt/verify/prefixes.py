@@ -121,11 +121,11 @@ def prove_equivalence(guest: Guest, tokens: Tensor, precision: str) -> Proof:
     message = ("the same from one pass as from every prefix alone: " if passed else "") + (
         " and ".join(notes)
     )
-    if not passed and worst_loss >= worst_gradient:
+    if not passed and worst_loss > allowed:
+        whole, alone = (float(each[row, position]) for each in (found.whole, found.alone))
         message = (
-            f"the loss at position {position} (row {row}) is {float(found.whole[row, position]):.6f} "
-            f"in the whole sequence, but {float(found.alone[row, position]):.6f} with the prefix "
-            "alone"
+            f"the loss at position {position} (row {row}) is {whole:.6f} in the whole sequence, "
+            f"but {alone:.6f} with the prefix alone"
         )
     elif not passed:
         message = f"the gradient of {name} differs by {worst_gradient:.2g} of the largest"
