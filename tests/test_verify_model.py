@@ -398,15 +398,14 @@ def test_batch_statistics_leak_in_train_mode_only():
     ]  # fmt: skip
 
 
-def test_what_all_tokens_do_together_is_found_though_none_does_it_alone():
-    def body(x, tokens):
-        # Moves only where at least three of the tokens that follow are small ones.
-        small = (tokens < 7).int()
+def test_a_leak_that_tokens_open_together_is_put_to_the_test_as_well():
+    def body(x, tokens):  # at least sixteen small ones must follow
+        small = (tokens < 5).int()
         later = small.flip(1).cumsum(1).flip(1) - small
-        return x + (later > 2 + 0 * later)[..., None] * (tokens[:, :1] > 0)[..., None]
+        return x + 1e-6 * (later > 15)[..., None]
 
-    proofs = verify_model(made(lambda: Language(body=body)), (17,))
-    assert verdicts(proofs)["causality by changed tokens, eval mode"] is False
+    proof = verify_model(made(lambda: Language(body=body)), (33,))[1]
+    assert proof.passed is False and "replaced together, though by none" in proof.message
 
 
 # --- ways of being a model -------------------------------------------------------------------

@@ -14,7 +14,7 @@ B batch, T positions, V vocabulary.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -22,7 +22,6 @@ from torch import Tensor
 
 from minicpt.batch import up_to_itself
 from minicpt.errors import InputError
-from minicpt.randomness import generator
 from minicpt.verify.causality import (
     BY_CHANGES,
     BY_DERIVATIVES,
@@ -45,33 +44,13 @@ from minicpt.verify.influence import (
 )
 from minicpt.verify.loading import load_model, one_line, resolve
 from minicpt.verify.prefixes import prove_equivalence
+from minicpt.verify.probing import ROWS, Trial, probe
 from minicpt.verify.result import Proof, report
 from minicpt.verify.rounding import CEILING, can_test, least, noise, returns, tolerance
-from minicpt.verify.tracing import Tracer
 
 __all__ = ["load_model", "report", "verify_model"]
 
-LENGTHS = (3, 17, 33)  # a chunk or a window of 16 ends inside the longer two
-EVEN_LENGTHS = (16, 32)  # for models that read whole chunks only
-ROWS = 3
 PREFIXES = 17  # the longest row of which every prefix is run
-
-
-@dataclass(frozen=True)
-class Trial:
-    """What was found out about a model, to try it with.
-
-    samples    the token ids (B, T), one for each length
-    allowed    the ids that tokens are changed to
-    precision  in words
-    notes      what the model would not do
-    """
-
-    samples: list[Tensor]
-    allowed: Tensor
-    dtype: torch.dtype
-    precision: str
-    notes: list[str]
 
 
 def verify_model(
@@ -105,76 +84,6 @@ def verify_model(
     return [replace(proofs[0], message=notes), *proofs[1:]]
 
 
-# --- finding out how to call it --------------------------------------------------------------
-
-
-def probe(guest: Guest, lengths: Sequence[int] | None, rows: int, seed: int) -> Trial:
-    """Which lengths, ids and precision the model takes, by calling it."""
-    guest.set_mode(False)
-    notes, tries = [], [(lengths, rows)]
-    if lengths is None:
-        tries = [(LENGTHS, rows), (EVEN_LENGTHS, rows), (LENGTHS, 1), (EVEN_LENGTHS, 1)]
-    for asked, rows in tries:
-        usable, refused = [], {}
-        for length in asked:
-            try:
-                tokens = torch.ones(rows, length, dtype=torch.int64, device=guest.device)
-                with torch.no_grad(), Tracer({"tokens": tokens}) as tracer:
-                    classes = guest.logits(tokens).shape[-1]
-                usable.append(length)
-            except InputError:
-                raise
-            except Exception as error:
-                refused[length] = one_line(error)
-        if usable:
-            break
-    if not usable or (lengths is not None and refused):
-        length, why = next(iter(refused.items()))
-        raise InputError(f"the model refuses {rows} rows of {length} token ids: {why}")
-    if refused:
-        notes.append(f"it refuses rows of {'/'.join(map(str, refused))} tokens")
-    if rows == 1:
-        notes.append("one row at a time: whether rows see each other was not checked")
-    if classes < 2:
-        raise InputError("the model knows a single token: there is nothing to predict")
-    allowed = usable_ids(guest, min(classes, tracer.table or classes))
-    samples = []
-    for length in usable:
-        draws = torch.randint(len(allowed), (rows, length), generator=generator(seed, length))
-        samples.append(allowed[draws].to(guest.device))
-    dtype, precision = choose_precision(guest, samples)
-    return Trial(samples, allowed, dtype, precision, notes)
-
-
-def usable_ids(guest: Guest, vocabulary: int) -> Tensor:
-    """All ids but 0 and the pad id, which some models take for "nothing stands here"."""
-    pad = getattr(getattr(guest.model, "config", None), "pad_token_id", None)
-    kept = torch.tensor([i for i in range(vocabulary) if i not in (0, pad)])
-    return kept if len(kept) > 1 else torch.arange(vocabulary)
-
-
-def choose_precision(guest: Guest, samples: Sequence[Tensor]) -> tuple[torch.dtype, str]:
-    """float64 where the model works in it, else float32, else what it came in."""
-    own = next((p.dtype for p in guest.parameters if p.is_floating_point()), torch.float32)
-    double, single = torch.float64, torch.float32
-    why = ""
-    for weights, made in ((double, double), (double, single), (single, single), (own, single)):
-        try:
-            guest.set_precision(weights, made)
-            with torch.no_grad():
-                dtype = {guest.logits(tokens).dtype for tokens in samples}.pop()
-        except Exception as error:
-            why = why or f" (float64 fails: {one_line(error)})"
-            continue
-        name = str(weights).removeprefix("torch.")
-        if not guest.modules:
-            return dtype, f"{str(dtype).removeprefix('torch.')}, its own"
-        if dtype != weights:
-            return dtype, f"{name}, its logits in {str(dtype).removeprefix('torch.')}"
-        return dtype, name + why
-    raise InputError(f"the model does not run{why}")
-
-
 # --- the two forms ---------------------------------------------------------------------------
 
 
@@ -196,8 +105,8 @@ def prove(guest: Guest, trial: Trial, form: str, mode: str) -> Proof:
         strongest, quiet, outputs = 0.0, 0, 0
         for tokens in trial.samples:
             ids, visible, wanted = declared(tokens)
-            influence = measure(guest, form, ids, visible, wanted, trial.allowed)
-            judge = judge_of(guest, form, ids, visible, trial, limit)
+            influence = measure(guest, form, ids, visible, wanted, trial.allowed, mode)
+            judge = judge_of(guest, form, ids, visible, trial, limit, mode)
             leak = worst_leak(influence, visible, judge)
             strongest = max(strongest, strongest_hidden(influence, visible))
             quiet += len(idle(influence, visible, wanted))
@@ -228,9 +137,11 @@ def prove(guest: Guest, trial: Trial, form: str, mode: str) -> Proof:
     else:
         message = "no position depends on a later one, or on another row"
         if strongest:
-            message += (f", but for {strongest:.1g}, which is rounding: below the tolerance, or gone "
-                        "when the weights are moved a little" if can_test(guest) else
-                        f", but for {strongest:.1g}, within its noise")  # fmt: skip
+            message += f", but for {strongest:.1g}, which is rounding: " + (
+                "below the tolerance, or gone when the weights are moved a little"
+                if can_test(guest)
+                else "within the model's own noise"
+            )
         if quiet:
             message += f"; {quiet} of {outputs} outputs depend on nothing"
     return Proof(
@@ -245,17 +156,19 @@ def declared(tokens: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor], Tens
     return {"tokens": tokens}, {"tokens": up_to_itself(wanted)}, wanted
 
 
-def measure(guest: Guest, form: str, ids, visible, wanted, allowed):
+def measure(guest: Guest, form: str, ids, visible, wanted, allowed, key: str):
+    """The influence, by one form; ``key`` draws the tokens that others are changed to."""
+
     def run(streams):
         return guest.logits(streams["tokens"])
 
     if form == BY_DERIVATIVES:
         return by_derivatives(run, ids, visible, wanted)
-    return by_changes(run, ids, visible, wanted, allowed)
+    return by_changes(run, ids, visible, wanted, allowed, key)
 
 
 def judge_of(
-    guest: Guest, form: str, ids, visible, trial: Trial, limit: float
+    guest: Guest, form: str, ids, visible, trial: Trial, limit: float, key: str
 ) -> Callable[[Leak], bool]:
     """Tells a leak from rounding: see ``rounding``."""
     tokens = ids["tokens"]
@@ -276,11 +189,11 @@ def judge_of(
         """At all outputs that may not see what was changed."""
         still = torch.ones(tokens.shape, dtype=torch.bool)
         if leak.position is None:
-            other = replaced(ids, visible, leak.to_row, leak.to, trial.allowed, 0)
+            other = replaced(ids, visible, leak.to_row, leak.to, trial.allowed, key)
             still[:] = False
             still[leak.to_row] = places <= leak.to
         else:
-            other = changed(ids, leak.stream, leak.row, leak.position, trial.allowed, 0)
+            other = changed(ids, leak.stream, leak.row, leak.position, trial.allowed, key)
             still[leak.row] = places < leak.position
         before, after = run(ids), run(other)
         signed = moved(before, after) * (after - before).sign().nan_to_num().cpu()

@@ -97,7 +97,17 @@ def gradients(guest: Guest, loss: Tensor) -> tuple[dict[int, Tensor], str]:
 
 def prove_equivalence(guest: Guest, tokens: Tensor, precision: str) -> Proof:
     """Values and gradients of the one pass are those of the prefixes, but for rounding."""
-    found = compare(guest, tokens)
+    name = "whole-sequence loss equals per-prefix loss, eval mode"
+    against = (
+        "every token's loss and the gradient of every parameter, from one pass over the batch and "
+        "from running each prefix of each row alone"
+    )
+    try:
+        found = compare(guest, tokens)
+    except Exception as error:
+        numbers = {"worst": None, "place": None, "tolerance": None}
+        message = f"could not be run: {one_line(error)}"
+        return Proof(name, None, against, numbers, message=message)
     losses, gradient = found.loss_differences().abs(), found.gradient_differences()
     worst_loss = float(losses.nan_to_num(torch.inf).max())
     place = int(losses.nan_to_num(torch.inf).argmax())
@@ -116,7 +126,7 @@ def prove_equivalence(guest: Guest, tokens: Tensor, precision: str) -> Proof:
     where = {"loss at position": position, "row": row}
     notes = [f"{compared} losses"]
     if gradient:
-        where["gradient of"] = name = parameter_name(guest, parameter)
+        where["gradient of"] = parameter_name(guest, parameter)
         notes.append(f"gradients of {len(gradient)} parameters")
     message = ("the same from one pass as from every prefix alone: " if passed else "") + (
         " and ".join(notes)
@@ -128,7 +138,8 @@ def prove_equivalence(guest: Guest, tokens: Tensor, precision: str) -> Proof:
             f"but {alone:.6f} with the prefix alone"
         )
     elif not passed:
-        message = f"the gradient of {name} differs by {worst_gradient:.2g} of the largest"
+        name_of = where["gradient of"]
+        message = f"the gradient of {name_of} differs by {worst_gradient:.2g} of the largest"
     elif worst > allowed:
         message += "; what is above the tolerance does not come back when the weights are moved: "
         message += "rounding inside the model"
@@ -137,10 +148,9 @@ def prove_equivalence(guest: Guest, tokens: Tensor, precision: str) -> Proof:
     if found.refused:
         message += f"; not compared where the model refuses the {found.refused}"
     return Proof(
-        name="whole-sequence loss equals per-prefix loss, eval mode",
+        name=name,
         passed=passed if compared else None,
-        compared="every token's loss and the gradient of every parameter, from one pass over the "
-        "batch and from running each prefix of each row alone",
+        compared=against,
         numbers={
             "worst": worst,
             "place": where if worst else None,

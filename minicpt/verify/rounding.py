@@ -48,7 +48,7 @@ def noise(guest: Guest, samples: Sequence[Tensor]) -> float:
         for expected, changed in others:
             try:
                 found = guest.logits(changed.contiguous())
-            except Exception:  # noqa: S112 - a company that the model refuses shows no noise
+            except Exception:  # a company that the model refuses shows no noise
                 continue
             moved = torch.where(found == expected, 0.0, (found - expected).abs()).max()
             worst = max(worst, float((moved / scale).nan_to_num(0.0)))
