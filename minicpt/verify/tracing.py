@@ -56,6 +56,8 @@ class Tracer(TorchFunctionMode):
         self.ids = dict(ids or {})
         self.lookups: list[Lookup] = []
         self.table: int | None = None  # rows of the smallest table of tokens
+        self.coarsest = 0.0  # the largest rounding unit of all that was computed
+        self.fourier = False  # whether a Fourier transform was
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
@@ -71,6 +73,9 @@ class Tracer(TorchFunctionMode):
         elif name in RECURRENT:  # the dropout between layers is their only floating-point number
             args = tuple(0.0 if isinstance(each, float) else each for each in args)
         found = func(*args, **kwargs)
+        self.fourier |= "fft" in name
+        if isinstance(found, Tensor) and (found.is_floating_point() or found.is_complex()):
+            self.coarsest = max(self.coarsest, torch.finfo(found.dtype).eps)
         if self.ids:
             index, table = looked_up(func, name, args, kwargs)
             if index is not None and isinstance(found, Tensor) and found.is_floating_point():
