@@ -12,7 +12,7 @@ import sys
 import textwrap
 
 from minicpt import __version__
-from minicpt.cli import demo, evaluate, explain, export, generate, resume, train
+from minicpt.cli import demo, evaluate, explain, export, generate, resume, train, verify
 from minicpt.errors import InputError, WorkError
 
 VERBS = {
@@ -22,6 +22,7 @@ VERBS = {
     "evaluate": evaluate,
     "generate": generate,
     "explain": explain,
+    "verify": verify,
     "export": export,
 }
 

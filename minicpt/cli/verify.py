@@ -12,7 +12,8 @@ from minicpt.cli.running import print_json, summary_of
 from minicpt.errors import InputError
 from minicpt.verify import suite
 from minicpt.verify.faults import FAULTS
-from minicpt.verify.foreign import load_model, verify_model
+from minicpt.verify.foreign import verify_model
+from minicpt.verify.loading import load_model
 from minicpt.verify.result import Proof, report
 
 EXAMPLES = """examples:
