@@ -98,10 +98,14 @@ def plot(path: str, rows: list[dict]) -> None:
             axis.set_yscale("log")
             axis.grid(alpha=0.3)
         axes[0][column].set_title(objective)
-        axes[0][column].legend(loc="upper left")
         axes[1][column].set_xlabel("length (tokens)")
         lengths = sorted({row["length"] for row in rows})
         axes[1][column].set_xticks(lengths, [str(length) for length in lengths])
+    lines = {}  # one legend for all, outside, where it hides nothing
+    for axis in axes[0]:
+        handles, labels = axis.get_legend_handles_labels()
+        lines |= dict(zip(labels, handles, strict=True))
+    figure.legend(lines.values(), lines, loc="outside upper center", ncols=len(lines))
     axes[0][0].set_ylabel("forward and backward, ms")
     axes[1][0].set_ylabel("peak memory added, MiB")
     figure.savefig(path, dpi=110)
