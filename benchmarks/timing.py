@@ -1,0 +1,199 @@
+"""What the benchmarks share: the machine, times taken in turns, peak memory, tables and files.
+
+Single timings on a machine with other work to do vary by a factor of two. So things that are to be
+compared take turns, each keeps its best time, and tables show ratios beside the times. Peak memory
+is that of a process of its own. Leaves out what is measured: that is each script's business.
+"""
+
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+import minicpt
+from minicpt.cli.main import complain
+from minicpt.errors import InputError, WorkError
+
+MEBIBYTE = 1 << 20
+
+
+def machine() -> str:
+    """The processor, the number of cores, the versions and torch's threads, in one line."""
+    cores = f"{os.cpu_count()} cores, {platform.system()}"
+    versions = f"Python {platform.python_version()}, torch {torch.__version__}"
+    threads = f"threads: {torch.get_num_threads()}"
+    return f"{processor()}, {cores}; {versions}, minicpt {minicpt.__version__}; {threads}"
+
+
+def processor() -> str:
+    """The processor's name, as far as the system tells it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass  # only Linux has that file
+    return platform.processor() or platform.machine()
+
+
+def taking_turns(
+    callables: Mapping[str, Callable[[], object]], rounds: int, turn: float = 0.05
+) -> dict[str, float]:
+    """The best seconds of one call of each, over ``rounds`` rounds in which they take turns.
+
+    What is faster than ``turn`` seconds is called several times in its turn.
+    """
+    best = dict.fromkeys(callables, math.inf)
+    for _ in range(rounds):
+        for name, call in callables.items():
+            spent = 0.0
+            while spent < turn:
+                start = time.perf_counter()
+                call()
+                seconds = time.perf_counter() - start
+                best[name] = min(best[name], seconds)
+                spent += seconds
+    return best
+
+
+def slope(lengths: Sequence[float], values: Sequence[float]) -> float:
+    """The exponent e of values ~ lengths^e: least squares of the logarithms; NaN for one length.
+
+    >>> round(slope([16, 32, 64], [5 * 16**2, 5 * 32**2, 5 * 64**2]), 9)
+    2.0
+    """
+    if len(set(lengths)) < 2:
+        return math.nan
+    across = [math.log(length) for length in lengths]
+    up = [math.log(value) for value in values]
+    middle, level = sum(across) / len(across), sum(up) / len(up)
+    together = sum((x - middle) * (y - level) for x, y in zip(across, up, strict=True))
+    return together / sum((x - middle) ** 2 for x in across)
+
+
+# --- peak memory -----------------------------------------------------------------------------
+
+
+def peak_memory(arguments: Sequence[str]) -> float:
+    """MiB above the level at which ``print_peak`` began, in a new Python that runs ``arguments``.
+
+    Raises WorkError when that process fails.
+    """
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True)
+    if done.returncode:
+        said = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise WorkError(f"the process that measures memory ended with {done.returncode}: {said}")
+    return float(done.stdout.split()[-1])
+
+
+def print_peak(work: Callable[[], object]) -> None:
+    """The other side of ``peak_memory``: runs ``work`` and prints by how many MiB memory rose."""
+    try:
+        # Linux: from here on, the peak counts from what is held now, not from the imports' peak.
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        pass
+    level = peak()
+    work()
+    print(peak() - level)
+
+
+def peak() -> float:
+    """The most memory in MiB that this process has held."""
+    try:
+        # Not ru_maxrss, which on Linux a new process takes over from the one that started it.
+        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+            if line.startswith("VmHWM"):
+                return int(line.split()[1]) / 1024
+    except OSError:
+        pass
+    try:
+        import resource
+    except ImportError:  # Windows
+        raise WorkError("peak memory is unknown on this system: use --no-memory") from None
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / MEBIBYTE if sys.platform == "darwin" else most / 1024
+
+
+# --- output ----------------------------------------------------------------------------------
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns aligned on the right.
+
+    >>> print(table(["length", "ms"], [["16", "1.25"], ["512", "-"]]))
+    length    ms
+        16  1.25
+       512     -
+    """
+    lines = [headings, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(headings))]
+    return "\n".join(
+        "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True))
+        for line in lines
+    )
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number in few digits and without an exponent; a dash for None.
+
+    >>> [number(value) for value in (0.01234, 4.5678, 87.65, 1234.5, None)]
+    ['0.0123', '4.57', '87.7', '1234', '-']
+    """
+    if value is None or math.isnan(value):
+        return "-"
+    if value == 0:
+        return "0"
+    return f"{value:.{max(0, digits - 1 - math.floor(math.log10(abs(value))))}f}"
+
+
+def check_writable(path: str | None) -> None:
+    """Raises InputError where no file can be written: before the work, not after it."""
+    if path is None:
+        return
+    existed = os.path.lexists(path)
+    try:
+        with open(path, "a", encoding="utf-8"):
+            pass
+    except OSError as error:
+        raise InputError(f"cannot write {path!r}: {error.strerror}; give another path") from None
+    if not existed:
+        os.unlink(path)
+
+
+def write_json(path: str, value: object) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(value, file, indent=1)
+        file.write("\n")
+
+
+def plotting():
+    """matplotlib's pyplot, for files alone. Raises InputError where it is not installed."""
+    try:
+        import matplotlib
+    except ImportError:
+        raise InputError("--plot needs matplotlib: pip install 'minicpt[plot]'") from None
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as pyplot
+
+    return pyplot
+
+
+def run(main: Callable[[list[str]], int], words: list[str]) -> int:
+    """The exit status of a script's ``main``; errors are one line, as those of ``minicpt`` are."""
+    try:
+        return main(words)
+    except InputError as error:
+        return complain(error, 2)
+    except WorkError as error:
+        return complain(error, 1)
+    except KeyboardInterrupt:
+        print("minicpt: interrupted", file=sys.stderr)
+        return 130
