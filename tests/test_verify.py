@@ -1,5 +1,6 @@
 """The proofs hold on the sound pieces, and every fault is caught by one of them."""
 
+import dataclasses
 import json
 import math
 
@@ -15,6 +16,7 @@ from minicpt.verify.floors import STATES, chain, entropy, floors
 from minicpt.verify.packing import blocks
 from minicpt.verify.partition import partition
 from minicpt.verify.rules import RULES
+from minicpt.verify.teacher_forcing import teacher_forcing
 
 SUBJECTS = {
     each.name: each
@@ -94,6 +96,27 @@ def test_a_mean_of_means_is_shown_to_be_wrong():
 
 def test_blocks_of_a_packed_row():
     assert blocks([1, 2]).int().tolist() == [[1, 0, 0], [0, 1, 0], [0, 1, 1]]
+
+
+def test_without_teacher_forcing_one_pass_is_not_enough():
+    """By hand: greedy steps of the same model, each run on all that it has read so far."""
+    subject = SUBJECTS["causal-lm"]
+    proof = teacher_forcing(subject)
+    assert proof.passed
+    model, batch = subject.copy_of_model(), subject.batch(subject.passages(1))
+    tokens, targets = batch.inputs["tokens"], batch.targets["tokens"][0]
+    read, losses = tokens[:, :1], []
+    for place in range(3):
+        hidden = model(tokens=read)[0, -1]
+        likely = model.heads["tokens"](hidden[None])[0].log_softmax(dim=0)
+        losses.append(-float(likely[targets[place]].detach()))
+        read = torch.cat([read, likely.argmax().view(1, 1)], dim=1)
+    shown = [float(each) for each in proof.numbers["steps on its own predictions"].split()[:3]]
+    assert shown == pytest.approx(losses, abs=6e-4)
+    # A model that does not listen to what it reads has nothing to demonstrate.
+    deaf = subject.copy_of_model()
+    torch.nn.init.zeros_(deaf.tokens.weight)
+    assert not teacher_forcing(dataclasses.replace(subject, model=deaf)).passed
 
 
 # --- the command

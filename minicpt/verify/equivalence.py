@@ -1,5 +1,7 @@
 """The whole sequence in one pass, and one target at a time: the same losses, the same gradient."""
 
+import time
+
 from minicpt.batch import IGNORE
 from minicpt.loss import per_token_losses, target_stream
 from minicpt.verify.result import Proof
@@ -15,13 +17,17 @@ def equivalence(subject: Subject) -> Proof:
     model = subject.copy_of_model()
     passages = subject.passages(PASSAGES)
     batch = subject.batch(passages)
+    begun = time.perf_counter()
     together = subject.losses(model, batch)
+    once = time.perf_counter() - begun
     visibility = subject.objective.visibility(batch)
     for head, target in batch.targets.items():
         own = visibility[head][target_stream(batch)].diagonal(dim1=1, dim2=2)  # (B, T)
         if bool(((target != IGNORE) & ~own).any()):
             return failed(f"head {head!r} has a target where nothing is real: on padding")
+    begun = time.perf_counter()
     alone = per_token_losses(model, batch, visibility)
+    apiece = time.perf_counter() - begun
     counts = batch.counts()
     for head, one in together.items():
         if len(one.losses) != counts[head] or len(alone[head].losses) != counts[head]:
@@ -46,14 +52,14 @@ def equivalence(subject: Subject) -> Proof:
         "run on just what that target may see",
         numbers={
             "targets": sum(counts.values()),
-            "mean, one pass": float(sum(each.total().mean for each in together.values()).detach()),
-            "mean, token by token": float(
-                sum(each.total().mean for each in alone.values()).detach()
-            ),
+            "loss in one pass": f"{mean(together):.12f}",
+            "loss token by token": f"{mean(alone):.12f}",
             "largest difference of a loss": worst,
             "tolerance of a loss": LOSS_TOLERANCE,
             "largest difference of a gradient": apart[steepest],
             "tolerance of a gradient": GRADIENT_TOLERANCE,
+            "one forward pass took": f"{1000 * once:.1f} ms",
+            f"{sum(counts.values())} forward passes took": f"{1000 * apiece:.1f} ms",
         },
         why="Each position computes the same from what it may see, whether or not the rest is"
         " there.",
@@ -63,6 +69,10 @@ def equivalence(subject: Subject) -> Proof:
         else f"a loss differs by {worst:.1e} ({place}), a gradient by {apart[steepest]:.1e} "
         f"({steepest})",
     )
+
+
+def mean(losses) -> float:
+    return float(sum(each.total().mean for each in losses.values()).detach())
 
 
 def gradient(model, losses) -> dict:

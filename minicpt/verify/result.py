@@ -42,7 +42,7 @@ class Proof:
 
     def as_text(self, width: int) -> str:
         """The proof in lines of at most ``width`` columns."""
-        numbers = ", ".join(f"{key} {_words(value)}" for key, value in self.numbers.items())
+        numbers = "; ".join(f"{key}: {_words(value)}" for key, value in self.numbers.items())
         parts = {
             "found": self.message,
             "compared": self.compared,

@@ -15,6 +15,7 @@ from minicpt.verify.result import Proof
 from minicpt.verify.round_trip import round_trip
 from minicpt.verify.rules import rules
 from minicpt.verify.subject import Subject, subject
+from minicpt.verify.teacher_forcing import teacher_forcing
 
 SEEN = 3  # passages whose every pair of positions the proof of causality looks at
 PACKED = "packed causal-lm"
@@ -53,7 +54,10 @@ def subjects(
 
 
 def proofs(subject: Subject) -> Sequence[Callable]:
-    return PACKED_PROOFS if subject.name == PACKED else PROOFS
+    if subject.name == PACKED:
+        return PACKED_PROOFS
+    # A decoder alone can be fed its own predictions in place of all that it reads.
+    return (*PROOFS, teacher_forcing) if subject.objective.architecture == "decoder" else PROOFS
 
 
 def prove(subject: Subject) -> Iterator[Proof]:

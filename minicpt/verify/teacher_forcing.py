@@ -1,0 +1,75 @@
+"""Teacher forcing: the second reason why one forward pass is enough.
+
+The mask lets one pass hold the passes over all prefixes. But one pass also needs all its inputs
+beforehand, and it has them because each position reads the true text. A model that reads its own
+predictions needs the output of position t-1 before position t can begin: its losses come from T
+passes, one after the other, and one pass over the true text gives other numbers.
+"""
+
+import torch
+import torch.nn.functional as F
+
+from minicpt.verify.result import Proof
+from minicpt.verify.subject import Subject
+
+TOLERANCE = 1e-12
+APART = 1e-3  # nats by which at least one loss must move for the demonstration to show anything
+SHOWN = 6  # losses in the report
+
+
+def teacher_forcing(subject: Subject) -> Proof:
+    """The same decoder on the true text, in one pass and in steps; and on its own predictions."""
+    model = subject.copy_of_model()
+    batch = subject.batch(subject.passages(1))
+    tokens, targets = batch.inputs["tokens"][0], batch.targets["tokens"][0]
+    with torch.no_grad():
+        hidden = model(tokens=tokens[None])[0]  # (T, D)
+        once = F.cross_entropy(model.heads["tokens"](hidden), targets, reduction="none")
+    forced, _ = in_steps(model, tokens, targets, own=False)
+    free, read = in_steps(model, tokens, targets, own=True)
+    differences = (free - once).abs()
+    same, apart = float((forced - once).abs().max()), float(differences.max())
+    changed = int((read != tokens).nonzero()[0]) if bool((read != tokens).any()) else None
+    passed = same <= TOLERANCE and apart > APART
+    return Proof(
+        name="teacher forcing",
+        passed=passed,
+        compared=f"the losses of {len(tokens)} tokens in one pass with those of {len(tokens)} steps"
+        " that read the true text, and with those of as many that read their own predictions",
+        numbers={
+            "one pass": shown(once),
+            "steps on the true text": shown(forced),
+            "steps on its own predictions": shown(free),
+            "largest difference on the true text": same,
+            "largest difference on its own predictions": apart,
+            "first position that reads a prediction other than the text": changed,
+        },
+        why="On the true text all inputs are known before the pass begins; fed its own"
+        " predictions, position t waits for the output of t-1, and no single pass gives its loss.",
+        not_covered="What a model learns when it is trained on its own predictions.",
+        message=""
+        if passed
+        else f"on the true text the losses differ by {same:.1e}, on its own predictions by"
+        f" {apart:.1e}",
+    )
+
+
+def in_steps(model, tokens: torch.Tensor, targets: torch.Tensor, own: bool):
+    """The loss of each position (T,), one after the other, and what was read (T,).
+
+    own  after the first token, read what the model finds likeliest instead of the text
+    """
+    read = tokens[:1]
+    losses = []
+    with torch.no_grad():
+        for place in range(len(tokens)):
+            logits = model.heads["tokens"](model(tokens=read[None])[:, -1])  # (1, V)
+            losses.append(F.cross_entropy(logits, targets[place : place + 1]))
+            if place + 1 < len(tokens):
+                following = logits[0].argmax() if own else tokens[place + 1]
+                read = torch.cat([read, following[None]])
+    return torch.stack(losses), read
+
+
+def shown(losses: torch.Tensor) -> str:
+    return " ".join(f"{loss:.3f}" for loss in losses[:SHOWN].tolist()) + " …"
