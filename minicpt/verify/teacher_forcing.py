@@ -23,7 +23,7 @@ def teacher_forcing(subject: Subject) -> Proof:
     batch = subject.batch(subject.passages(1))
     tokens, targets = batch.inputs["tokens"][0], batch.targets["tokens"][0]
     with torch.no_grad():
-        hidden = model(tokens=tokens[None])[0]  # (T, D)
+        hidden = model(**whole(tokens))[0]  # (T, D)
         once = F.cross_entropy(model.heads["tokens"](hidden), targets, reduction="none")
     forced, _ = in_steps(model, tokens, targets, own=False)
     free, read = in_steps(model, tokens, targets, own=True)
@@ -63,12 +63,17 @@ def in_steps(model, tokens: torch.Tensor, targets: torch.Tensor, own: bool):
     losses = []
     with torch.no_grad():
         for place in range(len(tokens)):
-            logits = model.heads["tokens"](model(tokens=read[None])[:, -1])  # (1, V)
+            logits = model.heads["tokens"](model(**whole(read))[:, -1])  # (1, V)
             losses.append(F.cross_entropy(logits, targets[place : place + 1]))
             if place + 1 < len(tokens):
                 following = logits[0].argmax() if own else tokens[place + 1]
                 read = torch.cat([read, following[None]])
     return torch.stack(losses), read
+
+
+def whole(tokens: torch.Tensor) -> dict[str, torch.Tensor]:
+    """A row (T,) of tokens, all real, as the decoder reads it."""
+    return {"tokens": tokens[None], "mask": torch.ones(1, len(tokens), dtype=torch.bool)}
 
 
 def shown(losses: torch.Tensor) -> str:
