@@ -52,6 +52,9 @@ def read_config(config: dict[str, Any], **changes) -> tuple[type[nn.Module], Any
     family = families[found]
     try:
         ours = family.from_foreign(config)
+    except InputError as error:
+        text = str(error)
+        raise InputError(text if "config.json" in text else f"config.json: {text}") from None
     except TypeError as error:  # a null or a text where a number belongs
         raise InputError(f"config.json: a value is not of the right type: {error}") from None
     return family.Model, dataclasses.replace(ours, **changes)

@@ -1,10 +1,15 @@
 """Small tokenizers and a corpus that many tests read from."""
 
-import pytest
+import os
 
-from minicpt.data.corpus import Corpus
-from minicpt.data.text import Document
-from minicpt.data.tokenizer import Tokenizer
+# Before torch is imported: on tensors as small as these a second thread only costs time.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest  # noqa: E402
+
+from minicpt.data.corpus import Corpus  # noqa: E402
+from minicpt.data.text import Document  # noqa: E402
+from minicpt.data.tokenizer import Tokenizer  # noqa: E402
 
 # Distinct sentences, long and short documents, one of a single sentence.
 DOCUMENTS = (

@@ -44,10 +44,10 @@ def run(arguments: argparse.Namespace) -> int:
 def restored(arguments: argparse.Namespace) -> Run:
     """The run as it was after its newest whole checkpoint."""
     base = checkpoint.load(arguments.folder)
-    for note in base.notes:
-        say(note)
     if not base.record:
         raise InputError(f"{arguments.folder} is not a run of minicpt; start one with train --init")
+    for note in base.notes:
+        say(note)
     record = base.record
     if base.tokenizer.sha256 != record["tokenizer"]:
         raise InputError(f"the tokenizer in {base.folder} is not the one of the run; put it back")

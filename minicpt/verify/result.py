@@ -21,8 +21,8 @@ class Proof:
     name         what is proved, in a few words
     passed       True, False, or None: it could not be run here, and ``message`` says why
     compared     one sentence: what was held against what
-    numbers      name -> number, text, or a list of them: at the least ``worst``, its ``place``
-                 (None where nothing differs) and ``tolerance``
+    numbers      name -> number, text, or a list of them; the proofs of causality always hold
+                 ``worst``, its ``place`` (None where nothing differs) and ``tolerance``
     why          one sentence: why the two are equal
     not_covered  one sentence: what this does not show
     message      what was found; where the proof failed: the mistake and its place, in one line

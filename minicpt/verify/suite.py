@@ -29,9 +29,10 @@ def causality(subject: Subject) -> list[Proof]:
     return prove_causality(subject.model, batch, subject.objective.visibility(batch))
 
 
-PROOFS: tuple[Callable[[Subject], Proof | list[Proof]], ...] = (
-    rules, equivalence, causality, padding, partition, floors, round_trip,
+QUICK: tuple[Callable[[Subject], Proof | list[Proof]], ...] = (
+    rules, equivalence, causality, padding, partition,
 )  # fmt: skip
+SLOW = (round_trip, floors)  # these train
 # Of a packed row there is one; it is not split, padded or resumed.
 PACKED_PROOFS = (equivalence, causality)
 
@@ -57,16 +58,24 @@ def proofs(subject: Subject) -> Sequence[Callable]:
     if subject.name == PACKED:
         return PACKED_PROOFS
     # A decoder alone can be fed its own predictions in place of all that it reads.
-    return (*PROOFS, teacher_forcing) if subject.objective.architecture == "decoder" else PROOFS
+    decoder = subject.objective.architecture == "decoder"
+    return (*QUICK, *SLOW, *([teacher_forcing] if decoder else []))
 
 
-def prove(subject: Subject) -> Iterator[Proof]:
-    """Every proof of a subject, one after the other."""
-    for proof in proofs(subject):
+def prove(subject: Subject, wanted: Sequence[Callable] | None = None) -> Iterator[Proof]:
+    """Every proof of a subject, or those that are wanted, one after the other."""
+    for proof in wanted or proofs(subject):
         found = proof(subject)
         yield from found if isinstance(found, list) else [found]
 
 
-def catch(fault: Fault, sound: Subject) -> Proof | None:
-    """The first proof that fails on the mistaken subject, or None."""
-    return next((proof for proof in prove(fault.make(sound)) if proof.passed is False), None)
+def catch(fault: Fault, sound: Subject) -> list[Proof]:
+    """The proofs that fail on the mistaken subject; the slow ones run only if no quick one does."""
+    mistaken = fault.make(sound)
+    if mistaken.name == PACKED:
+        return [proof for proof in prove(mistaken) if proof.passed is False]
+    for wanted in (QUICK, SLOW):
+        failed = [proof for proof in prove(mistaken, wanted) if proof.passed is False]
+        if failed:
+            return failed
+    return []
