@@ -27,7 +27,7 @@ def add(verbs) -> None:
         "verify",
         help="prove that the losses are right, for our models or for yours",
         description=summary_of(__doc__),
-        epilog=f"faults: {textwrap.fill(', '.join(FAULTS), 92)}\n\n{EXAMPLES}",
+        epilog=f"faults: {textwrap.fill(', '.join(FAULTS), 78, break_on_hyphens=False)}\n\n{EXAMPLES}",
     )
     parser.add_argument("objectives", metavar="OBJECTIVE", nargs="*", help="all by default")
     parser.add_argument("--model", metavar="MODULE:NAME", help="a causal model of your own")
@@ -76,7 +76,8 @@ def width() -> int:
 
 def filled(text: str, indent: str = "  ") -> str:
     """A text in lines of the terminal's width, indented."""
-    return textwrap.fill(text, width(), initial_indent=indent, subsequent_indent=indent + "  ")
+    indents = {"initial_indent": indent, "subsequent_indent": indent + "  "}
+    return textwrap.fill(text, width(), break_on_hyphens=False, **indents)
 
 
 def own(proofs: list[Proof], as_json: bool) -> int:
