@@ -23,11 +23,12 @@ EXAMPLES = """examples:
 
 
 def add(verbs) -> None:
+    faults = textwrap.fill("faults: " + ", ".join(FAULTS), 78, break_on_hyphens=False)
     parser = verbs.add_parser(
         "verify",
         help="prove that the losses are right, for our models or for yours",
         description=summary_of(__doc__),
-        epilog=f"faults: {textwrap.fill(', '.join(FAULTS), 78, break_on_hyphens=False)}\n\n{EXAMPLES}",
+        epilog=f"{faults}\n\n{EXAMPLES}",
     )
     parser.add_argument("objectives", metavar="OBJECTIVE", nargs="*", help="all by default")
     parser.add_argument("--model", metavar="MODULE:NAME", help="a causal model of your own")
