@@ -532,7 +532,7 @@ def test_lengths_that_the_model_refuses_are_left_out_and_named():
             return super().forward(tokens) + self.positions(torch.arange(tokens.shape[1])).sum()
 
     proofs = verify_model(made(Positions))
-    assert proofs[0].numbers["lengths"] == [3, 17] and "refuses rows of 33" in proofs[0].message
+    assert proofs[0].numbers["lengths"] == [3, 17, 20] and "refuses rows of 33" in proofs[0].message
     with pytest.raises(InputError, match="refuses 3 rows of 33 token ids: IndexError"):
         verify_model(made(Positions), (3, 33))
 
