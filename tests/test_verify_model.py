@@ -11,9 +11,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from minicpt.errors import InputError
 from minicpt.verify.foreign import load_model, report, verify_model
+from minicpt.verify.influence import backward
 
 V, D = 13, 8
 SHORT = (3, 17)  # most leaks show here; the defaults are tried on GPT-2
@@ -378,7 +380,7 @@ def test_a_leak_beyond_the_lengths_tried_passes_and_the_report_says_which_those_
     model = made(lambda: Language(body=at_one_position(40)))
     proofs = verify_model(model)
     assert all(proof.passed for proof in proofs)
-    assert "lengths 3/17/33" in text_of(proofs) and "longer rows" in text_of(proofs)
+    assert "lengths: 3/17/33" in text_of(proofs) and "longer rows" in text_of(proofs)
 
 
 def test_each_form_sees_what_the_other_cannot():
@@ -530,7 +532,7 @@ def test_lengths_that_the_model_refuses_are_left_out_and_named():
             return super().forward(tokens) + self.positions(torch.arange(tokens.shape[1])).sum()
 
     proofs = verify_model(made(Positions))
-    assert proofs[0].numbers["lengths"] == [3, 17] and "refuses rows of 33" in proofs[0].message
+    assert proofs[0].numbers["lengths"] == [3, 17, 20] and "refuses rows of 33" in proofs[0].message
     with pytest.raises(InputError, match="refuses 3 rows of 33 token ids: IndexError"):
         verify_model(made(Positions), (3, 33))
 
@@ -572,6 +574,60 @@ def test_forbidden_classes_are_no_leak():
     barred = torch.zeros(V).bool().index_fill(0, torch.tensor([0]), True)
     wrapped = lambda tokens: model(tokens).masked_fill(barred, -math.inf)  # noqa: E731
     assert all(proof.passed for proof in verify_model(wrapped, SHORT))
+
+
+@pytest.mark.parametrize("sees_later", [False, True])
+def test_a_target_that_the_model_rules_out_is_compared_too(sees_later):
+    model = made(lambda: Language(mixer=Attention(100 if sees_later else 1)))
+    barred = torch.arange(V) % 3 == 1
+    wrapped = lambda tokens: model(tokens).masked_fill(barred, -math.inf)  # noqa: E731
+    proof = verify_model(wrapped, SHORT)[4]
+    assert proof.passed is (not sees_later), proof.message
+    assert math.isfinite(proof.numbers["worst"]) and proof.numbers["worst gradient"] > 0
+
+
+def test_dropout_stays_off_where_something_checkpointed_runs_again():
+    def body(x, tokens):
+        inner = lambda z: F.dropout(z.cumsum(1), 0.5).tanh()  # noqa: E731
+        return checkpoint(inner, x, use_reentrant=False)
+
+    proofs = verify_model(made(lambda: Language(body=body)), SHORT)
+    derivatives = proofs[0].passed, proofs[2].passed
+    assert proofs[4].passed and derivatives == (True, True), text_of(proofs)
+
+    found = []
+
+    def inner(z):
+        found.append(float(F.dropout(torch.ones(99), 0.5).min()))
+        return z.sin()
+
+    leaf = torch.ones(3, requires_grad=True)
+    backward(checkpoint(inner, leaf, use_reentrant=False).sum(), [leaf])
+    assert found[1] == 1 and leaf.grad is None
+
+
+def test_numpys_generator_is_seeded_and_put_back():
+    numpy = pytest.importorskip("numpy")
+    noisy = lambda x, tokens: x + float(numpy.random.rand())  # noqa: E731
+    numpy.random.seed(3)
+    before = numpy.random.get_state()[1].copy()
+    proofs = verify_model(made(lambda: Language(body=noisy)), SHORT)
+    assert all(proof.passed for proof in proofs), text_of(proofs)
+    assert (numpy.random.get_state()[1] == before).all()
+
+
+def test_a_transform_by_matrices_of_ones_own_is_rounding_in_float64():
+    def body(x, tokens):
+        size = 2 * x.shape[1]
+        places = torch.arange(size, dtype=x.dtype)
+        matrix = torch.exp(-2j * math.pi / size * places[:, None] * places)
+        kernel = 0.7 ** places.where(places < x.shape[1], math.inf)
+        spectrum = matrix @ F.pad(x, (0, 0, 0, x.shape[1])).to(matrix.dtype)
+        spectrum = spectrum * (matrix @ kernel.to(matrix.dtype))[:, None]
+        return (matrix.conj() @ spectrum).real[:, : x.shape[1]] / size
+
+    proofs = verify_model(made(lambda: Language(body=body)), SHORT)
+    assert all(proof.passed for proof in proofs[:4]), text_of(proofs)
 
 
 # --- transformers, as they are ---------------------------------------------------------------
@@ -618,6 +674,7 @@ def test_load_model_from_the_current_folder(tmp_path, monkeypatch):
         "def wrong():\n    return 3\n"
         "def fails():\n    raise RuntimeError('no weights')\n"
         "def shape(tokens):\n    return tokens\n"
+        "def two(tokens, memory):\n    return tokens\n"
         "class Needs(Sound):\n    def __init__(self, size):\n        super().__init__(size)\n"
         "class Space:\n    instance = Sound()\n"
     )
@@ -635,8 +692,11 @@ def test_load_model_from_the_current_folder(tmp_path, monkeypatch):
         "nowhere_at_all:x": "cannot import nowhere_at_all: ModuleNotFoundError",
         "broken_models:x": "cannot import broken_models: ModuleNotFoundError: No module named 'now",
         "my_models:missing": "my_models has no missing",
-        "my_models:number": "is a int: it must be callable",
-        "my_models:wrong": "returns a int when called without arguments",
+        "my_models:number": "is of type int: it must be callable",
+        "my_models:wrong": "returns type int when called without arguments",
+        "my_models.py:Sound": "without .py and without a path, such as my_models:Sound,",
+        "./my_models:Sound": "without .py and without a path, such as my_models:Sound,",
+        "my_models:two": r"my_models:two needs memory besides the token ids \(tokens\)",
         "my_models:fails": "calling it failed: RuntimeError: no weights",
         "my_models:Needs": "the class Needs needs size",
     }.items():

@@ -12,6 +12,7 @@ import copy
 import functools
 import inspect
 import random
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -53,12 +54,16 @@ class Guest:
         """Whatever is not ours is afterwards as it was: weights, modes, random state."""
         devices = [self.device] if self.device.type == "cuda" else []
         state, default = random.getstate(), torch.get_default_dtype()
+        numpy = numpy_random()
+        numpy_state = numpy.get_state() if numpy else None
         saved = None if self.copied else Saved(self.modules)
         with torch.random.fork_rng(devices):
             try:
                 yield self
             finally:
                 random.setstate(state)
+                if numpy:
+                    numpy.set_state(numpy_state)
                 torch.set_default_dtype(default)
                 if saved:
                     saved.restore()
@@ -117,6 +122,8 @@ class Guest:
         if self.device.type == "cuda":
             torch.cuda.manual_seed(0)
         random.seed(0)
+        if numpy := numpy_random():
+            numpy.seed(0)
         default = torch.get_default_dtype()
         torch.set_default_dtype(self.default)
         try:
@@ -162,6 +169,11 @@ class Saved:
                 module._buffers[name] = buffer.copy_(values)
         for module, mode in zip(self.every, self.modes, strict=True):
             module.training = mode
+
+
+def numpy_random() -> Any:
+    """numpy.random where somebody has imported numpy, else None: nothing here needs it."""
+    return getattr(sys.modules.get("numpy"), "random", None)
 
 
 def parameters_of(modules: list[nn.Module]) -> list[nn.Parameter]:

@@ -61,10 +61,7 @@ def gradients(run: Run, ids: Ids, cells: Sequence[tuple[int, int]]) -> Iterator[
         values = (outputs * mix.to(outputs)).sum(-1)  # (B, T)
     leaves = [each.leaf for each in tracer.lookups]
     for row, position in cells:
-        with Tracer():  # what is checkpointed runs again
-            found = torch.autograd.grad(
-                values[row, position], leaves, retain_graph=True, allow_unused=True
-            )
+        found = backward(values[row, position], leaves, retain_graph=True)
         totals: dict[tuple[str, int], Tensor] = {}
         for lookup, gradient in zip(tracer.lookups, found, strict=True):
             width = lookup.leaf.shape[-1]
@@ -80,6 +77,22 @@ def gradients(run: Run, ids: Ids, cells: Sequence[tuple[int, int]]) -> Iterator[
             ).view(*ids[stream].shape, -1)
             for stream in {name for name, _ in totals}
         }
+
+
+def backward(
+    value: Tensor, leaves: Sequence[Tensor], retain_graph: bool = False
+) -> list[Tensor | None]:
+    """The derivative of the scalar ``value`` by each leaf, None where it does not depend on it.
+
+    Dropout is off where something checkpointed runs again. So the engine is called by itself:
+    torch.autograd.grad and torch.autograd.backward leave the mode that they are called in.
+    """
+    engine = torch.autograd.Variable._execution_engine
+    with Tracer():
+        return list(engine.run_backward(
+            (value,), (torch.ones_like(value),), retain_graph, False, tuple(leaves), True,
+            accumulate_grad=False,
+        ))  # fmt: skip
 
 
 def by_derivatives(run: Run, ids: Ids, visible: Ids, wanted: Tensor) -> Influence:

@@ -20,6 +20,12 @@ def load_model(spec: str) -> Any:
     module_name, colon, name = spec.partition(":")
     if not (colon and module_name and name):
         raise InputError(f"--model {spec}: write MODULE:NAME, such as my_package.my_file:Model")
+    if module_name.endswith(".py") or "/" in module_name or "\\" in module_name:
+        plain = module_name.removesuffix(".py").replace("\\", "/").strip("./").replace("/", ".")
+        raise InputError(
+            f"--model {spec}: write the module's name without .py and without a path, such as "
+            f"{plain}:{name}, and start where it can be imported"
+        )
     folder = os.getcwd()
     if folder not in sys.path and "" not in sys.path:
         sys.path.insert(0, folder)
@@ -45,16 +51,16 @@ def resolve(model: Any, called: str = "the model") -> Any:
     """
     for _ in range(2):  # a function may return a class
         if not callable(model):
-            raise InputError(f"{called} is a {type(model).__name__}: it must be callable")
+            raise InputError(f"{called} is of type {type(model).__name__}: it must be callable")
         made_by = inspect.isroutine(model) or isinstance(model, functools.partial)
         if not (inspect.isclass(model) or made_by):
-            return model
+            return takes_tokens_alone(model, called)
         required, any_number = arguments(model)
         if inspect.isclass(model) and required:
             raise InputError(f"{called}: the class {model.__name__} needs {', '.join(required)}: "
                              "name an instance, or a function that returns one")  # fmt: skip
         if made_by and (required or any_number):
-            return model  # a function of the tokens
+            return takes_tokens_alone(model, called)
         try:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)
@@ -63,10 +69,22 @@ def resolve(model: Any, called: str = "the model") -> Any:
             raise InputError(f"{called}: calling it failed: {one_line(error)}") from None
         if not callable(made):
             raise InputError(
-                f"{called} returns a {type(made).__name__} when called without arguments: it must "
-                "return a model, or itself take the tokens"
+                f"{called} returns type {type(made).__name__} when called without arguments: "
+                "it must return a model, or itself take the tokens"
             )
         model = made
+    return model
+
+
+def takes_tokens_alone(model: Any, called: str) -> Any:
+    """The model again. Raises InputError where it needs more than one argument."""
+    call = model.forward if isinstance(model, torch.nn.Module) else model
+    required, _ = arguments(call)
+    if len(required) > 1:
+        raise InputError(
+            f"{called} needs {', '.join(required[1:])} besides the token ids ({required[0]}): "
+            "wrap it in a function of the token ids alone"
+        )
     return model
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from minicpt.batch import shift
 from minicpt.verify.guest import Guest
+from minicpt.verify.influence import backward
 from minicpt.verify.loading import one_line
 from minicpt.verify.result import Proof
 from minicpt.verify.rounding import CEILING, can_test, returns
@@ -32,9 +33,10 @@ class Comparison:
     without_gradients: str
 
     def loss_differences(self) -> Tensor:
-        """(B, T), relative to the largest loss."""
-        difference = (self.alone - self.whole).where(~self.alone.isnan(), 0.0)
-        return difference / self.whole.abs().max()
+        """(B, T), relative to the largest finite loss; equal infinities differ by nothing."""
+        same = self.alone.isnan() | (self.alone == self.whole)
+        finite = self.whole.where(self.whole.isfinite(), 0.0).abs().max()
+        return (self.alone - self.whole).where(~same, 0.0) / finite.clamp(min=1e-300)
 
     def gradient_differences(self) -> dict[int, Tensor]:
         """By parameter, relative to the largest derivative of all."""
@@ -68,11 +70,13 @@ def compare(guest: Guest, tokens: Tensor) -> Comparison:
                     continue
                 loss = F.cross_entropy(prefix, targets[row, length - 1].view(1))
                 alone[row, length - 1] = loss.detach()
+                if not (loss.isfinite() and whole[row, length - 1].isfinite()):
+                    continue  # a target that the model rules out: no gradient to compare
                 found, why = gradients(guest, loss)
                 without = without or why
                 for place, each in found.items():
                     total[place] = total[place] + each if place in total else each
-        found, why = gradients(guest, whole[~alone.isnan()].sum())
+        found, why = gradients(guest, whole[alone.isfinite() & whole.isfinite()].sum())
     if without or why:
         found, total = {}, {}
     zeros = {place: torch.zeros_like(guest.parameters[place]) for place in found | total}
@@ -89,7 +93,7 @@ def gradients(guest: Guest, loss: Tensor) -> tuple[dict[int, Tensor], str]:
     if not loss.requires_grad:
         return {}, "the model's outputs carry no gradient"
     try:
-        found = torch.autograd.grad(loss, list(trained.values()), allow_unused=True)
+        found = backward(loss, list(trained.values()))
     except Exception as error:
         return {}, f"its backward pass fails ({one_line(error)})"
     return {i: each for i, each in zip(trained, found, strict=True) if each is not None}, ""

@@ -64,6 +64,8 @@ def probe(guest: Guest, lengths: Sequence[int] | None, rows: int, seed: int) -> 
         raise InputError(f"the model refuses {rows} rows of {length} token ids: {why}")
     if refused:
         notes.append(f"it refuses rows of {'/'.join(map(str, refused))} tokens")
+        if max(usable) < min(refused):
+            usable += longest_accepted(guest, rows, max(usable), min(refused))
     if rows == 1:
         notes.append("one row at a time: whether rows see each other was not checked")
     if classes < 2:
@@ -75,6 +77,20 @@ def probe(guest: Guest, lengths: Sequence[int] | None, rows: int, seed: int) -> 
         samples.append(allowed[draws].to(guest.device))
     dtype, precision = choose_precision(guest, samples)
     return Trial(samples, allowed, dtype, precision, notes)
+
+
+def longest_accepted(guest: Guest, rows: int, taken: int, refused: int) -> list[int]:
+    """The longest length that is taken below one that is refused, by bisection; [] if known."""
+    shortest = taken
+    while refused - taken > 1:
+        length = (taken + refused) // 2
+        try:
+            with torch.no_grad():
+                guest.logits(torch.ones(rows, length, dtype=torch.int64, device=guest.device))
+            taken = length
+        except Exception:
+            refused = length
+    return [taken] if taken > shortest else []
 
 
 def usable_ids(guest: Guest, vocabulary: int) -> Tensor:

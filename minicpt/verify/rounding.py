@@ -8,9 +8,11 @@ digits that are depends on the model: some compute in float32 whatever their wei
 2. a smaller one is put to the test. All parameters are moved by a thousandth of themselves, and it
    is measured again. The influence of a leak is a smooth function of the weights, and comes out
    nearly the same; rounding comes out anew;
-3. what is smaller than the rounding of float64 is rounding. So is, in a Fourier transform, what is
-   smaller than the rounding of its own precision: its constants are rounded too, and that comes
-   back as a leak does. A transform by matrices of one's own in float32 is not recognised;
+3. what is smaller than some dozens of roundings of float64 is rounding. So is, in a Fourier
+   transform, what is smaller than the rounding of its own precision: its constants are rounded
+   too, and that comes back as a leak does. A transform by matrices of one's own in float32 is not
+   recognised, and neither is cancellation: a sound model that computes what came before as a total
+   less what comes later may be refused, as its rounding can come back too;
 4. where no parameters can be reached, the tolerance is a few times the noise that the model shows
    when the same tokens come in other company, or at the start of longer rows.
 
@@ -66,7 +68,8 @@ def tolerance(noise: float, dtype: torch.dtype) -> float:
 
 def least(guest: Guest) -> float:
     """The smallest relative influence that is looked at, for the model that was just run."""
-    return 16 * (guest.coarsest if guest.fourier else torch.finfo(torch.float64).eps)
+    least_of_all = 64 * torch.finfo(torch.float64).eps  # a transform by matrices of one's own
+    return max(16 * guest.coarsest, least_of_all) if guest.fourier else least_of_all
 
 
 def returns(guest: Guest, first: Tensor, again: Callable[[], Tensor]) -> bool:
