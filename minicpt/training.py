@@ -37,6 +37,7 @@ class Training(Optimization):
     batch_size: int = setting(16, "passages of a step", least=1, most=2**20)
     micro_batches: int = setting(1, "parts into which a step is split, to save memory", least=1)
     seed: int = setting(0, "seed of weights, order, noise and dropout", least=0, most=MOST)
+    fused_loss: bool = setting(True, "the loss a few rows at a time, without holding all logits")
 
     def __post_init__(self):
         super().__post_init__()
@@ -59,6 +60,7 @@ def train_step(
     optimizer: torch.optim.Optimizer,
     batches: Sequence[Batch],
     clip: float,
+    fused: bool = True,
     machine: Machine = CPU,
 ) -> dict[str, Loss]:
     """One update of the weights from the micro-batches of a step; returns its loss by head.
@@ -70,7 +72,7 @@ def train_step(
     total: dict[str, Loss] = {}
     for batch in batches:
         with machine.autocast():
-            losses = whole_sequence_loss(model, batch)
+            losses = whole_sequence_loss(model, batch, fused)
         if counts:
             objective_loss(losses, counts).backward()
         for name, loss in losses.items():
@@ -181,7 +183,12 @@ class Trainer:
             group["lr"] = rate
         try:
             losses = train_step(
-                self.compiled, self.optimizer, batches, self.settings.clip, self.machine
+                self.compiled,
+                self.optimizer,
+                batches,
+                self.settings.clip,
+                self.settings.fused_loss,
+                self.machine,
             )
         except NotFinite as error:
             places = ", ".join(passage.place for passage in passages[:3])
