@@ -30,7 +30,9 @@ class Machine(Checked):
         " weights and the optimizer as before",
     )
     compile: bool = setting(
-        False, "translate the model for the training steps (torch.compile); takes a minute or two"
+        False,
+        "translate the model for the training steps (torch.compile): a minute or two at first, and"
+        " no gain where it was measured, on a CPU",
     )
     threads: int | None = setting(None, "CPU threads (default: torch's choice)", least=1, most=1024)
 
@@ -95,7 +97,8 @@ class Machine(Checked):
         """The model as training steps call it: the same weights and heads, another forward.
 
         One translation serves all lengths (``dynamic``): else each new length would cost a minute,
-        and which lengths come first would decide the last bits.
+        and which lengths come first would decide the last bits. On two CPU cores a step of GPT-2
+        (width 256, 4 layers, 16 x 128) took 1.0 of the time without dropout, 1.2 to 1.3 with it.
         """
         return torch.compile(model, dynamic=True) if self.compile else model
 
