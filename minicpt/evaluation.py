@@ -74,15 +74,16 @@ def evaluate(
             noise = [generator("evaluation", SEED, place) for place in places]
             batch = objective.batch([plan[place] for place in places], noise).to(device)
             for name, each in target_losses(model, batch).items():
-                loss = Loss(each.losses.double().sum(), len(each.losses))
+                nats_each = each.losses.cpu().double()  # (N,); some devices have no float64
+                loss = Loss(nats_each.sum(), len(nats_each))
                 losses[name] = losses[name] + loss if name in losses else loss
                 if objective.whole_text:
-                    text = text_bytes(objective, each.targets)
-                    nats += float(each.losses.double()[text > 0].sum())
+                    text = text_bytes(objective, each.targets.cpu())
+                    nats += float(nats_each[text > 0].sum())
                     size += int(text.sum())
     return Evaluation(losses, nats, size)
 
 
 def text_bytes(objective, targets: Tensor) -> Tensor:
     """How many bytes of text each target stands for; 0 for end-of-text."""
-    return objective.tokenizer.token_bytes.to(targets.device)[targets]
+    return objective.tokenizer.token_bytes[targets]

@@ -26,6 +26,7 @@ from torch import Generator, nn
 from minicpt.batch import Batch
 from minicpt.errors import InputError, WorkError
 from minicpt.loss import Loss, objective_loss, whole_sequence_loss
+from minicpt.machine import CPU, Machine
 from minicpt.optimizer import Optimization, learning_rate, make_optimizer
 from minicpt.randomness import generator
 from minicpt.settings import MOST, setting
@@ -60,6 +61,7 @@ def train_step(
     batches: Sequence[Batch],
     clip: float,
     fused: bool = True,
+    machine: Machine = CPU,
 ) -> dict[str, Loss]:
     """One update of the weights from the micro-batches of a step; returns its loss by head.
 
@@ -69,7 +71,8 @@ def train_step(
     optimizer.zero_grad(set_to_none=True)
     total: dict[str, Loss] = {}
     for batch in batches:
-        losses = whole_sequence_loss(model, batch, fused)
+        with machine.autocast():
+            losses = whole_sequence_loss(model, batch, fused)
         if counts:
             objective_loss(losses, counts).backward()
         for name, loss in losses.items():
@@ -137,10 +140,20 @@ class Trainer:
 
     steps      the length of the run, to which the schedule is fitted
     step       the number of steps done; the data position is ``step * batch_size``
+    machine    where and how the steps run; the model is moved there
     """
 
-    def __init__(self, model: nn.Module, objective, corpus, settings: Training, steps: int):
-        self.model, self.objective, self.settings = model, objective, settings
+    def __init__(
+        self,
+        model: nn.Module,
+        objective,
+        corpus,
+        settings: Training,
+        steps: int,
+        machine: Machine = CPU,
+    ):
+        self.model, self.objective, self.settings = model.to(machine.device), objective, settings
+        self.machine, self.compiled = machine, machine.compiled(model)
         self.steps, self.step = steps, 0
         self.stream = Stream(objective, corpus, settings.seed)
         self.optimizer = make_optimizer(model, settings)
@@ -157,11 +170,12 @@ class Trainer:
         passages, generators = self.stream.passages(
             self.step * self.settings.batch_size, self.settings.batch_size
         )
-        device = next(self.model.parameters()).device
         parts = self.settings.micro_batches
         cuts = [len(passages) * part // parts for part in range(parts + 1)]
         batches = [
-            self.objective.batch(passages[begin:end], generators[begin:end]).to(device)
+            self.objective.batch(passages[begin:end], generators[begin:end]).to(
+                self.machine.device
+            )
             for begin, end in zip(cuts, cuts[1:], strict=False)
         ]
         rate = learning_rate(self.step, self.steps, self.settings)
@@ -169,11 +183,12 @@ class Trainer:
             group["lr"] = rate
         try:
             losses = train_step(
-                self.model,
+                self.compiled,
                 self.optimizer,
                 batches,
                 self.settings.clip,
                 self.settings.fused_loss,
+                self.machine,
             )
         except NotFinite as error:
             places = ", ".join(passage.place for passage in passages[:3])
@@ -193,11 +208,11 @@ class Trainer:
             "step": self.step,
             "steps_without_targets": self.steps_without_targets,
             "optimizer": self.optimizer.state_dict(),
-            "random": torch.get_rng_state(),
+            "random": self.machine.random_states(),
         }
 
     def restore(self, state: dict) -> None:
         self.step = state["step"]
         self.steps_without_targets = state["steps_without_targets"]
         self.optimizer.load_state_dict(state["optimizer"])
-        torch.set_rng_state(state["random"])
+        self.machine.set_random_states(state["random"])

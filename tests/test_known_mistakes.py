@@ -660,7 +660,8 @@ def test_16_resuming(module):
     goes_on_as_if_never_stopped({})
     fails(goes_on_as_if_never_stopped, {"step": 0})  # repeats
     fails(goes_on_as_if_never_stopped, {"step": 4})  # skips
-    fails(goes_on_as_if_never_stopped, {"random": generator("other").get_state()})  # dropout
+    dropout = {"cpu": generator("other").get_state()}
+    fails(goes_on_as_if_never_stopped, {"random": dropout})
 
 
 def test_16_every_passage_once_an_epoch():
