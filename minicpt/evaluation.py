@@ -61,18 +61,18 @@ def evaluate(
     batch_size: int = 16,
     progress=lambda iterable: iterable,
 ) -> Evaluation:
-    """The loss of the first ``passages`` passages of the corpus' plan (all of them by default)."""
+    """The loss of ``passages`` passages, evenly spread over the corpus' plan (default: of all)."""
     plan = objective.plan(corpus, SEED, 0)
-    count = min(len(plan), passages or len(plan))
+    places = spread(plan, min(len(plan), passages or len(plan)))
     device = next(model.parameters()).device
     losses: dict[str, Loss] = {}
     nats, size = 0.0, 0
     with evaluating(model):
-        begins: Iterable[int] = range(0, count, batch_size)
+        begins: Iterable[int] = range(0, len(places), batch_size)
         for begin in progress(begins):
-            places = range(begin, min(begin + batch_size, count))
-            noise = [generator("evaluation", SEED, place) for place in places]
-            batch = objective.batch([plan[place] for place in places], noise).to(device)
+            together = places[begin : begin + batch_size]
+            noise = [generator("evaluation", SEED, place) for place in together]
+            batch = objective.batch([plan[place] for place in together], noise).to(device)
             for name, each in target_losses(model, batch).items():
                 loss = Loss(each.losses.double().sum(), len(each.losses))
                 losses[name] = losses[name] + loss if name in losses else loss
@@ -81,6 +81,15 @@ def evaluate(
                     nats += float(each.losses.double()[text > 0].sum())
                     size += int(text.sum())
     return Evaluation(losses, nats, size)
+
+
+def spread(plan, count: int) -> list[int]:
+    """``count`` places evenly spread over a plan, and so over its lengths; the shortest first.
+
+    A plan's first passages would be all of a length; in this order batches are padded little.
+    """
+    places = torch.arange(count) * len(plan) // count
+    return places[plan.lengths[places].argsort(stable=True)].tolist()
 
 
 def text_bytes(objective, targets: Tensor) -> Tensor:
