@@ -95,6 +95,8 @@ def measure(
     plans = {order: plan} if order == "packed" else {"random": shuffled(plan), order: plan}
     size = options.batch_size
     starts = range(0, len(plan) - size + 1, size)
+    if not starts:
+        raise InputError(f"--batch-size {size} is more than the {len(plan)} passages of {name}")
     chosen = [starts[index * len(starts) // options.steps] for index in range(options.steps)]
 
     def make(passages: Plan) -> list[Batch]:
@@ -133,7 +135,7 @@ def cells(row: dict) -> list[str]:
     return [
         row["objective"], row["order"], f"{row['padding']:.1%}",
         number(1000 * row["batch_seconds"]), number(1000 * row["step_seconds"]),
-        f"{row['share']:.1%}", f"{row['tokens_per_s']:,.0f}", f"{row['ratio']:.2f}",
+        f"{row['share']:.1%}", f"{row['tokens_per_s']:,.0f}", number(row["ratio"]),
     ]  # fmt: skip
 
 
@@ -152,6 +154,8 @@ def parser() -> Parser:
     top.add_argument("--quick", action="store_true", help="small and short: within a minute")
     top.add_argument("--json", metavar="PATH", help="write the rows, a list of objects")
     top.add_argument("--plot", metavar="PATH", help="draw tokens a second (matplotlib)")
+    top.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), metavar="CASE",
+                     help=f"of {', '.join(CASES)} (default: all)")
     for key, text in {
         "width": "of the models", "layers": "of the models", "vocabulary": "of the tokenizer",
         "steps": "measured of each order", "rounds": "in which the orders take turns",
@@ -192,14 +196,15 @@ def main(words: list[str]) -> int:
         f" {options.rounds} rounds\n"
     )
     rows: list[dict] = []
-    for name in CASES:
+    base = 0.0
+    for name in (each for each in CASES if each in options.cases):
         for row in measure(name, corpus, tokenizer, options):
             if row["order"] == "random":
-                base = row["tokens_per_s"]  # also that of the packed rows, which come next
-            rows.append(row | {"ratio": row["tokens_per_s"] / base})
+                base = row["tokens_per_s"]  # also for the packed rows, which come next
+            rows.append(row | {"ratio": row["tokens_per_s"] / base if base else None})
     planned = {row["objective"]: number(row["plan_seconds"], 2) for row in rows}
     print("seconds to plan the epoch: " + ", ".join(f"{n} {s}" for n, s in planned.items()) + "\n")
-    print(table(HEADINGS, [cells(row) for row in rows]))
+    print(table(HEADINGS, [cells(row) for row in rows]), flush=True)
     if options.json:
         write_json(options.json, rows)
     if options.plot:
