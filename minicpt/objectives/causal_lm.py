@@ -39,7 +39,9 @@ from minicpt.settings import Checked, setting
 class Settings(Checked):
     window: int = setting(128, "the most tokens that the model reads at once", least=2, most=2**20)
     pack: bool = setting(
-        False, "several short texts in each row of a batch, hidden from each other"
+        False,
+        "several short texts in each row, hidden from each other: steps of equal size, about as"
+        " fast as like lengths together (the default)",
     )
 
 
