@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from minicpt.batch import Batch
-from minicpt.loss import objective_loss, target_losses
+from minicpt.loss import objective_loss, whole_sequence_loss
 
 aten = torch.ops.aten
 # Where the left matrix stands among the arguments of each operator; the right one is next.
@@ -75,7 +75,7 @@ def of_steps(model: nn.Module, batches: Iterable[Batch]) -> Counter[Product]:
             module.fused = False
     with Recorder() as recorder:
         for batch in batches:
-            losses = {name: each.total() for name, each in target_losses(model, batch).items()}
+            losses = whole_sequence_loss(model, batch, fused=False)
             objective_loss(losses, batch.counts()).backward()
     return recorder.found
 

@@ -114,7 +114,11 @@ def their_model(case: Case, attention: str) -> torch.nn.Module:
     values = {name: value for name, value in case.foreign.items() if name != "model_type"}
     config = transformers.AutoConfig.for_model(case.foreign["model_type"], **values)
     config._attn_implementation = attention
-    return getattr(transformers, case.their_class)(config).train()
+    model = getattr(transformers, case.their_class)(config)
+    if not values.get("tie_word_embeddings", True):
+        # transformers 5 ties the head of every T5 that is made from a config; ours has its own.
+        model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
+    return model.train()
 
 
 def trainer_turn(model: torch.nn.Module, batches: Sequence[dict]) -> Turn:
