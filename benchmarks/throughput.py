@@ -44,9 +44,9 @@ WORKER = str(Path(__file__).with_name("worker.py"))
 OBJECTIVES = list(material.THEIR_CLASSES)
 MIXED = ("causal-lm", "masked-lm", "reconstruction")  # pairs fill their window in any text
 FULL = {"vocabularies": [8192, 30522], "rounds": 5, "batches": 4, "mixed_batches": 12,
-        "memory": True}  # fmt: skip
+        "memory": True, "mixed": True}  # fmt: skip
 QUICK = {"vocabularies": [8192], "rounds": 2, "batches": 1, "mixed_batches": 4,
-         "memory": False}  # fmt: skip
+         "memory": False, "mixed": False}  # fmt: skip
 
 
 class Worker:
@@ -213,8 +213,8 @@ def parser() -> Parser:
     top.add_argument("--threads", type=int, default=2, metavar="N", help="of torch (default: 2)")
     top.add_argument("--memory", action=argparse.BooleanOptionalAction,
                      help="measure peak memory too (default: yes; quick: no)")
-    top.add_argument("--mixed", action=argparse.BooleanOptionalAction, default=True,
-                     help="measure mixed lengths too, at the first vocabulary")
+    top.add_argument("--mixed", action=argparse.BooleanOptionalAction,
+                     help="measure mixed lengths too, at the first vocabulary (likewise)")
     return top
 
 
@@ -263,10 +263,10 @@ def main(words: list[str]) -> int:
         workers = [stack.enter_context(side) for side in sides]
         for name, size in tqdm(asked, leave=False, disable=not sys.stderr.isatty()):
             rows.append(measure(name, size, options, workers, str(Path(folder, "case"))))
+            if options.json:  # a long run that is stopped leaves what it has
+                write_json(options.json, rows)
     # The aims hold for these sizes alone.
     print(report(rows, aims=sizes_of(options, 0, Sizes.batches) == Sizes(0)))
-    if options.json:
-        write_json(options.json, rows)
     if options.plot:
         plot(options.plot, rows)
     return 0

@@ -33,7 +33,7 @@ from minicpt.loss import objective_loss, whole_sequence_loss  # noqa: E402
 TINY = material.Sizes(vocabulary=300, width=16, layers=2, batch_size=2, window=32, batches=2)
 WORDS = (
     "--quick --vocabularies 300 --width 16 --layers 1 --batch-size 2 --window 32 --rounds 1 "
-    "--mixed-batches 2 --threads 1"
+    "--mixed --mixed-batches 2 --threads 1"
 ).split()
 KEYS = set(
     "objective vocabulary ours_tokens_per_s theirs_tokens_per_s ratio ours_peak_mib "
