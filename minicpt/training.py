@@ -36,6 +36,7 @@ class Training(Optimization):
     batch_size: int = setting(16, "passages of a step", least=1, most=2**20)
     micro_batches: int = setting(1, "parts into which a step is split, to save memory", least=1)
     seed: int = setting(0, "seed of weights, order, noise and dropout", least=0, most=MOST)
+    fused_loss: bool = setting(True, "the loss a few rows at a time, without holding all logits")
 
     def __post_init__(self):
         super().__post_init__()
@@ -54,7 +55,11 @@ class NotFinite(WorkError):
 
 
 def train_step(
-    model: nn.Module, optimizer: torch.optim.Optimizer, batches: Sequence[Batch], clip: float
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batches: Sequence[Batch],
+    clip: float,
+    fused: bool = True,
 ) -> dict[str, Loss]:
     """One update of the weights from the micro-batches of a step; returns its loss by head.
 
@@ -64,7 +69,7 @@ def train_step(
     optimizer.zero_grad(set_to_none=True)
     total: dict[str, Loss] = {}
     for batch in batches:
-        losses = whole_sequence_loss(model, batch)
+        losses = whole_sequence_loss(model, batch, fused)
         if counts:
             objective_loss(losses, counts).backward()
         for name, loss in losses.items():
@@ -163,7 +168,13 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         try:
-            losses = train_step(self.model, self.optimizer, batches, self.settings.clip)
+            losses = train_step(
+                self.model,
+                self.optimizer,
+                batches,
+                self.settings.clip,
+                self.settings.fused_loss,
+            )
         except NotFinite as error:
             places = ", ".join(passage.place for passage in passages[:3])
             more = f" and {len(passages) - 3} more" if len(passages) > 3 else ""
