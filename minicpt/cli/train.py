@@ -14,6 +14,7 @@ import torch
 from minicpt import checkpoint
 from minicpt.cli import flags, pieces
 from minicpt.cli.running import Run, Watch, print_json, say, summary_of, tell
+from minicpt.data.split import sample
 from minicpt.data.tokenizer import Tokenizer
 from minicpt.errors import InputError
 from minicpt.settings import Checked, setting
@@ -145,8 +146,7 @@ def from_scratch(arguments: argparse.Namespace, places: Places, settings: pieces
         flags.refuse(arguments, pieces.Vocabulary, "--tokenizer brings its own", ("tokenizer",))
         tokenizer = Tokenizer.load(vocabulary.tokenizer)
     else:
-        training = (document.text for document in text.training)
-        tokenizer = Tokenizer.train(training, vocabulary.vocab_size)
+        tokenizer = Tokenizer.train(sample(text.training), vocabulary.vocab_size)
     objective = module.Objective(tokenizer, objective_settings)
     torch.manual_seed(seed)
     return pieces.untrained(objective, **sizes), objective, text, []
@@ -216,7 +216,7 @@ def describe(trainer: Trainer, text, corpus, held_out, folder) -> None:
     parameters = sum(each.numel() for each in trainer.model.parameters())
     documents = len(corpus.documents)
     tell(
-        f"text      {' '.join(text.settings.corpus)}: {text.size:,} bytes, SHA-256 "
+        f"text      {' '.join(text.settings.corpus)}: {text.documents.bytes:,} bytes, SHA-256 "
         f"{text.record['sha256'][:16]}…"
     )
     tell(
