@@ -93,6 +93,24 @@ def test_a_split_keeps_every_character_once(texts, fraction):
         assert any(item.text.strip() for item in held_out)
 
 
+def test_a_text_in_many_stretches_is_cut_where_it_would_be_whole(monkeypatch):
+    text = "It goes on and on, always further. Then it ends for once. " * 40
+    whole = [parts([Document("a", text)], share / 50) for share in range(1, 25)]
+    monkeypatch.setattr("minicpt.data.text.stretches.__defaults__", (" \t\n", 50))
+    assert [parts([Document("a", text)], share / 50) for share in range(1, 25)] == whole
+
+
+def test_a_sample_is_everything_or_comes_from_everywhere(monkeypatch):
+    monkeypatch.setattr("minicpt.data.split.SAMPLED", 20)
+    texts = [" ".join(f"word{number:04}" for number in range(100)) for _ in range(20)]
+    documents = Documents.of(Document(str(place), text) for place, text in enumerate(texts))
+    assert "".join(sample(documents)) == "".join(texts)
+    few = list(sample(documents, 2000))
+    assert 1800 < sum(map(len, few)) <= 2000 and few == list(sample(documents, 2000))
+    # The same words stand in every document: the parts kept are from all over each.
+    assert len({part.split()[0] for part in few}) > 20
+
+
 def test_nothing_is_held_out_with_fraction_zero():
     assert parts(numbered(3), 0) == (numbered(3), [])
 

@@ -92,6 +92,48 @@ def test_sentences_take_linear_time(piece):
     assert time.perf_counter() - begin < 5
 
 
+mixed = st.lists(
+    st.sampled_from(
+        "Dr.|the|cat|e.g.|2.|Fig.|3|well-known|No…|«Oui»|12.5|.|J.|(so)|。|好。|」|x.\n\n|\n|ok|End|"
+        "beginning".split("|")
+    ),
+    max_size=30,
+).map(" ".join)
+
+
+@always
+@given(text_like | mixed, st.sampled_from([SPACES, " "]), st.integers(1, 24))
+def test_the_sentences_of_stretches_are_those_of_the_whole(text, breaks, size):
+    parts = list(stretches(Document("x", text), breaks, size))
+    assert "".join(part.text for part in parts) == text
+    assert [part.last for part in parts] == [False] * (len(parts) - 1) + [True]
+    starts, stops, base = [], [], 0
+    for part in parts:
+        spans = [(base + start, base + stop) for start, stop in part.sentences()]
+        starts += [start for start, _ in spans][part.inside :]
+        stops += [stop for _, stop in spans][: len(spans) - part.broken]
+        base += len(part.text)
+        assert part.last or not part.text[-1].isspace()
+    assert list(zip(starts, stops, strict=True)) == sentences(text)
+
+
+def test_stretches_are_not_much_longer_than_asked():
+    prose = "Ich weiß nicht, was soll es bedeuten. Dass ich so traurig bin.\n" * 100
+    chinese = "第一句话在这里。\n第二句话在这里。\n\n" * 200
+    numbers = "0.12\t-3.4\t5.67\n" * 500
+    for text in (prose, chinese, numbers):
+        parts = [each.text for each in stretches(Document("x", text), size=100)]
+        assert max(map(len, parts)) < 180 and len(parts) > len(text) / 180
+
+
+@pytest.mark.parametrize("breaks, text", [("", "a b " * 9), (SPACES, "x" * 99), (" ", "a\nb" * 9)])
+def test_a_text_without_a_place_to_cut_stays_whole_or_is_refused(monkeypatch, breaks, text):
+    assert [each.text for each in stretches(Document("x", text), breaks, 4)] == [text]
+    monkeypatch.setattr("minicpt.data.text.LONGEST", 20)
+    with pytest.raises(InputError, match="'x' has .* without a space where it could be cut"):
+        list(stretches(Document("x", text), breaks, 4))
+
+
 def test_words():
     assert words("") == words(" \n") == []
     assert cut(" a\tb\u00a0c\n\nd", words) == ["a", "b", "c", "d"]

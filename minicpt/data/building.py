@@ -9,7 +9,7 @@ whether a tokenizer keeps the space in the token, drops it, or makes it a token.
 
 import sys
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
@@ -64,16 +64,25 @@ def chunks(
         disable=not (progress and sys.stderr.isatty()),
     )
     counter = Counter()
+
+    def chunk(parts: list[Part], portions: list[list[str]], encodings: Future) -> Chunk:
+        texts = [portion for some in portions for portion in some]
+        ids, starts, first = places.located(encodings.result(), texts, tokenizer)
+        counts = torch.tensor([0, *map(len, portions)])
+        bar.update(sum(map(len, texts)))
+        return counter.count(parts, ids, starts, first[counts.cumsum(0)])
+
     with bar, ThreadPoolExecutor(1) as thread:
         waiting = None
         for parts in _together(documents, tokenizer):
-            tokens = thread.submit(encode, parts, tokenizer)
+            portions = [tokenizer.portions(part.stretch.text) for part in parts]
+            texts = [portion for some in portions for portion in some]
+            following = parts, portions, thread.submit(places.encodings, texts, tokenizer)
             if waiting:
-                yield counter.count(waiting[0], *waiting[1].result())
-            waiting = parts, tokens
-            bar.update(sum(len(part.stretch.text) for part in parts))
+                yield chunk(*waiting)
+            waiting = following
         if waiting:
-            yield counter.count(waiting[0], *waiting[1].result())
+            yield chunk(*waiting)
 
 
 def _together(
@@ -92,18 +101,6 @@ def _together(
         yield parts
 
 
-def encode(parts: list[Part], tokenizer: Tokenizer) -> tuple[Tensor, Tensor, Tensor]:
-    """The tokens of the parts, one after the other.
-
-    Gives the ids (L,) int32, the character at which each token starts, counted through all parts,
-    (L,) int64, and (parts + 1,) int64, the first token of each part, and L.
-    """
-    portions = [tokenizer.portions(part.stretch.text) for part in parts]
-    ids, starts, first = places.encode([each for some in portions for each in some], tokenizer)
-    counts = torch.tensor([0, *map(len, portions)])
-    return ids, starts, first[counts.cumsum(0)]
-
-
 class Counter:
     """Goes through the parts in their order and finds the tokens at which something starts."""
 
@@ -112,7 +109,12 @@ class Counter:
         self.latest = (-1, -1, -1)  # of the last token: the number of its word, sentence, document
 
     def count(self, parts: list[Part], ids: Tensor, starts: Tensor, first: Tensor) -> Chunk:
-        """The chunk of some parts; the tensors are those of ``encode``."""
+        """The chunk of some parts.
+
+        ids     (L,) int32, their tokens
+        starts  (L,) int64, the character at which each starts, counted through all parts
+        first   (parts + 1,) int64, the first token of each part, and L
+        """
         bases = torch.tensor([0, *(len(part.stretch.text) for part in parts)]).cumsum(0)
         word_ends, sentence_ends = _word_ends(parts, bases), _sentence_ends(parts, bases)
         # White space at the end of a document would count as the next document's first span.

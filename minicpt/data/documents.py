@@ -56,8 +56,9 @@ class LongDocument:
             place += len(piece)
 
     def part(self, start: int, stop: int | None, name: str) -> "LongDocument":
-        end = self.stop if stop is None else self.start + stop
-        return replace(self, name=name, start=self.start + start, stop=end)
+        ends = [] if self.stop is None else [self.stop]
+        ends += [] if stop is None else [self.start + stop]
+        return replace(self, name=name, start=self.start + start, stop=min(ends, default=None))
 
     @property
     def text(self) -> str:

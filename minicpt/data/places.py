@@ -9,6 +9,7 @@ from array import array
 from collections.abc import Sequence
 
 import torch
+from tokenizers import Encoding
 from torch import Tensor
 
 from minicpt.data.tokenizer import Tokenizer
@@ -16,29 +17,35 @@ from minicpt.data.tokenizer import Tokenizer
 IDEOGRAPHIC_SPACE = 0x3000  # the last of all white space
 
 
-def encode(texts: Sequence[str], tokenizer: Tokenizer) -> tuple[Tensor, Tensor, Tensor]:
-    """The tokens of the texts, one after the other.
+def located(
+    encodings: Sequence[Encoding], texts: Sequence[str], tokenizer: Tokenizer
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The tokens of the texts, one after the other; the encodings are ``encodings`` of them.
 
     Gives the ids (L,) int32, the character at which each token starts, counted through all texts,
     (L,) int64, and (texts + 1,) int64, the first token of each text, and L.
 
-    >>> ids, starts, first = encode(["été", "a"], Tokenizer.train([], 256))
+    >>> texts, tokenizer = ["été", "a"], Tokenizer.train([], 256)
+    >>> ids, starts, first = located(encodings(texts, tokenizer), texts, tokenizer)
     >>> starts.tolist(), first.tolist()
     ([0, 0, 1, 2, 2, 3], [0, 5, 6])
     """
+    ids, first = _joined(encodings)
     if tokenizer.bytewise:
-        encoded = tokenizer.encode_batch(texts)
-        ids, first = _joined(encoded)
         starts = from_bytes(tokenizer.token_bytes[ids.long()], first, texts)
         if starts is not None:
             return ids, starts, first
-    encoded = tokenizer.encode_with_offsets(texts)
-    ids, first = _joined([ids for ids, _ in encoded])
+        encodings = tokenizer.encodings(texts, offsets=True)
     starts, base = array("q"), 0
-    for text, (_, offsets) in zip(texts, encoded, strict=True):
-        starts.extend([base + start for start, _ in offsets])
+    for text, encoding in zip(texts, encodings, strict=True):
+        starts.extend([base + start for start, _ in encoding.offsets])
         base += len(text)
     return ids, _tensor(starts), first
+
+
+def encodings(texts: Sequence[str], tokenizer: Tokenizer) -> list[Encoding]:
+    """What ``located`` needs: with the library's offsets only where the bytes do not say them."""
+    return tokenizer.encodings(texts, offsets=not tokenizer.bytewise)
 
 
 def from_bytes(lengths: Tensor, first: Tensor, texts: Sequence[str]) -> Tensor | None:
@@ -75,12 +82,12 @@ def _spaces() -> Tensor:
     return torch.tensor([chr(code).isspace() for code in range(IDEOGRAPHIC_SPACE + 2)])
 
 
-def _joined(encoded: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+def _joined(encodings: Sequence[Encoding]) -> tuple[Tensor, Tensor]:
     """The ids of all texts, and the first of each, and their number."""
     ids = array("i")
-    for each in encoded:
-        ids.extend(each)
-    return _tensor(ids), torch.tensor([0, *map(len, encoded)]).cumsum(0)
+    for encoding in encodings:
+        ids.extend(encoding.ids)
+    return _tensor(ids), torch.tensor([0, *map(len, encodings)]).cumsum(0)
 
 
 def _tensor(values: array) -> Tensor:

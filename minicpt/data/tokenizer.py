@@ -161,14 +161,13 @@ class Tokenizer:
         return self.encode_batch([text])[0]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        return [found.ids for found in self._call(self._encoder.encode_batch_fast, texts)]
+        return [found.ids for found in self.encodings(texts)]
 
     def encode_with_offsets(
         self, texts: Sequence[str]
     ) -> list[tuple[list[int], list[tuple[int, int]]]]:
         """For each text its ids and, for each id, the (start, stop) characters it stands for."""
-        encoded = self._call(self._encoder.encode_batch, texts)
-        return [(found.ids, found.offsets) for found in encoded]
+        return [(found.ids, found.offsets) for found in self.encodings(texts, offsets=True)]
 
     @property
     def bytewise(self) -> bool:
@@ -199,7 +198,9 @@ class Tokenizer:
         """A long text in parts that can be encoded at the same time: ``cut``."""
         return cut(text, self.breaks)
 
-    def _call(self, encode_batch, texts: Sequence[str]) -> list[tokenizers.Encoding]:
+    def encodings(self, texts: Sequence[str], offsets: bool = False) -> list[tokenizers.Encoding]:
+        """What the library makes of the texts; it lets other threads run meanwhile."""
+        encode_batch = self._encoder.encode_batch if offsets else self._encoder.encode_batch_fast
         try:
             return encode_batch(list(texts), add_special_tokens=False)
         except (TypeError, UnicodeEncodeError) as error:  # half a surrogate pair, as from argv

@@ -21,6 +21,8 @@ def decoded(path: str, errors: str = "strict") -> Iterator[str]:
     newlines = io.IncrementalNewlineDecoder(None, translate=True)
     first = True
     for text in _decoded_pieces(path, errors):
+        if not text:  # a piece of a character
+            continue
         text = newlines.decode(text.removeprefix("\ufeff") if first else text)
         first = False
         if text:
