@@ -10,6 +10,7 @@ from minicpt.data import sources, utf8
 from minicpt.data.documents import Document, Documents, LongDocument
 from minicpt.data.sources import read
 from minicpt.data.split import split
+from minicpt.data.text import stretches
 from minicpt.data.utf8 import count_invalid, decoded
 from minicpt.errors import InputError, WorkError
 
@@ -134,6 +135,17 @@ def test_a_line_of_jsonl_that_is_too_long_is_refused(tmp_path, monkeypatch):
     (tmp_path / "b.txt").write_text("Not a blank line.\n" * 9)
     with pytest.raises(InputError, match="has no blank line in .*--blocks"):
         read([str(tmp_path / "b.txt")], blocks=True)
+
+
+def test_a_long_line_is_read_and_one_without_a_space_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "a.txt"
+    path.write_text("some words " * 300_000)  # 3.3 MB in one line
+    parts = list(stretches(next(iter(read([str(path)])))))
+    assert len(parts) > 2 and sum(len(part.text) for part in parts) == 3_300_000
+    monkeypatch.setattr("minicpt.data.text.LONGEST", 2_000_000)
+    path.write_text("x" * 3_300_000)
+    with pytest.raises(InputError, match="a.txt' has .* on end without a space"):
+        split(read([str(path)]))
 
 
 def test_several_are_joined():

@@ -64,7 +64,8 @@ def add(verbs) -> None:
         "train", help="train a model, or continue one", description=summary_of(__doc__)
     )
     train.epilog = (
-        "`minicpt train OBJECTIVE --help` lists the flags of an objective\n\n"
+        "`minicpt train OBJECTIVE --help` lists the flags of an objective\n"
+        "long text is kept tokenised in ~/.cache/minicpt; MINICPT_CACHE names another folder\n\n"
         + EXAMPLES.format(name="causal-lm")
     )
     names = train.add_subparsers(dest="objective", metavar="OBJECTIVE", required=True)

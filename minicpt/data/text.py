@@ -26,7 +26,7 @@ BOUNDARY = re.compile(
 )
 SPACES = " \t\n"
 STRETCH = 1 << 20  # characters of a document that are looked at together
-LONGEST = 1 << 23  # without a place to cut: tokenised at once, such a stretch takes about 1 GiB
+LONGEST = 1 << 22  # without a place to cut: it has to be tokenised at once, which takes memory
 SHORT = 6  # a mark of fewer characters without a letter, such as "2.", is no sentence
 # Never the end of a sentence; and not the end where a number follows.
 ABBREVIATIONS = frozenset(
@@ -150,11 +150,13 @@ def stretches(
     held, start, inside = "", 0, False
     place = _place(breaks)
     for piece in document.pieces():
-        held, start = held[start:] + piece, 0
-        while match := place and place.search(held, start + size):
+        rest = held[start:]
+        held, start = rest + piece, 0
+        sought = max(size, len(rest) - 2 * SHORT)  # before that nothing was found
+        while match := place and place.search(held, sought):
             broken = match["broken"] is not None
             yield Stretch(held[start : match.end()], inside, broken, last=False)
-            start, inside = match.end(), broken
+            start, inside, sought = match.end(), broken, match.end() + size
         if len(held) - start > max(LONGEST, size):
             raise InputError(
                 f"{document.name!r} has {LONGEST >> 20} Mi characters on end without a space where "
