@@ -96,12 +96,12 @@ def write_text(shape: str, path: Path, size: int) -> None:
 def one(work: str, path: str, folder: str) -> dict:
     """Prepares the text with the tokenizer in ``folder``, or gives it to ``tokenizers`` alone.
 
-    Gives seconds, bytes, documents, tokens, resident_mib (the most), imports_mib (of that, what was
-    held before it began).
+    Gives seconds, cpu_seconds (of all threads), bytes, documents, tokens, resident_mib (the most),
+    imports_mib (of that, what was held before it began).
     """
     tokenizer = Tokenizer.load(folder)
     before = peak()
-    begun = time.perf_counter()
+    begun, busy = time.perf_counter(), time.process_time()
     if work == "theirs":
         found = alone(path, tokenizer)
     else:
@@ -109,6 +109,7 @@ def one(work: str, path: str, folder: str) -> dict:
         parts = [cache.corpus(part, tokenizer) for part in split(documents)]
         found = {
             "seconds": time.perf_counter() - begun,
+            "cpu_seconds": time.process_time() - busy,
             "bytes": documents.bytes,
             "documents": len(documents),
             "tokens": sum(len(corpus.tokens) for corpus in parts),
@@ -118,13 +119,14 @@ def one(work: str, path: str, folder: str) -> dict:
 
 def alone(path: str, tokenizer: Tokenizer) -> dict:
     """``tokenizers`` on all documents, some at a time and long ones in portions, as ours are."""
-    counted = {"seconds": 0.0, "tokens": 0}
+    counted = {"seconds": 0.0, "cpu_seconds": 0.0, "tokens": 0}
     together, size = [], 0
 
     def encode() -> None:
-        begun = time.perf_counter()
+        begun, busy = time.perf_counter(), time.process_time()
         encoded = tokenizer.encodings(together)
         counted["seconds"] += time.perf_counter() - begun
+        counted["cpu_seconds"] += time.process_time() - busy
         counted["tokens"] += sum(map(len, encoded))
 
     for document in read([path]):
@@ -153,8 +155,9 @@ def row_of(shape: str, options: argparse.Namespace, folder: Path) -> dict:
     """The row of one shape.
 
     Keys: shape, megabytes, documents, tokens, training_seconds (of the tokenizer), ours_mb_per_s,
-    theirs_mb_per_s, ratio (of the rates), again_seconds, resident_mib (ours, at the most),
-    imports_mib (of that, what was held before it began), again_resident_mib.
+    theirs_mb_per_s, ratio (of the rates), cpu_ratio (of their time on all cores to ours),
+    again_seconds, resident_mib (ours, at the most), imports_mib (of that, what was held before it
+    began), again_resident_mib.
     """
     path, trained = folder / SHAPES[shape], folder / f"tokenizer-{shape}"
     write_text(shape, path, int(options.size * MEGABYTE))
@@ -179,6 +182,7 @@ def row_of(shape: str, options: argparse.Namespace, folder: Path) -> dict:
         "ours_mb_per_s": megabytes / ours["seconds"],
         "theirs_mb_per_s": megabytes / theirs["seconds"],
         "ratio": theirs["seconds"] / ours["seconds"],
+        "cpu_ratio": theirs["cpu_seconds"] / ours["cpu_seconds"],
         "again_seconds": again["seconds"],
         "resident_mib": ours["resident_mib"],
         "imports_mib": ours["imports_mib"],
@@ -226,10 +230,11 @@ def read_options(words: list[str]) -> argparse.Namespace:
 
 def report(rows: list[dict]) -> str:
     headings = ["shape", "MB", "documents", "tokens", "ours MB/s", "tokenizers MB/s", "ratio",
-                "MiB", "of them imports", "again s", "again MiB", "tokenizer s"]  # fmt: skip
+                "of CPU time", "MiB", "of them imports", "again s", "again MiB",
+                "tokenizer s"]  # fmt: skip
     lines = [
         [row["shape"], f"{row['megabytes']:.0f}", f"{row['documents']:,}", f"{row['tokens']:,}"]
-        + [number(row[key]) for key in ("ours_mb_per_s", "theirs_mb_per_s", "ratio")]
+        + [number(row[key]) for key in ("ours_mb_per_s", "theirs_mb_per_s", "ratio", "cpu_ratio")]
         + [f"{row[key]:.0f}" for key in ("resident_mib", "imports_mib")]
         + [number(row["again_seconds"]), f"{row['again_resident_mib']:.0f}"]
         + [number(row["training_seconds"])]
