@@ -10,6 +10,7 @@ from minicpt.cli.running import bar_over, figures, print_json, say, summary_of
 from minicpt.data.documents import Documents
 from minicpt.errors import InputError
 from minicpt.evaluation import evaluate
+from minicpt.machine import Machine
 from minicpt.settings import Checked, setting
 
 EXAMPLES = """examples:
@@ -43,11 +44,13 @@ def add(verbs) -> None:
     )
     parser.add_argument("folder", metavar="DIR", help="a checkpoint or the folder of a run")
     flags.add(parser, "what to evaluate", What)
+    flags.add(parser, "the machine", Machine, but=("compile",))
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    what = flags.build(arguments, What)
+    what, machine = flags.build(arguments, What), flags.build(arguments, Machine)
+    machine.prepare(say)
     base = checkpoint.load(arguments.folder)
     for note in base.notes:
         say(note)
@@ -62,13 +65,15 @@ def run(arguments: argparse.Namespace) -> int:
         }
     else:
         raise InputError(f"{arguments.folder} does not say what it was trained on; give --corpus")
+    model = base.model.to(machine.device)
     results = {}
     for name, each in documents.items():
         if each:
             corpus = pieces.corpus(each, base.tokenizer)
-            results[name] = evaluate(
-                base.model, objective, corpus, what.passages, what.batch_size, bar_over
-            ).summary()
+            with machine.autocast():
+                results[name] = evaluate(
+                    model, objective, corpus, what.passages, what.batch_size, bar_over
+                ).summary()
     if not results:
         raise InputError(f"{arguments.folder} held no text out from training; give --corpus")
     if arguments.json:

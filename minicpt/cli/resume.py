@@ -1,13 +1,15 @@
 """``minicpt resume``: goes on with a run that was interrupted, exactly as if it had not been."""
 
 import argparse
+import dataclasses
 
 import torch
 
 from minicpt import checkpoint
-from minicpt.cli import pieces
+from minicpt.cli import flags, pieces
 from minicpt.cli.running import Run, Watch, print_json, say, summary_of, versions
 from minicpt.errors import InputError
+from minicpt.machine import Machine
 from minicpt.training import Trainer, Training
 
 EXAMPLES = """examples:
@@ -24,11 +26,12 @@ def add(verbs) -> None:
         epilog=EXAMPLES,
     )
     parser.add_argument("folder", metavar="DIR", help="the folder of the run")
+    flags.add(parser, "another machine", Machine, default="as the run began")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    run = restored(arguments)
+    run = restored(arguments.folder, flags.given(arguments, Machine), arguments.json)
     trainer = run.trainer
     if trainer.step == trainer.steps and run.looked():
         say(f"{arguments.folder} is already at its last step, {trainer.step}; nothing to do")
@@ -41,11 +44,11 @@ def run(arguments: argparse.Namespace) -> int:
     return status
 
 
-def restored(arguments: argparse.Namespace) -> Run:
-    """The run as it was after its newest whole checkpoint."""
-    base = checkpoint.load(arguments.folder)
+def restored(path: str, changes: dict, quiet: bool) -> Run:
+    """The run as it was after its newest whole checkpoint, on its machine with ``changes``."""
+    base = checkpoint.load(path)
     if not base.record:
-        raise InputError(f"{arguments.folder} is not a run of minicpt; start one with train --init")
+        raise InputError(f"{path} is not a run of minicpt; start one with train --init")
     for note in base.notes:
         say(note)
     record = base.record
@@ -54,19 +57,20 @@ def restored(arguments: argparse.Namespace) -> Run:
     for name, value in versions().items():
         if record["versions"][name] != value:
             say(f"{name} was {record['versions'][name]} and is {value}: results may differ")
-    torch.set_num_threads(record["threads"])
+    machine = machine_of(record, changes)
+    machine.prepare(say)
     module = pieces.objective_module(record["objective"])
     objective = module.Objective(base.tokenizer, module.Settings(**record["objective_settings"]))
     text = pieces.recorded_texts(record["text"])
     old = pieces.old_texts(record["old_texts"])
     corpus, held_out = pieces.corpora(text, old, base.tokenizer)
-    trainer = Trainer(
-        base.model, objective, corpus, Training(**record["training"]), record["steps"]
-    )
+    settings = Training(**record["training"])
+    trainer = Trainer(base.model, objective, corpus, settings, record["steps"], machine)
     trainer.restore(base.state())
     folder = base.folder.parent
     watch = Watch(**record["watch"])
     kept = {key: record[key] for key in record if key not in ("step", "evaluations")}
+    kept["machine"] = record["machine"] | changes
     return Run(
         trainer,
         base.tokenizer,
@@ -74,6 +78,20 @@ def restored(arguments: argparse.Namespace) -> Run:
         watch,
         kept,
         folder,
-        quiet=arguments.json,
+        quiet=quiet,
         history=record["evaluations"],
     )
+
+
+def machine_of(record: dict, changes: dict) -> Machine:
+    """The machine of a run, with what was asked to be changed; says what differs."""
+    asked = Machine(**record["machine"])
+    began = dataclasses.replace(asked, threads=record["threads"])
+    own = torch.get_num_threads()
+    if asked.threads is None and "threads" not in changes and own != began.threads:
+        say(f"going on with {began.threads} threads, as the run began; torch would take {own} here")
+    machine = dataclasses.replace(began, **changes)
+    for name, value in changes.items():
+        if value != getattr(began, name):
+            say(f"--{name} was {getattr(began, name)} and is {value}: results may differ")
+    return machine
