@@ -70,8 +70,9 @@ def target_losses(model: nn.Module, batch: Batch) -> dict[str, TargetLosses]:
         rows, positions = (target != IGNORE).nonzero(as_tuple=True)  # (N,), (N,)
         chosen = target[rows, positions]  # (N,)
         logits = model.heads[name](hidden[rows, positions])  # (N, D) -> (N, V)
-        losses = F.cross_entropy(logits.float() if logits.dtype.itemsize < 4 else logits,
-                                 chosen, reduction="none")  # (N,)
+        losses = F.cross_entropy(
+            logits.float() if logits.dtype.itemsize < 4 else logits, chosen, reduction="none"
+        )  # (N,)
         result[name] = TargetLosses(losses, chosen, rows, positions)
     return result
 
