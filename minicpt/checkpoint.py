@@ -156,8 +156,13 @@ def find(path: str | Path) -> tuple[Path, list[str]]:
 
 def steps(run: Path) -> list[Path]:
     """The checkpoints of a run's folder, oldest first."""
-    found = [path for path in run.glob("step-*") if re.fullmatch(r"step-\d+", path.name)]
-    return sorted((path for path in found if path.is_dir()), key=lambda path: int(path.name[5:]))
+    found = [path for path in run.glob("step-*") if is_step(path) and path.is_dir()]
+    return sorted(found, key=lambda path: int(path.name[5:]))
+
+
+def is_step(path: Path) -> bool:
+    """Whether a path has the name of a run's checkpoint."""
+    return re.fullmatch(r"step-\d{1,20}", path.name) is not None
 
 
 def clean(run: Path) -> None:

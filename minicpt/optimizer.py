@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import nn
 
+from minicpt.errors import InputError
 from minicpt.settings import Checked, setting
 
 
@@ -61,3 +62,25 @@ def make_optimizer(model: nn.Module, settings: Optimization) -> torch.optim.Adam
         eps=settings.epsilon,
         fused=True,
     )
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict) -> None:
+    """Loads a state into a new optimizer of the same parameters and settings.
+
+    Raises InputError, and changes nothing, where it is another optimizer's.
+    """
+    fresh = optimizer.state_dict()
+    fields = {"step": (), "exp_avg": None, "exp_avg_sq": None}  # shape; None: the parameter's
+    for found, own in zip(state["param_groups"], fresh["param_groups"], strict=True):
+        if {**found, "lr": 0} != {**own, "lr": 0}:
+            raise InputError("the optimizer's settings are not those of the run")
+    parameters = [each for group in optimizer.param_groups for each in group["params"]]
+    if not state["state"].keys() <= set(range(len(parameters))):
+        raise InputError(f"the optimizer's state is not one of {len(parameters)} parameters")
+    for index, moments in state["state"].items():
+        for name, shape in fields.items():
+            wanted = parameters[index].shape if shape is None else torch.Size(shape)
+            value = moments[name]
+            if value.shape != wanted or value.dtype != torch.float32 or len(moments) != len(fields):
+                raise InputError(f"the optimizer's {name} of parameter {index} does not fit it")
+    optimizer.load_state_dict(state)

@@ -26,7 +26,7 @@ from torch import Generator, nn
 from minicpt.batch import Batch
 from minicpt.errors import InputError, WorkError
 from minicpt.loss import Loss, objective_loss, whole_sequence_loss
-from minicpt.optimizer import Optimization, learning_rate, make_optimizer
+from minicpt.optimizer import Optimization, learning_rate, make_optimizer, restore_optimizer
 from minicpt.randomness import generator
 from minicpt.settings import MOST, setting
 
@@ -186,7 +186,14 @@ class Trainer:
         }
 
     def restore(self, state: dict) -> None:
-        self.step = state["step"]
-        self.steps_without_targets = state["steps_without_targets"]
-        self.optimizer.load_state_dict(state["optimizer"])
-        torch.set_rng_state(state["random"])
+        """The other side of ``state``. Raises InputError where it is not one of this run."""
+        try:
+            step, without = state["step"], state["steps_without_targets"]
+            if not (type(step) is type(without) is int and 0 <= without <= step <= self.steps):
+                raise InputError(f"step {step!r:.20} is none of the run's {self.steps}")
+            restore_optimizer(self.optimizer, state["optimizer"])
+            torch.set_rng_state(state["random"])
+        except (InputError, KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:120]
+            raise InputError(f"the state to go on from does not fit: {reason}") from None
+        self.step, self.steps_without_targets = step, without

@@ -1,19 +1,32 @@
 """``minicpt resume``: goes on with a run that was interrupted, exactly as if it had not been."""
 
 import argparse
+import os
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from minicpt import checkpoint
-from minicpt.cli import pieces
+from minicpt.cli import flags, pieces
+from minicpt.cli.lock import locked
 from minicpt.cli.running import Run, Watch, print_json, say, summary_of, versions
+from minicpt.cli.train import Length
 from minicpt.errors import InputError
+from minicpt.settings import Checked, setting
 from minicpt.training import Trainer, Training
 
 EXAMPLES = """examples:
   minicpt resume runs/first
   minicpt resume runs/first --json
 """
+
+
+@dataclass(frozen=True)
+class Changes(Checked):
+    accept_changes: bool = setting(
+        False, "go on although the text or the tokenizer is not the one of the run any more"
+    )
 
 
 def add(verbs) -> None:
@@ -24,56 +37,97 @@ def add(verbs) -> None:
         epilog=EXAMPLES,
     )
     parser.add_argument("folder", metavar="DIR", help="the folder of the run")
+    flags.add(parser, "what has changed", Changes)
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    run = restored(arguments)
-    trainer = run.trainer
-    if trainer.step == trainer.steps and run.looked():
-        say(f"{arguments.folder} is already at its last step, {trainer.step}; nothing to do")
-        status = 0
-    else:
-        say(f"going on after step {trainer.step} of {trainer.steps}")
-        status = run.go()
+    changes = flags.build(arguments, Changes)
+    folder = run_folder(arguments.folder)
+    with locked(folder):
+        checkpoint.clean(folder)
+        run = restored(arguments, changes.accept_changes, folder)
+        trainer = run.trainer
+        if trainer.step == trainer.steps and run.looked():
+            say(f"{arguments.folder} is already at its last step, {trainer.step}; nothing to do")
+            status = 0
+        else:
+            say(f"going on after step {trainer.step} of {trainer.steps}")
+            status = run.go()
     if arguments.json:
         print_json(run.record | {"out": str(run.folder), "evaluations": run.history})
     return status
 
 
-def restored(arguments: argparse.Namespace) -> Run:
-    """The run as it was after its newest whole checkpoint."""
+def run_folder(path: str) -> Path:
+    """The folder of a run, given itself or one of its checkpoints."""
+    folder = Path(path)
+    if checkpoint.is_step(Path(os.path.abspath(path))):
+        folder = Path(os.path.abspath(path)).parent
+    if not folder.is_dir():
+        raise InputError(f"{path} is not a folder; give the folder of a run")
+    if not [*folder.glob("step-*"), *folder.glob(".step-*")]:
+        raise InputError(f"{path} is not a run of minicpt; start one with train --init")
+    return folder
+
+
+def restored(arguments: argparse.Namespace, accept: bool, folder: Path) -> Run:
+    """The run as it was after its newest whole checkpoint, or after the one that is named."""
     base = checkpoint.load(arguments.folder)
     if not base.record:
         raise InputError(f"{arguments.folder} is not a run of minicpt; start one with train --init")
     for note in base.notes:
         say(note)
+    try:
+        return revived(base, accept, folder, quiet=arguments.json)
+    except (KeyError, TypeError, AttributeError) as error:
+        # The manifest holds, so this is no damage: some other program wrote the record.
+        raise InputError(
+            f"{base.folder / checkpoint.RECORD} is not what minicpt writes ({error!r:.100}); use"
+            " another checkpoint"
+        ) from None
+
+
+def revived(base: checkpoint.Checkpoint, accept: bool, folder: Path, quiet: bool) -> Run:
     record = base.record
     if base.tokenizer.sha256 != record["tokenizer"]:
-        raise InputError(f"the tokenizer in {base.folder} is not the one of the run; put it back")
+        told(f"the tokenizer in {base.folder} is not the one of the run; put it back", accept)
     for name, value in versions().items():
         if record["versions"][name] != value:
             say(f"{name} was {record['versions'][name]} and is {value}: results may differ")
-    torch.set_num_threads(record["threads"])
+    set_threads(record["threads"])
     module = pieces.objective_module(record["objective"])
     objective = module.Objective(base.tokenizer, module.Settings(**record["objective_settings"]))
-    text = pieces.recorded_texts(record["text"])
+    pieces.check_fit(base.model, objective, base.folder)
+    text = pieces.recorded_texts(record["text"], accept)
     old = pieces.old_texts(record["old_texts"])
     corpus, held_out = pieces.corpora(text, old, base.tokenizer)
-    trainer = Trainer(
-        base.model, objective, corpus, Training(**record["training"]), record["steps"]
-    )
+    pieces.check_plans(objective, {"training": corpus} | held_out)
+    length = Length(steps=record["steps"])
+    trainer = Trainer(base.model, objective, corpus, Training(**record["training"]), length.steps)
     trainer.restore(base.state())
-    folder = base.folder.parent
     watch = Watch(**record["watch"])
     kept = {key: record[key] for key in record if key not in ("step", "evaluations")}
+    kept |= {"text": text.record, "tokenizer": base.tokenizer.sha256}
+    history = record["evaluations"]
+    saved = trainer.step, len(history)
     return Run(
-        trainer,
-        base.tokenizer,
-        held_out,
-        watch,
-        kept,
-        folder,
-        quiet=arguments.json,
-        history=record["evaluations"],
-    )
+        trainer, base.tokenizer, held_out, watch, kept, folder, quiet, history, saved
+    )  # fmt: skip
+
+
+def told(problem: str, accept: bool) -> None:
+    """A change that makes another run of it: refused unless it was accepted."""
+    if not accept:
+        raise InputError(f"{problem}, or accept it with --accept-changes")
+    say(f"{problem.split(';')[0]}: accepted, so the run does not end as it would have")
+
+
+def set_threads(recorded: int) -> None:
+    """Sums depend on the number of threads in their last bits: as many as before."""
+    if not isinstance(recorded, int) or not 1 <= recorded <= 1024:
+        raise InputError(f"the record has {recorded!r:.20} threads; use another checkpoint")
+    usual = torch.get_num_threads()
+    if recorded != usual:
+        say(f"threads: {recorded}, as when the run began, so that its numbers stay; here: {usual}")
+    torch.set_num_threads(recorded)
