@@ -26,6 +26,7 @@ from minicpt.disk import MEBIBYTE
 OLD = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the number with which the old format begins
 MOST_MEMBERS = 1 << 16
 MOST_PICKLE = 16 * MEBIBYTE
+MOST_INSTRUCTIONS = 1 << 20  # of a pickle; about 30 describe a tensor
 MOST_HEADER = 4 * MEBIBYTE
 KINDS = "Double Float Half BFloat16 Long Int Short Char Byte Bool".split()
 GLOBALS = {f"torch {kind}Storage" for kind in KINDS} | {
@@ -51,22 +52,23 @@ def check_torch(path: Path) -> bool:
         if begin == OLD:
             # Number, version, system, content, storages: torch checks the sizes of the last.
             for _ in range(5):
-                _check_pickle(file)
+                _check_pickle(file, MOST_INSTRUCTIONS)
             return False
         if not begin.startswith(b"PK\3\4"):
             raise ValueError("it is not a file of torch.save")
-        _check_directory(file)
+        listed = _check_directory(file)
     with zipfile.ZipFile(path) as archive:
-        _check_members(archive.infolist(), os.path.getsize(path))
-        for name in archive.namelist():
-            if name.endswith(".pkl"):
-                with archive.open(name) as file:
-                    _check_pickle(file)
+        members = archive.infolist()
+        _check_members(members, listed, os.path.getsize(path))
+        for each in members:
+            if each.filename.endswith(".pkl"):
+                with archive.open(each) as file:
+                    _check_pickle(file, min(MOST_INSTRUCTIONS, 10_000 + 100 * listed))
     return True
 
 
-def _check_directory(file: BinaryIO) -> None:
-    """Reads how many members a zip lists before listing them: each costs memory."""
+def _check_directory(file: BinaryIO) -> int:
+    """How many members a zip says it lists, before they are listed: each costs memory."""
     end = file.seek(-22, os.SEEK_END)
     signature, *_, members, size, _, comment = struct.unpack("<4s4H2LH", file.read())
     if signature != b"PK\5\6" or comment:
@@ -78,11 +80,14 @@ def _check_directory(file: BinaryIO) -> None:
         members, size = struct.unpack("<32x2Q8x", file.read(56))
     if members > MOST_MEMBERS or size > MOST_PICKLE:
         raise ValueError(f"it lists {members:,} members in {size:,} bytes")
+    return members
 
 
-def _check_members(members: list[zipfile.ZipInfo], size: int) -> None:
+def _check_members(members: list[zipfile.ZipInfo], listed: int, size: int) -> None:
     """torch.save stores its members as they are; anything else could grow when it is read."""
     names = [each.filename for each in members]
+    if len(names) != listed:
+        raise ValueError(f"it says that it lists {listed:,} members, and lists {len(names):,}")
     if len(set(names)) < len(names):
         raise ValueError("two of its members have one name")
     for each in members:
@@ -94,9 +99,11 @@ def _check_members(members: list[zipfile.ZipInfo], size: int) -> None:
         raise ValueError("its members claim more bytes than the file has")
 
 
-def _check_pickle(file: BinaryIO) -> None:
+def _check_pickle(file: BinaryIO, most: int) -> None:
     """Lists a pickle's instructions, without running them, for what no tensor needs."""
-    for instruction, argument, _ in pickletools.genops(file):
+    for number, (instruction, argument, _) in enumerate(pickletools.genops(file)):
+        if number > most:
+            raise ValueError(f"its pickle has more than {most:,} instructions")
         if instruction.name == "GLOBAL" and argument not in GLOBALS:
             raise ValueError(f"it asks for {argument[:60]!r}, which no weights need")
         if instruction.name in ("STACK_GLOBAL", "INST", "OBJ", "EXT1", "EXT2", "EXT4"):

@@ -162,9 +162,11 @@ class Trainer:
         rate = learning_rate(self.step, self.steps, self.settings)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+        random = torch.get_rng_state()
         try:
             losses = train_step(self.model, self.optimizer, batches, self.settings.clip)
         except NotFinite as error:
+            torch.set_rng_state(random)  # dropout too is as it was before the step
             places = ", ".join(passage.place for passage in passages[:3])
             more = f" and {len(passages) - 3} more" if len(passages) > 3 else ""
             raise NotFinite(
