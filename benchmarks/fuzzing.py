@@ -80,8 +80,9 @@ def random_text(draws: Random, suffix: str) -> bytes:
     pieces = [
         b"A cat. ", b"Two dogs ran? ", b"\n", b"\n\n", b"\r\n", b"\0", b"\xff\xfe", b"\xef\xbb\xbf",
         b"\xed\xa0\x80", b"\xe2\x80\xa8", b"\xc3", b"{", b'"', b" ", b"\t", b"\x1b[31m", b"...",
-        "é ÿ 漢字 😀 ".encode(), b"[MASK]", b"<|endoftext|>", b"x" * 3000, b'{"text": "a b. c d."}\n',
-        b'{"text": "\\ud800"}\n', b'{"text": 3}\n', b"[" * 2000, draws.randbytes(30),
+        "é ÿ 漢字 😀 ".encode(), b"[MASK]", b"<|endoftext|>", b"x" * 3000,
+        b'{"text": "a b. c d."}\n', b'{"text": "\\ud800"}\n', b'{"text": 3}\n',
+        b"[" * 2000, draws.randbytes(30),
     ]  # fmt: skip
     if suffix == ".jsonl" and draws.random() < 0.7:
         pieces = [b'{"text": "A cat. It sat down. It ran."}\n', b"\n", draws.choice(pieces)]

@@ -84,7 +84,7 @@ def resumes(folder: Path, steps: int) -> Iterator[str | None]:
             if outcome.status != -signal.SIGKILL:
                 yield f"{objective}: not killed after step {step}: {outcome.error}"
                 continue
-            if step == steps // 2:  # once in a new Python, which has imported everything anew
+            if step == STEPS // 2:  # once in a new Python, which has imported everything anew
                 words = [sys.executable, "-m", "minicpt", "resume", str(out)]
                 status = subprocess.run(words, capture_output=True).returncode
             else:

@@ -45,9 +45,9 @@ def read_config(config: dict[str, Any], **changes) -> tuple[type[nn.Module], Any
     """The class of a config.json's model, and its Config in our terms. Raises as ``build`` does."""
     families = {module.MODEL_TYPE: module for module in discovery.modules(models).values()}
     found = config.get("model_type")
-    if found not in families:
+    if not isinstance(found, str) or found not in families:
         raise InputError(
-            f"config.json: model_type {found!r} is not implemented: use one of "
+            f"config.json: model_type {found!r:.60} is not implemented: use one of "
             + ", ".join(sorted(families))
         )
     family = families[found]

@@ -110,6 +110,8 @@ def revived(base: checkpoint.Checkpoint, accept: bool, folder: Path, quiet: bool
     kept = {key: record[key] for key in record if key not in ("step", "evaluations")}
     kept |= {"text": text.record, "tokenizer": base.tokenizer.sha256}
     history = record["evaluations"]
+    if not all(type(each["step"]) is int for each in history):
+        raise TypeError("evaluations without their steps")
     saved = trainer.step, len(history)
     return Run(
         trainer, base.tokenizer, held_out, watch, kept, folder, quiet, history, saved
