@@ -98,6 +98,8 @@ def signals(folder: Path, tries: int) -> Iterator[str | None]:
     """SIGINT or SIGTERM at a random moment, sometimes a second one at once."""
     draws = random.Random(2)
     text = write_text(folder / "text.txt")
+    # A program in the background of a shell script has SIGINT ignored, and hands that on.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in range(tries):
         out = folder / "run"
         fresh(out).rmdir()

@@ -22,7 +22,9 @@ class Optimization(Checked):
     )
     warmup: float = setting(0.05, "share of the steps in which the rate rises", least=0, most=1)
     final: float = setting(0.1, "where the rate ends, as a share of the highest", least=0, most=1)
-    weight_decay: float = setting(0.1, "decay of the matrices (no biases, no norms)", least=0)
+    weight_decay: float = setting(
+        0.1, "decay of the matrices (no biases, no norms)", least=0, most=100
+    )
     beta1: float = setting(0.9, "AdamW: memory of the gradient", least=0, below=1)
     beta2: float = setting(0.99, "AdamW: memory of its square", least=0, below=1)
     epsilon: float = setting(1e-8, "AdamW: added to the denominator", above=0, most=1)

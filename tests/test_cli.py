@@ -472,7 +472,8 @@ def test_settings_of_the_training_hold_for_evaluating_and_continuing(text, tmp_p
 def test_nothing_to_predict_is_refused(tmp_path, capsys):
     path = tmp_path / "text.txt"
     path.write_text("".join(chr(97 + i % 26) for i in range(4000)))  # one word without end
-    words = ["train", "masked-lm", "--whole-word", "--corpus", str(path), *SMALL, "--batch-size", "1"]
+    words = ["train", "masked-lm", "--whole-word", "--corpus", str(path), *SMALL]
+    words += ["--batch-size", "1"]
     assert "nothing to predict" in error_of([*words, "--out", str(tmp_path / "out")], capsys)
 
 

@@ -144,6 +144,11 @@ class Run:
         standing = self.trainer.step, len(self.history)
         if self.folder is None or standing == self.saved:
             return
+        if not all(torch.isfinite(each).all() for each in self.trainer.model.parameters()):
+            raise WorkError(
+                f"step {self.trainer.step} is not saved: its weights are not finite any more;"
+                " go on from an older checkpoint with a lower --learning-rate"
+            )
         folder = self.folder / f"step-{self.trainer.step:08d}"
         record = self.record | {
             "step": self.trainer.step,
