@@ -137,8 +137,14 @@ class Child:
         return True
 
 
-def run(words: Sequence[str], folder: Path, prepare: Callable[[], None] | None = None) -> Outcome:
-    return Child(words, folder, prepare).end()
+def run(
+    words: Sequence[str],
+    folder: Path,
+    prepare: Callable[[], None] | None = None,
+    seconds: float = 6 * HANG,
+) -> Outcome:
+    """A child from its start to its end, which a busy machine may put off."""
+    return Child(words, folder, prepare).end(seconds)
 
 
 def train(objective: str, text: Path, out: Path, steps: int, *more: str) -> list[str]:

@@ -140,6 +140,9 @@ def from_the_start(words: list[str], kind: int, delay: float, out: Path) -> str 
     except subprocess.TimeoutExpired:
         process.kill()
         return "hung"
+    ours = "minicpt/__main__.py" in error or "minicpt: " in error or out.exists()
+    if not ours and process.returncode in (-kind, 1, 130):
+        return None  # before minicpt's first line, while Python itself was starting
     problem = wrong(process.returncode, error, kind, out, None)
     return problem and f"{delay:.2f} s after the start: {problem}: {error[-400:]}"
 

@@ -24,7 +24,7 @@ class Sampling(Checked):
 
 def choose(logits: Tensor, allowed: Tensor, temperature: float, generator: Generator) -> int:
     """One token id drawn from ``logits`` (V,) among the ids ``allowed`` (K,)."""
-    scores = logits[allowed].double().cpu()
+    scores = logits[allowed].cpu().double()  # some devices have no float64
     if scores.isnan().any() or scores.max() == float("inf"):
         raise WorkError("the model's numbers are not finite any more: use an older checkpoint")
     if temperature < 1e-6:  # so cold that the division would overflow
@@ -97,7 +97,7 @@ def predict(model, inputs: dict[str, Tensor], head: str, row: int, positions) ->
     device = next(model.parameters()).device
     with evaluating(model):
         hidden = model(**{name: value.to(device) for name, value in inputs.items()})
-        return model.heads[head](hidden[row, positions]).double().softmax(dim=-1).cpu()
+        return model.heads[head](hidden[row, positions]).cpu().double().softmax(dim=-1)
 
 
 class evaluating:

@@ -7,13 +7,18 @@ reads and which positions have a target. Beside it stands the computation that i
 target at a time, the model run on just what that target's position may see. Both give the same
 numbers when the model keeps to what the objective declares (``minicpt verify`` proves it).
 
+Head and cross-entropy exist twice: written out, which is the definition, and fused, which never
+holds the logits of all targets. The test that holds them together is tests/test_loss.py.
+
 Leaves out: the shift by one (made with the batch), and the model (reached through ``forward`` and
 its heads alone).
 
 B batch, T positions of the targets' stream, D width, V classes of the head, N targets.
 """
 
-from collections.abc import Mapping
+import functools
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +26,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minicpt.batch import IGNORE, Batch
+
+LOGITS = 1 << 23  # that the fused form holds at once: 32 MiB in float32
 
 
 @dataclass(frozen=True)
@@ -62,24 +69,42 @@ class TargetLosses:
         return Loss(self.losses.sum(), len(self.losses))
 
 
-def target_losses(model: nn.Module, batch: Batch) -> dict[str, TargetLosses]:
+def target_losses(model: nn.Module, batch: Batch, fused: bool = True) -> dict[str, TargetLosses]:
     """Each target's cross-entropy by head, from one forward pass over the whole sequence."""
     hidden = model(**batch.inputs)  # (B, T, D)
     result = {}
     for name, target in batch.targets.items():
-        rows, positions = (target != IGNORE).nonzero(as_tuple=True)  # (N,), (N,)
-        chosen = target[rows, positions]  # (N,)
-        logits = model.heads[name](hidden[rows, positions])  # (N, D) -> (N, V)
-        losses = F.cross_entropy(
-            logits.float() if logits.dtype.itemsize < 4 else logits, chosen, reduction="none"
-        )  # (N,)
-        result[name] = TargetLosses(losses, chosen, rows, positions)
+        places = (target != IGNORE).flatten().nonzero()[:, 0]  # (N,)
+        chosen = target.flatten()[places]  # (N,)
+        kept = hidden.flatten(0, 1).index_select(0, places)  # (B, T, D) -> (N, D)
+        losses = head_losses(model.heads[name], kept, chosen, fused)  # (N,)
+        rows = places.div(target.shape[1], rounding_mode="floor")
+        result[name] = TargetLosses(losses, chosen, rows, places % target.shape[1])
     return result
 
 
-def whole_sequence_loss(model: nn.Module, batch: Batch) -> dict[str, Loss]:
+def whole_sequence_loss(model: nn.Module, batch: Batch, fused: bool = True) -> dict[str, Loss]:
     """The batch's loss by head, from one forward pass over the whole sequence."""
-    return {name: each.total() for name, each in target_losses(model, batch).items()}
+    return {name: each.total() for name, each in target_losses(model, batch, fused).items()}
+
+
+def head_losses(head: nn.Module, hidden: Tensor, targets: Tensor, fused: bool = True) -> Tensor:
+    """The cross-entropy of each hidden state (N, D) with its target (N,), in nats: (N,)."""
+    if not fused:
+        logits = head(hidden)  # (N, D) -> (N, V)
+        logits = logits.float() if logits.dtype.itemsize < 4 else logits
+        return F.cross_entropy(logits, targets, reduction="none")
+
+    def cross_entropy(logits: Tensor, rows: slice) -> Tensor:
+        place = targets[rows, None]  # (n, 1)
+        highest = logits.amax(dim=1, keepdim=True)
+        picked = logits.gather(1, place) - highest
+        total = logits.sub_(highest).exp_().sum(dim=1, keepdim=True)
+        # The gradient: the probabilities, less 1 at the target.
+        logits.div_(total).scatter_add_(1, place, torch.full_like(total, -1.0))
+        return (total.log() - picked)[:, 0]
+
+    return swept_losses(head, hidden, cross_entropy)
 
 
 def objective_loss(losses: Mapping[str, Loss], counts: Mapping[str, int]) -> Tensor:
@@ -89,6 +114,107 @@ def objective_loss(losses: Mapping[str, Loss], counts: Mapping[str, int]) -> Ten
     the same number however it is split.
     """
     return sum(Loss(loss.sum, counts[name]).mean for name, loss in losses.items())
+
+
+# --- the fused form: head, loss and gradient in one sweep over a few rows at a time ----------
+
+
+def swept_losses(
+    head: nn.Module, hidden: Tensor, losses_of: Callable[[Tensor, slice], Tensor]
+) -> Tensor:
+    """A loss of each row of logits, (N,), from hidden states (N, D), ``LOGITS`` logits at a time.
+
+    losses_of  called with some rows of logits (n, V) and which of the N they are. It returns
+               their losses (n,) and leaves in the logits' place the derivatives of these by them.
+
+    The logits of a few rows are made in a buffer that the next rows use again, and what the
+    backward pass needs of them, the gradients of hidden states, weight and bias, is added up while
+    they are there. So memory does not grow with N times V, and little of it is ever touched.
+    """
+    weight, bias = head.weight, head.bias
+    if hasattr(head, "transform"):  # a plain nn.Linear has nothing before its projection
+        hidden = head.transform(hidden)
+    learns = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
+    kind = hidden.device.type
+    autocast = torch.is_autocast_enabled(kind)
+    dtype = torch.get_autocast_dtype(kind) if autocast else hidden.dtype
+    return _Sweep.apply(hidden, weight, bias, losses_of, dtype, learns)
+
+
+class _Sweep(torch.autograd.Function):
+    """Computes the gradient of the sum of the losses with the losses themselves.
+
+    What comes back is nearly always the same number for every loss (1 / count): then that
+    gradient is multiplied by it and handed over. With other numbers, or when a backward pass is
+    asked for again, the sweep is made again.
+    """
+
+    @staticmethod
+    def forward(ctx, hidden, weight, bias, losses_of, dtype, learns) -> Tensor:
+        ctx.save_for_backward(hidden, weight, bias)
+        ctx.losses_of, ctx.dtype = losses_of, dtype
+        losses, *ctx.gradients = sweep(hidden, weight, bias, losses_of, dtype, learns)
+        return losses
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, factors: Tensor):
+        again = functools.partial(sweep, *ctx.saved_tensors, ctx.losses_of, ctx.dtype, True)
+        gradients, ctx.gradients = ctx.gradients, None
+        if len(factors) and bool((factors == factors[0]).all()):
+            gradients = gradients or again()[1:]
+            gradients = [each if each is None else each.mul_(factors[0]) for each in gradients]
+        else:
+            gradients = again(factors)[1:]
+        return *gradients, None, None, None
+
+
+@torch.no_grad()
+def sweep(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    losses_of: Callable[[Tensor, slice], Tensor],
+    dtype: torch.dtype,
+    learns: bool,
+    factors: Tensor | None = None,
+) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
+    """The losses (N,) and, if it ``learns``, the gradients of hidden states, weight and bias.
+
+    dtype    of the matrix products; losses and derivatives are at least float32
+    factors  (N,), what the gradient of each loss is multiplied by; None: 1
+    """
+    count, classes = len(hidden), len(weight)
+    parts = max(1, min(count, math.ceil(count * classes / LOGITS)))
+    rows = math.ceil(count / parts)
+    hidden, weight = hidden.to(dtype), weight.to(dtype)
+    logits = hidden.new_empty(rows, classes)
+    losses = hidden.new_empty(count, dtype=torch.promote_types(dtype, torch.float32))
+    for_hidden = torch.empty_like(hidden) if learns else None
+    for_weight = losses.new_zeros(weight.shape) if learns else None
+    for_bias = None if bias is None or not learns else losses.new_zeros(classes)
+    for begin in range(0, count, max(1, rows)):
+        part = slice(begin, min(begin + rows, count))
+        some = logits[: part.stop - begin]
+        if bias is None:
+            torch.mm(hidden[part], weight.t(), out=some)
+        else:
+            torch.addmm(bias.to(dtype), hidden[part], weight.t(), out=some)
+        derivatives = some.to(losses.dtype)  # itself, but for half precision
+        losses[part] = losses_of(derivatives, part)
+        if not learns:
+            continue
+        if factors is not None:
+            derivatives *= factors[part, None]
+        if for_bias is not None:
+            for_bias += derivatives.sum(dim=0)
+        products = derivatives.to(dtype)
+        torch.mm(products, weight, out=for_hidden[part])
+        if dtype == for_weight.dtype:
+            for_weight.addmm_(products.t(), hidden[part])
+        else:  # added up in float32
+            for_weight += products.t() @ hidden[part]
+    return losses, for_hidden, for_weight, for_bias
 
 
 # --- the computation it replaces -------------------------------------------------------------

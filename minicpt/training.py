@@ -23,9 +23,10 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, nn
 
-from minicpt.batch import Batch
+from minicpt.batch import Batch, real
 from minicpt.errors import InputError, WorkError
 from minicpt.loss import Loss, objective_loss, whole_sequence_loss
+from minicpt.machine import CPU, Machine
 from minicpt.optimizer import Optimization, learning_rate, make_optimizer, restore_optimizer
 from minicpt.randomness import generator
 from minicpt.settings import MOST, setting
@@ -36,6 +37,7 @@ class Training(Optimization):
     batch_size: int = setting(16, "passages of a step", least=1, most=2**20)
     micro_batches: int = setting(1, "parts into which a step is split, to save memory", least=1)
     seed: int = setting(0, "seed of weights, order, noise and dropout", least=0, most=MOST)
+    fused_loss: bool = setting(True, "the loss a few rows at a time, without holding all logits")
 
     def __post_init__(self):
         super().__post_init__()
@@ -54,7 +56,12 @@ class NotFinite(WorkError):
 
 
 def train_step(
-    model: nn.Module, optimizer: torch.optim.Optimizer, batches: Sequence[Batch], clip: float
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batches: Sequence[Batch],
+    clip: float,
+    fused: bool = True,
+    machine: Machine = CPU,
 ) -> dict[str, Loss]:
     """One update of the weights from the micro-batches of a step; returns its loss by head.
 
@@ -64,7 +71,8 @@ def train_step(
     optimizer.zero_grad(set_to_none=True)
     total: dict[str, Loss] = {}
     for batch in batches:
-        losses = whole_sequence_loss(model, batch)
+        with machine.autocast():
+            losses = whole_sequence_loss(model, batch, fused)
         if counts:
             objective_loss(losses, counts).backward()
         for name, loss in losses.items():
@@ -132,10 +140,20 @@ class Trainer:
 
     steps      the length of the run, to which the schedule is fitted
     step       the number of steps done; the data position is ``step * batch_size``
+    machine    where and how the steps run; the model is moved there
     """
 
-    def __init__(self, model: nn.Module, objective, corpus, settings: Training, steps: int):
-        self.model, self.objective, self.settings = model, objective, settings
+    def __init__(
+        self,
+        model: nn.Module,
+        objective,
+        corpus,
+        settings: Training,
+        steps: int,
+        machine: Machine = CPU,
+    ):
+        self.model, self.objective, self.settings = model.to(machine.device), objective, settings
+        self.machine, self.compiled = machine, machine.compiled(model)
         self.steps, self.step = steps, 0
         self.stream = Stream(objective, corpus, settings.seed)
         self.optimizer = make_optimizer(model, settings)
@@ -152,21 +170,29 @@ class Trainer:
         passages, generators = self.stream.passages(
             self.step * self.settings.batch_size, self.settings.batch_size
         )
-        device = next(self.model.parameters()).device
         parts = self.settings.micro_batches
         cuts = [len(passages) * part // parts for part in range(parts + 1)]
         batches = [
-            self.objective.batch(passages[begin:end], generators[begin:end]).to(device)
+            self.objective.batch(passages[begin:end], generators[begin:end]).to(
+                self.machine.device
+            )
             for begin, end in zip(cuts, cuts[1:], strict=False)
         ]
         rate = learning_rate(self.step, self.steps, self.settings)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        random = torch.get_rng_state()
+        random = self.machine.random_states()
         try:
-            losses = train_step(self.model, self.optimizer, batches, self.settings.clip)
+            losses = train_step(
+                self.compiled,
+                self.optimizer,
+                batches,
+                self.settings.clip,
+                self.settings.fused_loss,
+                self.machine,
+            )
         except NotFinite as error:
-            torch.set_rng_state(random)  # dropout too is as it was before the step
+            self.machine.set_random_states(random)  # dropout too is as it was before the step
             places = ", ".join(passage.place for passage in passages[:3])
             more = f" and {len(passages) - 3} more" if len(passages) > 3 else ""
             raise NotFinite(
@@ -175,7 +201,7 @@ class Trainer:
             ) from None
         self.step += 1
         self.steps_without_targets += not any(loss.count for loss in losses.values())
-        tokens = sum(int(batch.inputs["mask"].sum()) for batch in batches)
+        tokens = sum(int(real(batch.inputs["mask"]).sum()) for batch in batches)
         return Step(self.step, losses, tokens, rate)
 
     def state(self) -> dict:
@@ -184,7 +210,7 @@ class Trainer:
             "step": self.step,
             "steps_without_targets": self.steps_without_targets,
             "optimizer": self.optimizer.state_dict(),
-            "random": torch.get_rng_state(),
+            "random": self.machine.random_states(),
         }
 
     def restore(self, state: dict) -> None:
@@ -194,8 +220,8 @@ class Trainer:
             if not (type(step) is type(without) is int and 0 <= without <= step <= self.steps):
                 raise InputError(f"step {step!r:.20} is none of the run's {self.steps}")
             restore_optimizer(self.optimizer, state["optimizer"])
-            torch.set_rng_state(state["random"])
-        except (InputError, KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            self.machine.set_random_states(state["random"])
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:120]
             raise InputError(f"the state to go on from does not fit: {reason}") from None
         self.step, self.steps_without_targets = step, without

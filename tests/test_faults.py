@@ -77,7 +77,7 @@ def test_two_trainings_into_one_new_folder(folder, tmp_path):
     words = children.train("causal-lm", folder / "text.txt", tmp_path / "out", 30)
     places = [children.fresh(tmp_path / str(number)) for number in range(2)]
     both = [children.Child([*words, "--save-every", "1"], place) for place in places]
-    outcomes = [child.end() for child in both]
+    outcomes = [child.end(60) for child in both]
     assert sorted(outcome.status for outcome in outcomes) == [0, 2]
     refused = next(outcome for outcome in outcomes if outcome.status == 2)
     assert refused.one_line and ("is writing to" in refused.error or "not empty" in refused.error)
@@ -178,16 +178,6 @@ def test_changes_can_be_accepted(folder, tmp_path, capsys):
     assert main(["resume", str(out), "--accept-changes"]) == 0
     assert "accepted" in capsys.readouterr().err
     assert main(["resume", str(out)]) == 0  # the new text is now the one of the run
-
-
-def test_another_number_of_threads_is_said(finished, monkeypatch, capsys):
-    from minicpt.cli import resume
-
-    asked = []
-    monkeypatch.setattr(resume.torch, "set_num_threads", asked.append)
-    monkeypatch.setattr(resume.torch, "get_num_threads", lambda: 7)
-    assert main(["resume", str(finished)]) == 0
-    assert asked == [1] and "threads: 1, as when the run began" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("what", ["step", "shape", "settings", "random"])

@@ -5,7 +5,10 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
+import minicpt.loss as loss_module
 import minicpt.models.decoder as decoder_module
 from minicpt.batch import IGNORE, Batch
 from minicpt.data.corpus import Corpus
@@ -107,7 +110,11 @@ class Table(torch.nn.Module):
     def __init__(self, logits):
         super().__init__()
         self.logits = logits
-        self.heads = torch.nn.ModuleDict({"tokens": torch.nn.Identity()})
+        head = torch.nn.Linear(logits.shape[-1], logits.shape[-1], bias=False)
+        head.weight = torch.nn.Parameter(
+            torch.eye(logits.shape[-1], dtype=logits.dtype), requires_grad=False
+        )
+        self.heads = torch.nn.ModuleDict({"tokens": head})
 
     def forward(self, tokens):
         return self.logits
@@ -122,7 +129,7 @@ def test_a_loss_worked_out_by_hand():
     )
     loss = whole_sequence_loss(Table(logits), batch)["tokens"]
     assert loss.count == 2
-    assert float(loss.sum) == pytest.approx(math.log(4) + math.log(4 / 3), abs=1e-12)
+    assert loss.sum.item() == pytest.approx(math.log(4) + math.log(4 / 3), abs=1e-12)
     each = target_losses(Table(logits), batch)["tokens"]
     assert each.positions.tolist() == [0, 2] and each.rows.tolist() == [0, 0]
 
@@ -159,3 +166,104 @@ def test_a_uniform_guess_costs_the_logarithm_of_the_vocabulary():
     model.heads["tokens"].weight.data.zero_()
     loss = whole_sequence_loss(model, batch)["tokens"]
     assert loss.mean.item() == pytest.approx(math.log(model.config.vocabulary), abs=1e-12)
+
+
+# --- the fused form is the plain form ----------------------------------------------------------
+
+
+@pytest.fixture
+def few_logits(monkeypatch):
+    """Makes the fused form take several sweeps over a batch as small as those here."""
+    monkeypatch.setattr(loss_module, "LOGITS", 700)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_fused_form_is_the_plain_form(name, few_logits):
+    model, _, batch = case(name)
+    plain, fused = target_losses(model, batch, fused=False), target_losses(model, batch)
+    for head in plain:
+        torch.testing.assert_close(fused[head].losses, plain[head].losses, rtol=0, atol=1e-12)
+        assert torch.equal(fused[head].rows, plain[head].rows)
+        assert torch.equal(fused[head].positions, plain[head].positions)
+    ours, theirs = gradients(model, fused), gradients(model, plain)
+    assert ours.keys() == theirs.keys()
+    for parameter in ours:
+        torch.testing.assert_close(ours[parameter], theirs[parameter], rtol=0, atol=1e-12)
+
+
+def random_head(bias):
+    draws = generator("head", int(bias))
+    head = torch.nn.Linear(5, 7, bias=bias, dtype=torch.float64)
+    for parameter in head.parameters():
+        parameter.data.normal_(generator=draws)
+    hidden = torch.randn(6, 5, dtype=torch.float64, generator=draws, requires_grad=True)
+    return head, hidden, torch.randint(7, (6,), generator=draws)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_fused_gradient_is_that_of_finite_differences(bias, monkeypatch):
+    monkeypatch.setattr(loss_module, "LOGITS", 14)  # two rows at a time
+    head, hidden, targets = random_head(bias)
+    parameters = list(head.parameters())
+
+    def losses(hidden, *_):  # a loss each: gradcheck gives every one a factor of its own
+        return loss_module.head_losses(head, hidden, targets)
+
+    assert torch.autograd.gradcheck(losses, (hidden, *parameters))
+    mean = lambda *inputs: losses(*inputs).mean()  # noqa: E731
+    assert torch.autograd.gradcheck(mean, (hidden, *parameters))
+
+
+def test_the_fused_form_repeats_bitwise_and_may_be_asked_twice(few_logits):
+    model, _, batch = case("causal-lm")
+    first, again = (gradients(model, target_losses(model, batch)) for _ in range(2))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    total = whole_sequence_loss(model, batch)["tokens"].mean
+    weight = model.heads["tokens"].weight
+    once, twice = (torch.autograd.grad(total, weight, retain_graph=True)[0] for _ in range(2))
+    assert torch.equal(once, twice)
+
+
+def test_large_logits_give_no_infinity():
+    logits = torch.tensor([[[0.0, 2e4, -2e4]]], dtype=torch.float32)
+    batch = Batch({"tokens": torch.zeros(1, 1, dtype=torch.int64)}, {"tokens": torch.tensor([[0]])})
+    assert float(whole_sequence_loss(Table(logits), batch)["tokens"].sum) == 2e4
+
+
+@pytest.mark.parametrize("gradient", [True, False])
+def test_no_tensor_of_all_logits_is_ever_made(gradient):
+    head = torch.nn.Linear(8, 4096)
+    hidden = torch.randn(8192, 8, requires_grad=gradient)
+    targets = torch.zeros(8192, dtype=torch.int64)
+
+    class Largest(TorchDispatchMode):
+        numbers = 0
+
+        def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+            result = function(*arguments, **(keywords or {}))
+            for each in tree_leaves(result):
+                if isinstance(each, torch.Tensor):
+                    self.numbers = max(self.numbers, each.numel())
+            return result
+
+    with Largest() as largest, torch.set_grad_enabled(gradient):
+        total = loss_module.head_losses(head, hidden, targets).sum()
+        if gradient:
+            total.backward()
+    assert loss_module.LOGITS / 2 < largest.numbers <= loss_module.LOGITS  # of 33.5 million
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_under_autocast_the_sum_stays_float32(bias):
+    head, hidden, targets = random_head(bias)
+    head, hidden = head.float(), hidden.detach().float().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        fused = loss_module.head_losses(head, hidden, targets)
+        plain = loss_module.head_losses(head, hidden, targets, fused=False)
+    assert fused.dtype == plain.dtype == torch.float32
+    torch.testing.assert_close(fused, plain, rtol=0, atol=1e-5)
+    ours, theirs = (
+        torch.autograd.grad(each.sum(), [hidden, *head.parameters()]) for each in (fused, plain)
+    )
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, other, rtol=2e-2, atol=2e-2)  # bfloat16: 8 bits

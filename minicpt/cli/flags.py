@@ -8,28 +8,39 @@ from minicpt.errors import InputError
 from minicpt.settings import flag
 
 
-def add(parser: argparse.ArgumentParser, title: str, *classes: type) -> None:
-    """A group of flags for the fields of ``classes`` that have help.
+def add(
+    parser: argparse.ArgumentParser,
+    title: str,
+    *classes: type,
+    but: tuple = (),
+    default: str | None = None,
+) -> None:
+    """A group of flags for the fields of ``classes`` that have help, those in ``but`` apart.
 
     A flag that is not given leaves no trace in the namespace, so that the caller can tell a value
-    that was asked for from a default.
+    that was asked for from a default; ``default`` is shown where that is not the field's own.
     """
     group = parser.add_argument_group(title)
     known = {action.dest for action in parser._actions}
     for settings in classes:
         hints = typing.get_type_hints(settings)
         for field in dataclasses.fields(settings):
-            if "help" in field.metadata:
+            if "help" in field.metadata and field.name not in but:
                 if field.name in known:
                     raise TypeError(f"two settings of one verb are called {field.name}")
                 known.add(field.name)
-                add_flag(group, field, hints[field.name])
+                add_flag(group, field, hints[field.name], default)
 
 
-def add_flag(group, field: dataclasses.Field, hint) -> None:
-    shown = "" if field.default in (None, ()) else f" (default: {default_text(field)})"
+def add_flag(group, field: dataclasses.Field, hint, default: str | None = None) -> None:
+    help = field.metadata["help"]
+    if default:
+        help = help.partition(" (default:")[0]
+    else:
+        default = default_text(field)
+    shown = f" (default: {default})" if default else ""
     options: dict = {"dest": field.name, "default": argparse.SUPPRESS}
-    options["help"] = (field.metadata["help"] + shown).replace("%", "%%")
+    options["help"] = (help + shown).replace("%", "%%")
     choices = typing.get_args(hint)
     if hint is bool:
         group.add_argument(flag(field), action=argparse.BooleanOptionalAction, **options)
@@ -46,6 +57,8 @@ def add_flag(group, field: dataclasses.Field, hint) -> None:
 
 
 def default_text(field: dataclasses.Field) -> str:
+    if field.default is None:
+        return ""
     if isinstance(field.default, bool):
         return "on" if field.default else "off"
     if isinstance(field.default, tuple):

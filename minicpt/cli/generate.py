@@ -9,6 +9,7 @@ from minicpt.cli import flags, pieces
 from minicpt.cli.running import print_json, say, summary_of
 from minicpt.errors import InputError
 from minicpt.generation import Sampling
+from minicpt.machine import Machine
 from minicpt.randomness import generator
 from minicpt.settings import MOST, Checked, setting
 
@@ -36,11 +37,14 @@ def add(verbs) -> None:
     parser.add_argument("folder", metavar="DIR", help="a checkpoint or the folder of a run")
     parser.add_argument("text", metavar="TEXT", nargs="?", default="", help="the text")
     flags.add(parser, "sampling", Sampling, How)
+    flags.add(parser, "the machine", Machine, but=("compile",))
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
     sampling, how = flags.build(arguments, Sampling), flags.build(arguments, How)
+    machine = flags.build(arguments, Machine)
+    machine.prepare(say)
     base = checkpoint.load(arguments.folder)
     for note in base.notes:
         say(note)
@@ -48,7 +52,9 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.text.strip() and objective.architecture != "decoder":
         raise InputError(f"the model in {arguments.folder} needs a TEXT to work on; give one")
     draws = generator("generate", how.seed)
-    text = objective.generate(base.model, arguments.text, sampling, draws)
+    with machine.autocast():
+        model = base.model.to(machine.device)
+        text = objective.generate(model, arguments.text, sampling, draws)
     if arguments.json:
         print_json({"text": arguments.text, "result": text})
     else:

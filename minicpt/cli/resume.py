@@ -1,6 +1,7 @@
 """``minicpt resume``: goes on with a run that was interrupted, exactly as if it had not been."""
 
 import argparse
+import dataclasses
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from minicpt.cli.lock import locked
 from minicpt.cli.running import Run, Watch, print_json, say, summary_of, versions
 from minicpt.cli.train import Length
 from minicpt.errors import InputError
+from minicpt.machine import Machine
 from minicpt.settings import Checked, setting
 from minicpt.training import Trainer, Training
 
@@ -37,16 +39,18 @@ def add(verbs) -> None:
         epilog=EXAMPLES,
     )
     parser.add_argument("folder", metavar="DIR", help="the folder of the run")
+    flags.add(parser, "another machine", Machine, default="as the run began")
     flags.add(parser, "what has changed", Changes)
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    changes = flags.build(arguments, Changes)
+    accept = flags.build(arguments, Changes).accept_changes
+    machine = flags.given(arguments, Machine)
     folder = run_folder(arguments.folder)
     with locked(folder):
         checkpoint.clean(folder)
-        run = restored(arguments, changes.accept_changes, folder)
+        run = restored(arguments.folder, folder, machine, accept, arguments.json)
         trainer = run.trainer
         if trainer.step == trainer.steps and run.looked():
             say(f"{arguments.folder} is already at its last step, {trainer.step}; nothing to do")
@@ -71,15 +75,18 @@ def run_folder(path: str) -> Path:
     return folder
 
 
-def restored(arguments: argparse.Namespace, accept: bool, folder: Path) -> Run:
-    """The run as it was after its newest whole checkpoint, or after the one that is named."""
-    base = checkpoint.load(arguments.folder)
+def restored(path: str, folder: Path, changes: dict, accept: bool, quiet: bool) -> Run:
+    """The run as it was after its newest whole checkpoint, or after the one that is named.
+
+    It goes on on its machine with ``changes``; ``accept``: though its text may be another one.
+    """
+    base = checkpoint.load(path)
     if not base.record:
-        raise InputError(f"{arguments.folder} is not a run of minicpt; start one with train --init")
+        raise InputError(f"{path} is not a run of minicpt; start one with train --init")
     for note in base.notes:
         say(note)
     try:
-        return revived(base, accept, folder, quiet=arguments.json)
+        return revived(base, folder, changes, accept, quiet)
     except (KeyError, TypeError, AttributeError) as error:
         # The manifest holds, so this is no damage: some other program wrote the record.
         raise InputError(
@@ -88,14 +95,15 @@ def restored(arguments: argparse.Namespace, accept: bool, folder: Path) -> Run:
         ) from None
 
 
-def revived(base: checkpoint.Checkpoint, accept: bool, folder: Path, quiet: bool) -> Run:
+def revived(base, folder: Path, changes: dict, accept: bool, quiet: bool) -> Run:
     record = base.record
     if base.tokenizer.sha256 != record["tokenizer"]:
         told(f"the tokenizer in {base.folder} is not the one of the run; put it back", accept)
     for name, value in versions().items():
         if record["versions"][name] != value:
             say(f"{name} was {record['versions'][name]} and is {value}: results may differ")
-    set_threads(record["threads"])
+    machine = machine_of(record, changes)
+    machine.prepare(say)
     module = pieces.objective_module(record["objective"])
     objective = module.Objective(base.tokenizer, module.Settings(**record["objective_settings"]))
     pieces.check_fit(base.model, objective, base.folder)
@@ -103,12 +111,13 @@ def revived(base: checkpoint.Checkpoint, accept: bool, folder: Path, quiet: bool
     old = pieces.old_texts(record["old_texts"])
     corpus, held_out = pieces.corpora(text, old, base.tokenizer)
     pieces.check_plans(objective, {"training": corpus} | held_out)
-    length = Length(steps=record["steps"])
-    trainer = Trainer(base.model, objective, corpus, Training(**record["training"]), length.steps)
+    settings, length = Training(**record["training"]), Length(steps=record["steps"])
+    trainer = Trainer(base.model, objective, corpus, settings, length.steps, machine)
     trainer.restore(base.state())
     watch = Watch(**record["watch"])
     kept = {key: record[key] for key in record if key not in ("step", "evaluations")}
     kept |= {"text": text.record, "tokenizer": base.tokenizer.sha256}
+    kept["machine"] = record["machine"] | changes
     history = record["evaluations"]
     if not all(type(each["step"]) is int for each in history):
         raise TypeError("evaluations without their steps")
@@ -125,11 +134,15 @@ def told(problem: str, accept: bool) -> None:
     say(f"{problem.split(';')[0]}: accepted, so the run does not end as it would have")
 
 
-def set_threads(recorded: int) -> None:
-    """Sums depend on the number of threads in their last bits: as many as before."""
-    if not isinstance(recorded, int) or not 1 <= recorded <= 1024:
-        raise InputError(f"the record has {recorded!r:.20} threads; use another checkpoint")
-    usual = torch.get_num_threads()
-    if recorded != usual:
-        say(f"threads: {recorded}, as when the run began, so that its numbers stay; here: {usual}")
-    torch.set_num_threads(recorded)
+def machine_of(record: dict, changes: dict) -> Machine:
+    """The machine of a run, with what was asked to be changed; says what differs."""
+    asked = Machine(**record["machine"])
+    began = dataclasses.replace(asked, threads=record["threads"])
+    own = torch.get_num_threads()
+    if asked.threads is None and "threads" not in changes and own != began.threads:
+        say(f"going on with {began.threads} threads, as the run began; torch would take {own} here")
+    machine = dataclasses.replace(began, **changes)
+    for name, value in changes.items():
+        if value != getattr(began, name):
+            say(f"--{name} was {getattr(began, name)} and is {value}: results may differ")
+    return machine

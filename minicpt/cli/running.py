@@ -24,6 +24,7 @@ from minicpt.disk import discard
 from minicpt.errors import InputError, WorkError
 from minicpt.evaluation import evaluate
 from minicpt.generation import Sampling
+from minicpt.machine import keep_freed_memory
 from minicpt.randomness import generator
 from minicpt.report.terminal import fit, printable
 from minicpt.settings import Checked, setting
@@ -65,6 +66,7 @@ class Run:
 
     def go(self) -> int:
         """Trains to the end; returns the exit status."""
+        keep_freed_memory()
         with Signals() as signals:
             try:
                 self.loop(signals)
@@ -117,7 +119,8 @@ class Run:
         entry: dict = {"step": self.trainer.step, "training": training}
         for name, corpus in self.held_out.items():
             model, objective = self.trainer.model, self.trainer.objective
-            result = evaluate(model, objective, corpus, passages, progress=signals.watching)
+            with self.trainer.machine.autocast():
+                result = evaluate(model, objective, corpus, passages, progress=signals.watching)
             entry[name] = result.summary()
             if not any(result.summary()["targets"].values()):
                 raise InputError(
@@ -131,13 +134,14 @@ class Run:
             tell(f"        {shortened(entry['sample'])}")
 
     def sample(self) -> str:
-        """What the model does with the first held-out passage."""
+        """What the model does with a held-out passage of middling length."""
         objective = self.trainer.objective
         corpus = next(iter(self.held_out.values()), None) or self.trainer.stream.corpus
-        passage = objective.plan(corpus, 0, 0)[0]
+        passage = objective.plan(corpus, 0, 0).typical()
         sampling = Sampling(length=PROBE_LENGTH)
         draws = generator("probe", self.trainer.settings.seed, self.trainer.step)
-        return objective.probe(self.trainer.model, passage, sampling, draws)
+        with self.trainer.machine.autocast():
+            return objective.probe(self.trainer.model, passage, sampling, draws)
 
     def save(self) -> None:
         """Writes this step's checkpoint, in place of one that is there, and clears old ones."""

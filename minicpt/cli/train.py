@@ -19,8 +19,10 @@ from minicpt import checkpoint
 from minicpt.cli import flags, pieces
 from minicpt.cli.lock import locked, missing
 from minicpt.cli.running import Run, Watch, print_json, say, summary_of, tell
+from minicpt.data.split import sample
 from minicpt.data.tokenizer import Tokenizer
 from minicpt.errors import InputError
+from minicpt.machine import Machine
 from minicpt.settings import Checked, setting
 from minicpt.training import Trainer, Training
 
@@ -60,7 +62,6 @@ class Places(Checked):
     out: str | None = setting(
         None, "folder for the checkpoints (default: a new one in runs/)", metavar="DIR"
     )
-    threads: int | None = setting(None, "CPU threads (default: torch's choice)", least=1, most=1024)
 
 
 def add(verbs) -> None:
@@ -68,7 +69,8 @@ def add(verbs) -> None:
         "train", help="train a model, or continue one", description=summary_of(__doc__)
     )
     train.epilog = (
-        "`minicpt train OBJECTIVE --help` lists the flags of an objective\n\n"
+        "`minicpt train OBJECTIVE --help` lists the flags of an objective\n"
+        "long text is kept tokenised in ~/.cache/minicpt; MINICPT_CACHE names another folder\n\n"
         + EXAMPLES.format(name="causal-lm")
     )
     names = train.add_subparsers(dest="objective", metavar="OBJECTIVE", required=True)
@@ -85,14 +87,13 @@ def add(verbs) -> None:
         flags.add(parser, f"the model, {module.Objective.architecture}", config)
         flags.add(parser, "training", Training)
         flags.add(parser, "evaluation and saving", Watch)
+        flags.add(parser, "the machine", Machine)
         parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
     places = flags.build(arguments, Places)
     with own_folder(places.out, arguments.objective) as folder:
-        if places.threads:
-            torch.set_num_threads(places.threads)
         run = prepare(arguments, places, folder)
         status = run.go()
     without = run.trainer.steps_without_targets
@@ -110,19 +111,22 @@ def prepare(arguments: argparse.Namespace, places: Places, folder: Path) -> Run:
     length, watch = flags.build(arguments, Length), flags.build(arguments, Watch)
     settings = flags.build(arguments, Training)
     text_settings = flags.build(arguments, pieces.Text)
+    machine = flags.build(arguments, Machine)
+    machine.prepare(say)
     begin = continued if places.init else from_scratch
     model, objective, text, old = begin(arguments, places, text_settings, settings.seed)
     tokenizer = objective.tokenizer
     corpus, held_out = pieces.corpora(text, old, tokenizer)
     pieces.check_plans(objective, {"training": corpus} | held_out)
     pieces.check_batch(settings.batch_size, objective, corpus)
-    trainer = Trainer(model, objective, corpus, settings, 1)
+    trainer = Trainer(model, objective, corpus, settings, 1, machine)
     trainer.steps = steps_of(length, trainer)
     record = {
         "objective": arguments.objective,
         "objective_settings": dataclasses.asdict(objective.settings),
         "training": dataclasses.asdict(settings),
         "watch": dataclasses.asdict(watch),
+        "machine": dataclasses.asdict(machine),
         "fused": model.config.fused,
         "steps": trainer.steps,
         "minutes": length.minutes,
@@ -138,7 +142,7 @@ def prepare(arguments: argparse.Namespace, places: Places, folder: Path) -> Run:
 
 def from_scratch(arguments: argparse.Namespace, places: Places, settings: pieces.Text, seed: int):
     """A new model, its objective and tokenizer, and the text; there is no old text."""
-    flags.refuse(arguments, Places, "there is no base without --init", but=("out", "threads"))
+    flags.refuse(arguments, Places, "there is no base without --init", but=("out",))
     module = pieces.objective_module(arguments.objective)
     objective_settings = flags.build(arguments, module.Settings)
     kind = pieces.model_module(module.Objective.architecture)
@@ -150,8 +154,7 @@ def from_scratch(arguments: argparse.Namespace, places: Places, settings: pieces
         flags.refuse(arguments, pieces.Vocabulary, "--tokenizer brings its own", ("tokenizer",))
         tokenizer = Tokenizer.load(vocabulary.tokenizer)
     else:
-        training = (document.text for document in text.training)
-        tokenizer = Tokenizer.train(training, vocabulary.vocab_size)
+        tokenizer = Tokenizer.train(sample(text.training), vocabulary.vocab_size)
     objective = module.Objective(tokenizer, objective_settings)
     torch.manual_seed(seed)
     return pieces.untrained(objective, **sizes), objective, text, []
@@ -202,18 +205,18 @@ def steps_of(length: Length, trainer: Trainer) -> int:
 
 
 def seconds_per_step(trainer: Trainer) -> float:
-    """Times a few steps of a copy: the trainer and torch's generator stay as they were."""
-    random = torch.get_rng_state()
+    """Times a few steps of a copy: the trainer and torch's generators stay as they were."""
+    machine, corpus = trainer.machine, trainer.stream.corpus
+    random = machine.random_states()
     model = copy.deepcopy(trainer.model)
-    corpus = trainer.stream.corpus
-    trial = Trainer(model, trainer.objective, corpus, trainer.settings, trainer.steps)
+    trial = Trainer(model, trainer.objective, corpus, trainer.settings, trainer.steps, machine)
     for _ in range(2):
         trial.advance()
     begun = time.perf_counter()
     for _ in range(TIMED_STEPS):
         trial.advance()
     seconds = (time.perf_counter() - begun) / TIMED_STEPS
-    torch.set_rng_state(random)
+    machine.set_random_states(random)
     return seconds
 
 
@@ -221,7 +224,7 @@ def describe(trainer: Trainer, text, corpus, held_out, folder) -> None:
     parameters = sum(each.numel() for each in trainer.model.parameters())
     documents = len(corpus.documents)
     tell(
-        f"text      {' '.join(text.settings.corpus)}: {text.size:,} bytes, SHA-256 "
+        f"text      {' '.join(text.settings.corpus)}: {text.documents.bytes:,} bytes, SHA-256 "
         f"{text.record['sha256'][:16]}…"
     )
     tell(

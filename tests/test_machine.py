@@ -1,0 +1,264 @@
+"""Where and in which precision a model runs: devices, bfloat16, compilation, threads."""
+
+import io
+import json
+
+import pytest
+import torch
+
+from minicpt import attention, checkpoint
+from minicpt.cli.main import main
+from minicpt.errors import InputError
+from minicpt.evaluation import evaluate
+from minicpt.loss import whole_sequence_loss
+from minicpt.machine import Machine
+from minicpt.models import decoder, encoder, encoder_decoder
+from minicpt.objectives import causal_lm, masked_lm, next_sentence, reconstruction
+from minicpt.randomness import generator
+from minicpt.training import Trainer, Training
+
+MODELS = {"decoder": decoder, "encoder": encoder, "encoder-decoder": encoder_decoder}
+EVERY = pytest.mark.parametrize("module", [causal_lm, masked_lm, next_sentence, reconstruction])
+SETTINGS = Training(batch_size=4, micro_batches=2, learning_rate=1e-2)
+SIXTEEN = Machine(dtype="bfloat16")
+SMALL = ["--width", "16", "--layers", "1", "--heads", "2", "--vocab-size", "300", "--window", "32"]
+SMALL += ["--batch-size", "4", "--steps", "2"]
+
+
+def make(module, tokenizer, **sizes):
+    objective = module.Objective(tokenizer, module.Settings(window=32))
+    kind = MODELS[objective.architecture]
+    positions = {} if kind is encoder_decoder else {"positions": objective.length}
+    sizes = {"width": 16, "layers": 2, "heads": 2} | positions | sizes
+    torch.manual_seed(0)
+    return kind.Model(kind.Config(vocabulary=tokenizer.size, **sizes)), objective
+
+
+def batch_of(objective, corpus):
+    plan = objective.plan(corpus, 0, 0)
+    places = range(min(4, len(plan)))
+    return objective.batch([plan[i] for i in places], [generator("batch", i) for i in places])
+
+
+# --- devices
+
+
+@EVERY
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_forward_pass_makes_no_tensor_on_another_device(module, fused, tokenizer, corpus):
+    """On "meta", tensors have shapes and no values, and none may meet one of the CPU."""
+    model, objective = make(module, tokenizer, fused=fused)
+    model.to("meta")
+    batch = batch_of(objective, corpus).to("meta")
+    hidden = model(**batch.inputs)
+    assert hidden.device.type == "meta"
+    for name, target in batch.targets.items():
+        assert hidden.shape[:2] == target.shape
+        assert model.heads[name](hidden[:, 0]).device.type == "meta"
+    del batch.inputs["mask"]  # what a model makes in its place belongs on the device as well
+    assert model(**batch.inputs).device.type == "meta"
+
+
+def test_a_mask_on_the_wrong_device_would_be_found(tokenizer, corpus, monkeypatch):
+    model, objective = make(causal_lm, tokenizer)
+    batch = batch_of(objective, corpus).to("meta")
+    monkeypatch.setattr(decoder, "causal_mask", lambda n, device: attention.causal_mask(n))
+    with pytest.raises(RuntimeError, match="device"):
+        model.to("meta")(**batch.inputs)
+
+
+@pytest.mark.parametrize("kind", ["cuda", "mps"])
+def test_resuming_knows_the_random_state_of_an_accelerator(kind, monkeypatch):
+    kept = {"state": torch.tensor([7])}
+    device = torch.cuda if kind == "cuda" else torch.mps
+    monkeypatch.setattr(device, "get_rng_state", lambda *where: kept["state"])
+    monkeypatch.setattr(device, "set_rng_state", lambda state, *where: kept.update(state=state))
+    machine = Machine(device=kind)
+    states = machine.random_states()
+    drawn = torch.rand(3)
+    kept["state"] = torch.tensor([8])
+    machine.set_random_states(states)
+    assert int(kept["state"]) == 7 and torch.equal(torch.rand(3), drawn)
+    # A run that moves to another device keeps what the new one has.
+    machine.set_random_states(Machine().random_states())
+    assert int(kept["state"]) == 7
+
+
+# --- bfloat16
+
+
+@EVERY
+def test_the_loss_in_bfloat16_is_that_of_float32_but_for_rounding(module, tokenizer, corpus):
+    model, objective = make(module, tokenizer)
+    model.eval()
+    batch = batch_of(objective, corpus)
+    plain = whole_sequence_loss(model, batch)
+    with SIXTEEN.autocast():
+        rounded = whole_sequence_loss(model, batch)
+    for name, loss in plain.items():
+        # bfloat16 has 8 bits: a product is off by at most 2^-8 of itself, and logits here are O(1).
+        assert rounded[name].sum.dtype == torch.float32
+        assert 0 < (rounded[name].mean - loss.mean).detach().abs() < 2**-8 * 4
+        assert rounded[name].count == loss.count
+
+
+def train(module, tokenizer, corpus, machine, steps=6, stop=None):
+    """The trainer after all steps; with ``stop``, by way of a saved state and another trainer."""
+    model, objective = make(module, tokenizer)
+    trainer = Trainer(model, objective, corpus, SETTINGS, steps, machine)
+    while trainer.step < (stop or steps):
+        trainer.advance()
+    if stop:
+        file = io.BytesIO()
+        torch.save([model.state_dict(), trainer.state()], file)
+        file.seek(0)
+        weights, state = torch.load(file, weights_only=True)
+        model, objective = make(module, tokenizer)
+        model.load_state_dict(weights)
+        trainer = Trainer(model, objective, corpus, SETTINGS, steps, machine)
+        torch.manual_seed(5)  # another process
+        trainer.restore(state)
+        list(trainer.run())
+    return trainer
+
+
+@EVERY
+def test_training_in_bfloat16_repeats_and_resumes_bitwise(module, tokenizer, corpus):
+    whole = train(module, tokenizer, corpus, SIXTEEN)
+    for other in (
+        train(module, tokenizer, corpus, SIXTEEN),
+        train(module, tokenizer, corpus, SIXTEEN, stop=2),
+    ):
+        for name, value in whole.model.state_dict().items():
+            assert torch.equal(value, other.model.state_dict()[name]), name
+    plain = train(module, tokenizer, corpus, Machine()).model.state_dict()
+    assert any(not torch.equal(plain[name], v) for name, v in whole.model.state_dict().items())
+    # Only products are rounded: what is kept from step to step is in float32.
+    assert all(p.dtype == p.grad.dtype == torch.float32 for p in whole.model.parameters()
+               if p.grad is not None)  # fmt: skip
+    moments = [v for each in whole.optimizer.state.values() for v in each.values()]
+    assert moments and all(value.dtype == torch.float32 for value in moments)
+
+
+def test_training_in_bfloat16_learns(tokenizer, corpus):
+    model, objective = make(causal_lm, tokenizer, dropout=0.0)
+    trainer = Trainer(model, objective, corpus, SETTINGS, 60, SIXTEEN)
+    losses = [float(step.losses["tokens"].mean) for step in trainer.run()]
+    assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
+
+
+def test_bfloat16_without_hardware_is_said(monkeypatch):
+    said = []
+    for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda: False)
+    SIXTEEN.prepare(said.append)
+    assert len(said) == 1 and "emulated" in said[0]
+    Machine().prepare(said.append)
+    assert len(said) == 1
+
+
+# --- compilation
+
+
+def test_only_training_steps_are_compiled_and_names_stay(tokenizer, corpus, monkeypatch):
+    calls = []
+
+    class Wrapper(torch.nn.Module):
+        def __init__(self, model):
+            super().__init__()
+            self.model, self.heads = model, model.heads
+
+        def forward(self, **inputs):
+            calls.append(1)
+            return self.model(**inputs)
+
+    def stand_in(model, dynamic):
+        assert dynamic, "lengths differ from batch to batch"
+        return Wrapper(model)
+
+    monkeypatch.setattr(torch, "compile", stand_in)
+    plain = train(masked_lm, tokenizer, corpus, Machine()).model
+    trainer = train(masked_lm, tokenizer, corpus, Machine(compile=True), stop=2)
+    assert len(calls) == 6 * SETTINGS.micro_batches
+    found = trainer.model.state_dict()
+    assert list(found) == list(plain.state_dict())
+    assert all(torch.equal(found[name], value) for name, value in plain.state_dict().items())
+    evaluate(trainer.model, trainer.objective, corpus)
+    assert len(calls) == 6 * SETTINGS.micro_batches
+
+
+def test_one_graph_serves_all_lengths(tokenizer, corpus):
+    """Traced as for compilation, and then run as it is: that takes no compiler."""
+    model, objective = make(causal_lm, tokenizer, dropout=0.0, layers=1)
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    torch.compiler.reset()
+    compiled = torch.compile(model, dynamic=True, fullgraph=True, backend=backend)
+    batch = batch_of(objective, corpus)
+    for cut in (4, 3, 2):
+        inputs = {name: value[:cut, : 5 * cut].clone() for name, value in batch.inputs.items()}
+        torch.testing.assert_close(compiled(**inputs), model(**inputs))
+    assert len(graphs) == 1
+    torch.compiler.reset()
+
+
+def test_what_compilation_lacks_is_said_in_one_line(monkeypatch):
+    def compile(function):
+        raise RuntimeError("InvalidCxxCompiler: No working C++ compiler found\nand a page more")
+
+    monkeypatch.setattr(torch, "compile", compile)
+    with pytest.raises(InputError, match=r"^--compile .*No working C\+\+ .*--no-compile$"):
+        Machine(compile=True).prepare(print)
+
+
+# --- the command line
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    path = tmp_path_factory.mktemp("text") / "days.txt"
+    path.write_text("".join(f"On day {day} it rained on the boats. " for day in range(300)))
+    return str(path)
+
+
+def test_a_missing_device_is_refused_before_the_text_is_read(text, tmp_path, capsys):
+    out = str(tmp_path / "run")
+    for words in (
+        ["train", "causal-lm", "--corpus", "no-such-file"],
+        ["evaluate", "no-such-folder"],
+        ["generate", "no-such-folder"],
+    ):
+        assert main([*words, "--device", "nowhere"]) == 2
+        assert capsys.readouterr().err.startswith("minicpt: error: --device nowhere ")
+    assert main(["train", "causal-lm", "--corpus", text, *SMALL, "--out", out]) == 0
+    assert main(["resume", out, "--device", "nowhere"]) == 2
+    error = capsys.readouterr().err
+    assert "--device was cpu and is nowhere" in error and "or --device cpu" in error
+
+
+def test_a_run_keeps_its_machine(text, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "run"
+    words = ["train", "causal-lm", "--corpus", text, *SMALL, "--dtype", "bfloat16"]
+    assert main([*words, "--out", str(out)]) == 0
+    record = checkpoint.load(out).record
+    assert record["machine"] == {
+        "device": "cpu", "dtype": "bfloat16", "compile": False, "threads": None
+    }  # fmt: skip
+    results = []
+    for more in ([], ["--dtype", "bfloat16"]):
+        capsys.readouterr()
+        assert main(["evaluate", str(out), "--json", *more]) == 0
+        results.append(json.loads(capsys.readouterr().out)["held out"]["total"])
+    last = record["evaluations"][-1]["held out"]["total"]
+    assert results[1] == pytest.approx(last, rel=1e-6) and results[0] != results[1]
+    own, asked = torch.get_num_threads(), []
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: own + 1)
+    assert main(["resume", str(out), "--dtype", "float32"]) == 0
+    error = capsys.readouterr().err
+    assert asked == [own] and f"torch would take {own + 1}" in error
+    assert "--dtype was bfloat16 and is float32" in error
