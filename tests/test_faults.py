@@ -191,7 +191,7 @@ def test_the_state_of_another_run_is_refused(what, finished, capsys):
     if what == "settings":
         state["optimizer"]["param_groups"][0]["betas"] = (0.1, 0.2)
     if what == "random":
-        state["random"] = torch.ones(3)
+        state["random"] = {"cpu": torch.ones(3)}
     torch.save(state, newest / "state.pt")
     (newest / "manifest.json").unlink()
     checkpoint.write_manifest(newest)
