@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from minicpt.batch import IGNORE, Batch
 
-LOGITS = 1 << 23  # that the fused form holds at once: 32 MiB in float32
+LOGITS = 1 << 22  # that the fused form holds at once: 16 MiB in float32
 
 
 @dataclass(frozen=True)
