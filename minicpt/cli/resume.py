@@ -2,20 +2,34 @@
 
 import argparse
 import dataclasses
+from dataclasses import dataclass
 
 import torch
 
 from minicpt import checkpoint
-from minicpt.cli import flags, pieces
+from minicpt.cli import flags, pieces, terms
 from minicpt.cli.running import Run, Watch, print_json, say, summary_of, versions
 from minicpt.errors import InputError
 from minicpt.machine import Machine
+from minicpt.optimizer import lengthened
+from minicpt.settings import Checked, setting
 from minicpt.training import Trainer, Training
 
 EXAMPLES = """examples:
   minicpt resume runs/first
-  minicpt resume runs/first --json
+  minicpt resume runs/first --steps 2000
 """
+
+
+@dataclass(frozen=True)
+class Length(Checked):
+    steps: int | None = setting(
+        None,
+        "how many steps in all, where the learning rate has not begun to fall (default: as the run"
+        " began)",
+        least=1,
+        most=10**9,
+    )
 
 
 def add(verbs) -> None:
@@ -26,12 +40,14 @@ def add(verbs) -> None:
         epilog=EXAMPLES,
     )
     parser.add_argument("folder", metavar="DIR", help="the folder of the run")
+    flags.add(parser, "another length", Length)
     flags.add(parser, "another machine", Machine, default="as the run began")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    run = restored(arguments.folder, flags.given(arguments, Machine), arguments.json)
+    steps = flags.build(arguments, Length).steps
+    run = restored(arguments.folder, flags.given(arguments, Machine), arguments.json, steps)
     trainer = run.trainer
     if trainer.step == trainer.steps and run.looked():
         say(f"{arguments.folder} is already at its last step, {trainer.step}; nothing to do")
@@ -44,14 +60,17 @@ def run(arguments: argparse.Namespace) -> int:
     return status
 
 
-def restored(path: str, changes: dict, quiet: bool) -> Run:
-    """The run as it was after its newest whole checkpoint, on its machine with ``changes``."""
+def restored(path: str, changes: dict, quiet: bool, steps: int | None = None) -> Run:
+    """The run as it was after its newest whole checkpoint, on its machine with ``changes``.
+
+    steps  its new length; None: the one it has
+    """
     base = checkpoint.load(path)
     if not base.record:
         raise InputError(f"{path} is not a run of minicpt; start one with train --init")
     for note in base.notes:
         say(note)
-    record = base.record
+    record = base.record | (longer(base, steps) if steps else {})
     if base.tokenizer.sha256 != record["tokenizer"]:
         raise InputError(f"the tokenizer in {base.folder} is not the one of the run; put it back")
     for name, value in versions().items():
@@ -65,7 +84,8 @@ def restored(path: str, changes: dict, quiet: bool) -> Run:
     old = pieces.old_texts(record["old_texts"])
     corpus, held_out = pieces.corpora(text, old, base.tokenizer)
     settings = Training(**record["training"])
-    trainer = Trainer(base.model, objective, corpus, settings, record["steps"], machine)
+    near = terms.built(terms.recorded(record["regularizers"]), base.model, machine.device)
+    trainer = Trainer(base.model, objective, corpus, settings, record["steps"], machine, near)
     trainer.restore(base.state())
     folder = base.folder.parent
     watch = Watch(**record["watch"])
@@ -81,6 +101,20 @@ def restored(path: str, changes: dict, quiet: bool) -> Run:
         quiet=quiet,
         history=record["evaluations"],
     )
+
+
+def longer(base: checkpoint.Checkpoint, steps: int) -> dict:
+    """What changes in the record of a run that shall have ``steps`` steps in all."""
+    done, old = base.record["step"], base.record["steps"]
+    if steps < done:
+        raise InputError(f"--steps {steps} is less than the {done} that are done; give more")
+    if base.folder != checkpoint.steps(base.folder.parent)[-1]:
+        raise InputError(
+            f"--steps goes on from a run's newest checkpoint, and {base.folder} is not it; start a"
+            f" new run: minicpt train {base.record['objective']} --init {base.folder}"
+        )
+    settings = lengthened(done, old, steps, Training(**base.record["training"]))
+    return {"steps": steps, "training": dataclasses.asdict(settings)}
 
 
 def machine_of(record: dict, changes: dict) -> Machine:
