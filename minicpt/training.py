@@ -26,7 +26,7 @@ from types import MappingProxyType
 import torch
 from torch import Generator, Tensor, nn
 
-from minicpt.batch import Batch
+from minicpt.batch import Batch, real
 from minicpt.errors import InputError, WorkError
 from minicpt.loss import Loss, objective_loss, whole_sequence_loss
 from minicpt.machine import CPU, Machine
@@ -230,7 +230,7 @@ class Trainer:
         terms = {n: float(losses.pop(n).mean) for n in self.regularizers if n in losses}
         self.step += 1
         self.steps_without_targets += not any(loss.count for loss in losses.values())
-        tokens = sum(int(batch.inputs["mask"].sum()) for batch in batches)
+        tokens = sum(int(real(batch.inputs["mask"]).sum()) for batch in batches)
         return Step(self.step, losses, terms, tokens, rate)
 
     def state(self) -> dict:

@@ -80,6 +80,21 @@ def test_fused_equals_written_out_in_value_and_gradient(biased, scale):
         torch.testing.assert_close(written, kernel, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("scale", [None, 1.0])
+def test_fused_drops_the_same_weights_as_written_out(biased, scale):
+    query, key, value, bias, mask = random_case()
+    wanted = [query, key, value, *([bias] if biased else [])]
+    results = []
+    for fused in (False, True):
+        torch.manual_seed(3)
+        seen = biased_mask(mask, bias) if biased else mask
+        mixed = attention(query, key, value, seen, scale=scale, dropout=0.3, fused=fused)
+        results.append([mixed, *torch.autograd.grad(mixed.square().sum(), wanted)])
+    for written, kernel in zip(*results, strict=True):
+        torch.testing.assert_close(written, kernel, rtol=1e-12, atol=1e-12)
+
+
 @FORMS
 @TYPES
 @pytest.mark.parametrize("biased", [False, True])

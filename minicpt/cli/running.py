@@ -175,10 +175,10 @@ class Run:
             tell(f"        {shortened(entry['sample'])}")
 
     def sample(self) -> str:
-        """What the model does with the first held-out passage."""
+        """What the model does with a held-out passage of middling length."""
         objective = self.trainer.objective
         corpus = next(iter(self.held_out.values()), None) or self.trainer.stream.corpus
-        passage = objective.plan(corpus, 0, 0)[0]
+        passage = objective.plan(corpus, 0, 0).typical()
         sampling = Sampling(length=PROBE_LENGTH)
         draws = generator("probe", self.trainer.settings.seed, self.trainer.step)
         with self.trainer.machine.autocast():

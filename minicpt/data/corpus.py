@@ -1,7 +1,7 @@
-"""The tokenised corpus: tokens, where words, sentences and documents start, and windows of it.
+"""The tokenised corpus: tokens, and where words, sentences and documents start.
 
-A corpus carries no special tokens: objectives add them. The order of windows is a pure function of
-seed and epoch. Left out: packing and grouping by length, which are an objective's business.
+A corpus carries no special tokens: objectives add them. Left out: how it is cut into passages and
+in which order these are read, see ``plan``.
 """
 
 import sys
@@ -17,7 +17,6 @@ from tqdm import tqdm
 from minicpt.data import text
 from minicpt.data.tokenizer import Tokenizer
 from minicpt.errors import InputError
-from minicpt.randomness import generator
 
 TOGETHER = 1 << 20  # characters tokenised in one call: bounds the Python objects alive at once
 
@@ -144,60 +143,6 @@ class Corpus:
             following=None if stop == end else int(self.tokens[stop]),
             place=f"{self.names[index]}, token {start - begin}",
         )
-
-
-class Plan(Sequence):
-    """The passages of an epoch in their order, each cut only when it is asked for.
-
-    rows  (P, K) int64, what ``cut`` needs to know of each passage
-    cut   called with the K integers of a row
-
-    >>> plan = Plan(torch.tensor([[0, 2], [2, 5]]), lambda start, stop: "hello"[start:stop])
-    >>> len(plan), plan[1], plan[:]
-    (2, 'llo', ['he', 'llo'])
-    """
-
-    def __init__(self, rows: Tensor, cut: Callable[..., object]):
-        self.rows, self.cut = rows, cut
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, place):
-        if isinstance(place, slice):
-            return [self.cut(*row) for row in self.rows[place].tolist()]
-        if not -len(self) <= place < len(self):
-            raise IndexError(f"no passage {place} in a plan of {len(self)}")
-        return self.cut(*self.rows[place].tolist())
-
-
-def windows(corpus: Corpus, size: int, seed: int, epoch: int, lead: int = 0) -> Tensor:
-    """All tokens once, in windows of at most ``size``: (P, 2) int64 of (start, stop), shuffled.
-
-    No window crosses documents. A document that is too long for one window is cut at another
-    phase in each epoch but the first: its first window is shorter. ``lead`` positions are kept
-    free before the first token of each document, for what an objective puts there.
-
-    A pure function of its arguments. Raises InputError for a window without room for a token.
-    """
-    if size < 1 or not 0 <= lead < size:
-        raise InputError(f"a window of {size} tokens leaves no room for text: make it longer")
-    starts = corpus.documents
-    stops = torch.cat([starts[1:], starts.new_tensor([len(corpus.tokens)])])
-    room = size - lead  # in a document's first window
-    firsts = torch.full_like(starts, room)
-    if epoch > 0:
-        draw = torch.randint(room, firsts.shape, generator=generator("phases", seed, epoch))
-        firsts = torch.where(stops - starts > room, firsts - draw, firsts)
-    rest = (stops - starts - firsts).clamp(min=0)
-    counts = 1 + (rest + size - 1) // size
-    document = torch.repeat_interleave(torch.arange(len(starts)), counts)
-    within = torch.arange(len(document)) - (counts.cumsum(0) - counts)[document]
-    # Window j > 0 starts at first + (j - 1) * size, and each stops where the next one starts.
-    begin = starts[document] + torch.where(within > 0, firsts[document] + (within - 1) * size, 0)
-    end = torch.minimum(starts[document] + firsts[document] + within * size, stops[document])
-    order = torch.randperm(len(document), generator=generator("windows", seed, epoch))
-    return torch.stack([begin, end], dim=1)[order]
 
 
 def _chunks(

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minicpt.attention import attention, causal_mask, padding_mask
+from minicpt.dropout import Dropout
 from minicpt.errors import InputError
 from minicpt.settings import Checked, setting
 
@@ -82,7 +83,7 @@ class Layer(nn.Module):
         self.attention = SelfAttention(config)
         self.feed_forward_norm = nn.LayerNorm(config.width, eps=EPSILON)
         self.feed_forward = FeedForward(config)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         # Pre-norm: the residual path runs through all layers untouched, up to the final norm.
@@ -114,7 +115,7 @@ class Model(nn.Module):
         self.config = config
         self.tokens = nn.Embedding(config.vocabulary, config.width)
         self.positions = nn.Embedding(config.positions, config.width)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width, eps=EPSILON)
         self.heads = nn.ModuleDict({"tokens": TokensHead(self.tokens)})

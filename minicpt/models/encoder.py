@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minicpt.attention import attention, padding_mask
+from minicpt.dropout import Dropout
 from minicpt.errors import InputError
 from minicpt.settings import Checked, setting
 
@@ -81,7 +82,7 @@ class Layer(nn.Module):
         self.attention_norm = nn.LayerNorm(config.width, eps=EPSILON)
         self.feed_forward = FeedForward(config)
         self.feed_forward_norm = nn.LayerNorm(config.width, eps=EPSILON)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         # Post-norm: the norm stands behind the sum, on the residual path itself.
@@ -132,7 +133,7 @@ class Model(nn.Module):
         self.positions = nn.Embedding(config.positions, config.width)
         self.segments = nn.Embedding(SEGMENTS, config.width)
         self.norm = nn.LayerNorm(config.width, eps=EPSILON)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
         self.heads = nn.ModuleDict(
             {"tokens": TokensHead(config, self.tokens), "pair": PairHead(config)}

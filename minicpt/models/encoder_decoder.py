@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minicpt.attention import attention, biased_mask, causal_mask, padding_mask
+from minicpt.dropout import Dropout
 from minicpt.errors import InputError
 from minicpt.settings import Checked, setting
 
@@ -172,7 +173,7 @@ class FeedForward(nn.Module):
         super().__init__()
         self.expand = nn.Linear(config.width, config.inner, bias=False)
         self.contract = nn.Linear(config.inner, config.width, bias=False)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         nn.init.normal_(self.expand.weight, std=config.width**-0.5)
         nn.init.normal_(self.contract.weight, std=config.inner**-0.5)
 
@@ -187,7 +188,7 @@ class GatedFeedForward(nn.Module):
         super().__init__()
         self.gate_expand = nn.Linear(config.width, 2 * config.inner, bias=False)
         self.contract = nn.Linear(config.inner, config.width, bias=False)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         nn.init.normal_(self.gate_expand.weight, std=config.width**-0.5)
         nn.init.normal_(self.contract.weight, std=config.inner**-0.5)
 
@@ -203,7 +204,7 @@ class EncoderLayer(nn.Module):
         self.attention = SelfAttention(config)
         self.feed_forward_norm = RMSNorm(config.width)
         self.feed_forward = (FeedForward if config.version == "1.0" else GatedFeedForward)(config)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         x = x + self.dropout(self.attention(self.attention_norm(x), mask))
@@ -219,7 +220,7 @@ class DecoderLayer(nn.Module):
         self.cross_attention = CrossAttention(config)
         self.feed_forward_norm = RMSNorm(config.width)
         self.feed_forward = (FeedForward if config.version == "1.0" else GatedFeedForward)(config)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Tensor, mask: Tensor, memory: Tensor, memory_mask: Tensor) -> Tensor:
         x = x + self.dropout(self.attention(self.attention_norm(x), mask))
@@ -235,7 +236,7 @@ class Stack(nn.Module):
         self.position_bias = PositionBias(config, both_directions)
         self.layers = nn.ModuleList(layers)
         self.norm = RMSNorm(config.width)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Tensor, mask: Tensor, *memory: Tensor) -> Tensor:
         mask = biased_mask(mask, self.position_bias(x.size(1)))  # (B or 1, H, T, T), once
