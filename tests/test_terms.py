@@ -91,11 +91,11 @@ def test_a_heavy_term_keeps_the_model_near(name, heavy, base, texts, tmp_path, c
     apart = []
     for weight in (1e-9, heavy):
         out = tmp_path / str(weight)
-        more = [f"--{name}", str(weight), "--dropout", "0", "--warmup", "0"]
+        more = [f"--{name}", str(weight), "--dropout", "0", "--steps", "12"]
         assert main(continuing(base, texts, out, *more)) == 0
         apart.append(checkpoint.load(out).record["evaluations"][-1]["terms"][name] / weight)
     capsys.readouterr()
-    assert apart[1] < 0.8 * apart[0]
+    assert apart[1] < 0.7 * apart[0]
 
 
 def test_weight_zero_is_the_run_without_the_term(base, texts, tmp_path, capsys):

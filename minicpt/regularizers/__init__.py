@@ -16,7 +16,8 @@ Regularizer  an ``nn.Module`` built from ``(settings, base)``; what it has to ke
                      ``old(count)``, at most that many batches, each of one passage
 
 Nothing else knows the names of the regularizers. Each is zero in value and gradient at the base
-(dropout off), changes neither model nor batch, and draws no random number.
+with dropout off (to rounding for T5, whose attention runs another kernel when its position table
+learns), changes neither model nor batch, and draws no random number.
 """
 
 import copy
