@@ -56,11 +56,9 @@ def divergences(head: nn.Module, hidden: Tensor, base_head: nn.Module, expected:
     def divergence(logits: Tensor, rows: slice) -> Tensor:
         base = F.linear(expected[rows], base_head.weight, base_head.bias)  # (n, V)
         base = base.to(logits.dtype).log_softmax(dim=1)
-        logits.copy_(logits.log_softmax(dim=1))
+        found = logits.log_softmax(dim=1)
         weights = base.exp()
-        losses = base.sub_(logits).mul_(weights).sum(dim=1)
-        # The gradient: the model's probabilities, less the base's.
-        logits.exp_().sub_(weights)
-        return losses
+        torch.exp(found, out=logits).sub_(weights)  # the gradient: p_model - p_base
+        return torch.linalg.vecdot(weights, base.sub_(found))
 
     return swept_losses(head, hidden, divergence)
