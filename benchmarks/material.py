@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from minicpt.batch import IGNORE, Batch
 from minicpt.cli import pieces
 from minicpt.data.corpus import Corpus
-from minicpt.data.text import read
+from minicpt.data.sources import read
 from minicpt.data.tokenizer import BYTES, TRAINED, Tokenizer
 from minicpt.errors import InputError
 from minicpt.loss import target_stream

@@ -53,8 +53,10 @@ def ours(case: Case) -> dict[str, Callable[[], Turn]]:
     """A candidate for each order of the case's batches, and the matrix products of the first."""
     import products
 
+    from minicpt.machine import keep_freed_memory
     from minicpt.training import Training, make_optimizer, train_step
 
+    keep_freed_memory()  # as `minicpt train` does
     settings = Training(learning_rate=LEARNING_RATE, clip=CLIP)
 
     def training(order: str) -> Turn:

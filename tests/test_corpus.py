@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as Engine
 from tokenizers import models, normalizers, pre_tokenizers
 
-from minicpt.data import corpus as corpus_module
+from minicpt.data import building
 from minicpt.data.corpus import Corpus
 from minicpt.data.text import Document, sentences, words
 from minicpt.data.tokenizer import Tokenizer
@@ -114,14 +114,14 @@ def test_starts_follow_the_rule_token_by_token(given_texts, together):
                 previous = number
         expected["documents"] += [base] if ids else []
         expected["tokens"] += ids
-    before, corpus_module.TOGETHER = corpus_module.TOGETHER, together
+    before, building.TOGETHER = building.TOGETHER, together
     try:
         corpus = Corpus.build(documents, MERGED)
     except InputError:
         assert not expected["tokens"]
         return
     finally:
-        corpus_module.TOGETHER = before
+        building.TOGETHER = before
     assert {name: getattr(corpus, name).tolist() for name in expected} == expected
     assert corpus.names == tuple(item.name for item in documents if item.text)
 

@@ -22,6 +22,7 @@ from minicpt.data.corpus import Corpus
 from minicpt.errors import InputError, WorkError
 from minicpt.evaluation import evaluate
 from minicpt.generation import Sampling
+from minicpt.machine import keep_freed_memory
 from minicpt.randomness import generator
 from minicpt.report.terminal import fit, printable
 from minicpt.settings import Checked, setting
@@ -107,6 +108,7 @@ class Run:
 
     def go(self) -> int:
         """Trains to the end; returns the exit status."""
+        keep_freed_memory()
         with Signals() as signals:
             try:
                 self.loop(signals)

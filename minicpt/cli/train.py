@@ -14,6 +14,7 @@ import torch
 from minicpt import checkpoint
 from minicpt.cli import flags, pieces, terms
 from minicpt.cli.running import Run, Watch, print_json, say, summary_of, tell
+from minicpt.data.split import sample
 from minicpt.data.tokenizer import Tokenizer
 from minicpt.errors import InputError
 from minicpt.machine import Machine
@@ -63,7 +64,8 @@ def add(verbs) -> None:
         "train", help="train a model, or continue one", description=summary_of(__doc__)
     )
     train.epilog = (
-        "`minicpt train OBJECTIVE --help` lists the flags of an objective\n\n"
+        "`minicpt train OBJECTIVE --help` lists the flags of an objective\n"
+        "long text is kept tokenised in ~/.cache/minicpt; MINICPT_CACHE names another folder\n\n"
         + EXAMPLES.format(name="causal-lm")
     )
     names = train.add_subparsers(dest="objective", metavar="OBJECTIVE", required=True)
@@ -153,8 +155,7 @@ def from_scratch(arguments: argparse.Namespace, places: Places, settings: pieces
         flags.refuse(arguments, pieces.Vocabulary, "--tokenizer brings its own", ("tokenizer",))
         tokenizer = Tokenizer.load(vocabulary.tokenizer)
     else:
-        training = (document.text for document in text.training)
-        tokenizer = Tokenizer.train(training, vocabulary.vocab_size)
+        tokenizer = Tokenizer.train(sample(text.training), vocabulary.vocab_size)
     objective = module.Objective(tokenizer, objective_settings)
     torch.manual_seed(seed)
     return pieces.untrained(objective, **sizes), objective, text, []
@@ -226,7 +227,7 @@ def describe(trainer: Trainer, text, corpus, held_out, folder) -> None:
     parameters = sum(each.numel() for each in trainer.model.parameters())
     documents = len(corpus.documents)
     tell(
-        f"text      {' '.join(text.settings.corpus)}: {text.size:,} bytes, SHA-256 "
+        f"text      {' '.join(text.settings.corpus)}: {text.documents.bytes:,} bytes, SHA-256 "
         f"{text.record['sha256'][:16]}…"
     )
     tell(
