@@ -10,8 +10,9 @@ from tqdm import tqdm
 
 from minicpt import discovery, regularizers
 from minicpt.batch import Batch
-from minicpt.cli import flags
+from minicpt.cli import flags, pieces
 from minicpt.data.corpus import Corpus
+from minicpt.data.documents import Documents
 from minicpt.errors import InputError
 from minicpt.randomness import generator
 from minicpt.settings import flag
@@ -72,8 +73,9 @@ def learn(terms: dict[str, nn.Module], objective, old: Sequence, seed: int, devi
     """Lets the terms read the training part of the old texts, with a progress bar."""
     for name, term in terms.items():
         if hasattr(term, "learn"):
-            documents = [document for each in old for document in each.training]
-            corpus = Corpus.build(documents, objective.tokenizer, progress=True)
+            documents = Documents.joined(each.training for each in old)
+            corpus = pieces.corpus(documents, objective.tokenizer)
+            pieces.check_plans(objective, {"old": corpus})
             term.learn(reader(name, objective, corpus, seed, device))
 
 
