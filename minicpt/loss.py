@@ -69,12 +69,17 @@ class TargetLosses:
         return Loss(self.losses.sum(), len(self.losses))
 
 
-def target_losses(model: nn.Module, batch: Batch, fused: bool = True) -> dict[str, TargetLosses]:
-    """Each target's cross-entropy by head, from one forward pass over the whole sequence."""
-    hidden = model(**batch.inputs)  # (B, T, D)
+def target_losses(
+    model: nn.Module, batch: Batch, fused: bool = True, hidden: Tensor | None = None
+) -> dict[str, TargetLosses]:
+    """Each target's cross-entropy by head, from one forward pass over the whole sequence.
+
+    hidden  (B, T, D), the result of that pass where the caller has made it already
+    """
+    hidden = model(**batch.inputs) if hidden is None else hidden
     result = {}
     for name, target in batch.targets.items():
-        places = (target != IGNORE).flatten().nonzero()[:, 0]  # (N,)
+        places = places_of(target)  # (N,)
         chosen = target.flatten()[places]  # (N,)
         kept = hidden.flatten(0, 1).index_select(0, places)  # (B, T, D) -> (N, D)
         losses = head_losses(model.heads[name], kept, chosen, fused)  # (N,)
@@ -83,9 +88,17 @@ def target_losses(model: nn.Module, batch: Batch, fused: bool = True) -> dict[st
     return result
 
 
-def whole_sequence_loss(model: nn.Module, batch: Batch, fused: bool = True) -> dict[str, Loss]:
+def places_of(target: Tensor) -> Tensor:
+    """Where the flattened ``target`` (B, T) has targets: (N,)."""
+    return (target != IGNORE).flatten().nonzero()[:, 0]
+
+
+def whole_sequence_loss(
+    model: nn.Module, batch: Batch, fused: bool = True, hidden: Tensor | None = None
+) -> dict[str, Loss]:
     """The batch's loss by head, from one forward pass over the whole sequence."""
-    return {name: each.total() for name, each in target_losses(model, batch, fused).items()}
+    found = target_losses(model, batch, fused, hidden)
+    return {name: each.total() for name, each in found.items()}
 
 
 def head_losses(head: nn.Module, hidden: Tensor, targets: Tensor, fused: bool = True) -> Tensor:

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from minicpt import checkpoint
-from minicpt.cli import flags, pieces
+from minicpt.cli import flags, pieces, terms
 from minicpt.cli.lock import locked, missing
 from minicpt.cli.running import Run, Watch, print_json, say, summary_of, tell
 from minicpt.data.split import sample
@@ -28,7 +28,7 @@ from minicpt.training import Trainer, Training
 
 EXAMPLES = """examples:
   minicpt train {name} --steps 200 --out runs/first
-  minicpt train {name} --corpus builtin:code --init runs/first --steps 100 --out runs/second
+  minicpt train {name} --corpus builtin:code --init runs/first --kl 0.5 --out runs/second
 """
 TIMED_STEPS = 5  # steps that --minutes times, after two that it does not
 
@@ -86,6 +86,7 @@ def add(verbs) -> None:
         flags.add(parser, f"the objective, {name}", module.Settings)
         flags.add(parser, f"the model, {module.Objective.architecture}", config)
         flags.add(parser, "training", Training)
+        flags.add(parser, "staying near the base, with --init", *terms.classes())
         flags.add(parser, "evaluation and saving", Watch)
         flags.add(parser, "the machine", Machine)
         parser.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -112,6 +113,7 @@ def prepare(arguments: argparse.Namespace, places: Places, folder: Path) -> Run:
     settings = flags.build(arguments, Training)
     text_settings = flags.build(arguments, pieces.Text)
     machine = flags.build(arguments, Machine)
+    near = terms.asked(arguments)
     machine.prepare(say)
     begin = continued if places.init else from_scratch
     model, objective, text, old = begin(arguments, places, text_settings, settings.seed)
@@ -119,14 +121,17 @@ def prepare(arguments: argparse.Namespace, places: Places, folder: Path) -> Run:
     corpus, held_out = pieces.corpora(text, old, tokenizer)
     pieces.check_plans(objective, {"training": corpus} | held_out)
     pieces.check_batch(settings.batch_size, objective, corpus)
-    trainer = Trainer(model, objective, corpus, settings, 1, machine)
+    regularizers = terms.built(near, model, machine.device)
+    trainer = Trainer(model, objective, corpus, settings, 1, machine, regularizers)
     trainer.steps = steps_of(length, trainer)
+    terms.learn(regularizers, objective, old, settings.seed, machine.device)
     record = {
         "objective": arguments.objective,
         "objective_settings": dataclasses.asdict(objective.settings),
         "training": dataclasses.asdict(settings),
         "watch": dataclasses.asdict(watch),
         "machine": dataclasses.asdict(machine),
+        "regularizers": {name: dataclasses.asdict(each) for name, each in near.items()},
         "fused": model.config.fused,
         "steps": trainer.steps,
         "minutes": length.minutes,
@@ -142,7 +147,8 @@ def prepare(arguments: argparse.Namespace, places: Places, folder: Path) -> Run:
 
 def from_scratch(arguments: argparse.Namespace, places: Places, settings: pieces.Text, seed: int):
     """A new model, its objective and tokenizer, and the text; there is no old text."""
-    flags.refuse(arguments, Places, "there is no base without --init", but=("out",))
+    for settings_class in (Places, *terms.classes()):
+        flags.refuse(arguments, settings_class, "there is no base without --init", but=("out",))
     module = pieces.objective_module(arguments.objective)
     objective_settings = flags.build(arguments, module.Settings)
     kind = pieces.model_module(module.Objective.architecture)
@@ -173,6 +179,7 @@ def continued(arguments: argparse.Namespace, places: Places, settings: pieces.Te
         say(note)
     objective = pieces.fitted(base, arguments.objective, given)
     old = known_texts(base, places, settings)
+    terms.check_old_text(terms.asked(arguments), old)
     return base.model, objective, pieces.texts(settings), old
 
 
@@ -209,7 +216,8 @@ def seconds_per_step(trainer: Trainer) -> float:
     machine, corpus = trainer.machine, trainer.stream.corpus
     random = machine.random_states()
     model = copy.deepcopy(trainer.model)
-    trial = Trainer(model, trainer.objective, corpus, trainer.settings, trainer.steps, machine)
+    parts = model, trainer.objective, corpus, trainer.settings, trainer.steps, machine
+    trial = Trainer(*parts, trainer.regularizers)
     for _ in range(2):
         trial.advance()
     begun = time.perf_counter()
