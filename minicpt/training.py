@@ -28,7 +28,9 @@ from minicpt.errors import InputError, WorkError
 from minicpt.loss import Loss, objective_loss, whole_sequence_loss
 from minicpt.machine import CPU, Machine
 from minicpt.optimizer import Optimization, learning_rate, make_optimizer
+from minicpt.partial import factors, restore_factors
 from minicpt.randomness import generator
+from minicpt.replay import Mixture, Replay
 from minicpt.settings import MOST, setting
 
 
@@ -141,6 +143,7 @@ class Trainer:
     steps      the length of the run, to which the schedule is fitted
     step       the number of steps done; the data position is ``step * batch_size``
     machine    where and how the steps run; the model is moved there
+    replay     old text to mix in
     """
 
     def __init__(
@@ -151,11 +154,16 @@ class Trainer:
         settings: Training,
         steps: int,
         machine: Machine = CPU,
+        replay: Replay | None = None,
     ):
         self.model, self.objective, self.settings = model.to(machine.device), objective, settings
         self.machine, self.compiled = machine, machine.compiled(model)
         self.steps, self.step = steps, 0
-        self.stream = Stream(objective, corpus, settings.seed)
+        self.stream, self.replay = Stream(objective, corpus, settings.seed), replay
+        if replay:
+            own = int(generator("replay", settings.seed).initial_seed())
+            old = Stream(objective, replay.corpus, own)
+            self.stream = Mixture(self.stream, old, replay.fraction)
         self.optimizer = make_optimizer(model, settings)
         self.steps_without_targets = 0
         torch.manual_seed(int(generator("dropout", settings.seed).initial_seed()))
@@ -208,11 +216,14 @@ class Trainer:
             "step": self.step,
             "steps_without_targets": self.steps_without_targets,
             "optimizer": self.optimizer.state_dict(),
+            "factors": factors(self.model),
+            "written": self.replay.written if self.replay else None,
             "random": self.machine.random_states(),
         }
 
     def restore(self, state: dict) -> None:
         self.step = state["step"]
         self.steps_without_targets = state["steps_without_targets"]
+        restore_factors(self.model, state["factors"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.machine.set_random_states(state["random"])

@@ -6,10 +6,11 @@ import dataclasses
 import torch
 
 from minicpt import checkpoint
-from minicpt.cli import flags, pieces
+from minicpt.cli import continuing, flags, pieces
 from minicpt.cli.running import Run, Watch, print_json, say, summary_of, versions
 from minicpt.errors import InputError
 from minicpt.machine import Machine
+from minicpt.partial import Partial, restrict
 from minicpt.training import Trainer, Training
 
 EXAMPLES = """examples:
@@ -65,8 +66,12 @@ def restored(path: str, changes: dict, quiet: bool) -> Run:
     old = pieces.old_texts(record["old_texts"])
     corpus, held_out = pieces.corpora(text, old, base.tokenizer)
     settings = Training(**record["training"])
-    trainer = Trainer(base.model, objective, corpus, settings, record["steps"], machine)
-    trainer.restore(base.state())
+    state = base.state()
+    mixed = continuing.recorded(record["replay"], state, objective, text, old)
+    restrict(base.model, Partial(**record["partial"]), settings.seed)
+    replayed = mixed and mixed.replay
+    trainer = Trainer(base.model, objective, corpus, settings, record["steps"], machine, replayed)
+    trainer.restore(state)
     folder = base.folder.parent
     watch = Watch(**record["watch"])
     kept = {key: record[key] for key in record if key not in ("step", "evaluations")}
