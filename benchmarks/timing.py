@@ -24,12 +24,15 @@ from minicpt.errors import InputError, WorkError
 MEBIBYTE = 1 << 20
 
 
-def machine() -> str:
-    """The processor, the number of cores, the versions and torch's threads, in one line."""
+def machine(threads: int | None = None) -> str:
+    """The processor, the number of cores, the versions and the threads in one line.
+
+    threads  of the processes that are measured; None: torch's in this one
+    """
     cores = f"{os.cpu_count()} cores, {platform.system()}"
     versions = f"Python {platform.python_version()}, torch {torch.__version__}"
-    threads = f"threads: {torch.get_num_threads()}"
-    return f"{processor()}, {cores}; {versions}, minicpt {minicpt.__version__}; {threads}"
+    versions += f", minicpt {minicpt.__version__}"
+    return f"{processor()}, {cores}; {versions}; threads: {threads or torch.get_num_threads()}"
 
 
 def processor() -> str:
@@ -81,12 +84,13 @@ def slope(lengths: Sequence[float], values: Sequence[float]) -> float:
 # --- peak memory -----------------------------------------------------------------------------
 
 
-def peak_memory(arguments: Sequence[str]) -> float:
+def peak_memory(arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> float:
     """MiB above the level at which ``print_peak`` began, in a new Python that runs ``arguments``.
 
-    Raises WorkError when that process fails.
+    environment  of that process; None: as this one's. Raises WorkError when the process fails.
     """
-    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True)
+    command = [sys.executable, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
         said = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise WorkError(f"the process that measures memory ended with {done.returncode}: {said}")

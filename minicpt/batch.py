@@ -20,7 +20,8 @@ class Batch:
     """What one forward pass needs.
 
     inputs   exactly the keyword arguments of the model's forward: ``tokens (B, T) int64``,
-             ``mask (B, T) bool`` (True = real), and what the architecture adds to them
+             ``mask (B, T) bool`` (True = real) or the whole pattern ``(B, T, T)``, and what the
+             architecture adds to them
     targets  head name -> (B, T) int64, IGNORE where nothing is predicted
     """
 
@@ -64,6 +65,24 @@ def padding(rows: Sequence[Tensor]) -> Tensor:
     """
     lengths = torch.tensor([len(row) for row in rows])
     return torch.arange(int(lengths.max())) < lengths[:, None]
+
+
+def apart(numbers: Tensor) -> Tensor:
+    """The mask of rows in which several texts stand: each sees itself alone, causally.
+
+    numbers  (B, T) int64: to which text of its row a position belongs; below 0, to none (padding)
+
+    >>> apart(torch.tensor([[0, 0, 1, -1]])).int().tolist()
+    [[[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]]
+    """
+    same = numbers[:, :, None] == numbers[:, None, :]  # (B, T, T)
+    return same.tril() & (numbers >= 0)[:, None, :]
+
+
+def real(mask: Tensor) -> Tensor:
+    """The real positions (B, T) of a mask that may be a pattern: there, those that see themselves.
+    """
+    return mask if mask.dim() == 2 else mask.diagonal(dim1=1, dim2=2)
 
 
 # What a target may see, as objectives declare it. Written here from the definition, and not taken

@@ -61,18 +61,18 @@ def evaluate(
     batch_size: int = 16,
     progress=lambda iterable: iterable,
 ) -> Evaluation:
-    """The loss of the first ``passages`` passages of the corpus' plan (all of them by default)."""
+    """The loss of ``passages`` passages, evenly spread over the corpus' plan (default: of all)."""
     plan = objective.plan(corpus, SEED, 0)
-    count = min(len(plan), passages or len(plan))
+    places = spread(plan, min(len(plan), passages or len(plan)))
     device = next(model.parameters()).device
     losses: dict[str, Loss] = {}
     nats, size = 0.0, 0
     with evaluating(model):
-        begins: Iterable[int] = range(0, count, batch_size)
+        begins: Iterable[int] = range(0, len(places), batch_size)
         for begin in progress(begins):
-            places = range(begin, min(begin + batch_size, count))
-            noise = [generator("evaluation", SEED, place) for place in places]
-            batch = objective.batch([plan[place] for place in places], noise).to(device)
+            together = places[begin : begin + batch_size]
+            noise = [generator("evaluation", SEED, place) for place in together]
+            batch = objective.batch([plan[place] for place in together], noise).to(device)
             for name, each in target_losses(model, batch).items():
                 nats_each = each.losses.cpu().double()  # (N,); some devices have no float64
                 loss = Loss(nats_each.sum(), len(nats_each))
@@ -82,6 +82,15 @@ def evaluate(
                     nats += float(nats_each[text > 0].sum())
                     size += int(text.sum())
     return Evaluation(losses, nats, size)
+
+
+def spread(plan, count: int) -> list[int]:
+    """``count`` places evenly spread over a plan, and so over its lengths; the shortest first.
+
+    A plan's first passages would be all of a length; in this order batches are padded little.
+    """
+    places = torch.arange(count) * len(plan) // count
+    return places[plan.lengths[places].argsort(stable=True)].tolist()
 
 
 def text_bytes(objective, targets: Tensor) -> Tensor:

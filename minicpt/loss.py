@@ -16,6 +16,8 @@ its heads alone).
 B batch, T positions of the targets' stream, D width, V classes of the head, N targets.
 """
 
+import functools
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -146,7 +148,8 @@ class _Sweep(torch.autograd.Function):
     """Computes the gradient of the sum of the losses with the losses themselves.
 
     What comes back is nearly always the same number for every loss (1 / count): then that
-    gradient is multiplied by it. Else the sweep is made again with these numbers.
+    gradient is multiplied by it and handed over. With other numbers, or when a backward pass is
+    asked for again, the sweep is made again.
     """
 
     @staticmethod
@@ -159,11 +162,14 @@ class _Sweep(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, factors: Tensor):
+        learns = ctx.needs_input_grad[:3]
+        again = functools.partial(sweep, *ctx.saved_tensors, ctx.losses_of, ctx.dtype, learns)
+        gradients, ctx.gradients = ctx.gradients, None
         if len(factors) and bool((factors == factors[0]).all()):
-            gradients = [each if each is None else each * factors[0] for each in ctx.gradients]
+            gradients = gradients or again()[1:]
+            gradients = [each if each is None else each.mul_(factors[0]) for each in gradients]
         else:
-            inputs, learns = ctx.saved_tensors, ctx.needs_input_grad[:3]
-            gradients = sweep(*inputs, ctx.losses_of, ctx.dtype, learns, factors)[1:]
+            gradients = again(factors)[1:]
         return *gradients, None, None, None
 
 
@@ -184,14 +190,15 @@ def sweep(
     factors  (N,), what the gradient of each loss is multiplied by; None: 1
     """
     count, classes = len(hidden), len(weight)
-    rows = max(1, min(count, LOGITS // classes))
+    parts = max(1, min(count, math.ceil(count * classes / LOGITS)))
+    rows = math.ceil(count / parts)
     hidden, weight = hidden.to(dtype), weight.to(dtype)
     logits = hidden.new_empty(rows, classes)
     losses = hidden.new_empty(count, dtype=torch.promote_types(dtype, torch.float32))
     for_hidden = torch.empty_like(hidden) if learns[0] else None
     for_weight = losses.new_zeros(weight.shape) if learns[1] else None
     for_bias = losses.new_zeros(classes) if learns[2] else None
-    for begin in range(0, count, rows):
+    for begin in range(0, count, max(1, rows)):
         part = slice(begin, min(begin + rows, count))
         some = logits[: part.stop - begin]
         if bias is None:

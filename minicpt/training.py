@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, nn
 
-from minicpt.batch import Batch
+from minicpt.batch import Batch, real
 from minicpt.errors import InputError, WorkError
 from minicpt.loss import Loss, objective_loss, whole_sequence_loss
 from minicpt.machine import CPU, Machine
@@ -207,7 +207,7 @@ class Trainer:
             ) from None
         self.step += 1
         self.steps_without_targets += not any(loss.count for loss in losses.values())
-        tokens = sum(int(batch.inputs["mask"].sum()) for batch in batches)
+        tokens = sum(int(real(batch.inputs["mask"]).sum()) for batch in batches)
         return Step(self.step, losses, tokens, rate)
 
     def state(self) -> dict:

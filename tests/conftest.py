@@ -1,6 +1,11 @@
 """Small tokenizers and a corpus that many tests read from."""
 
 import os
+import tempfile
+
+# Corpora that tests build must neither be found by later runs nor stay.
+CACHE = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+os.environ["MINICPT_CACHE"] = CACHE.name
 
 # Before torch is imported: on tensors as small as these a second thread only costs time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

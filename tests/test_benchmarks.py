@@ -18,11 +18,13 @@ from torch.utils.flop_counter import FlopCounterMode
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 sys.path.insert(0, str(FOLDER))
 
+import batches  # noqa: E402
 import cached  # noqa: E402
 import single_pass  # noqa: E402
 import timing  # noqa: E402
 import variants  # noqa: E402
 
+from minicpt.batch import Batch, apart  # noqa: E402
 from minicpt.errors import WorkError  # noqa: E402
 from minicpt.loss import per_token_losses, target_losses, target_stream  # noqa: E402
 
@@ -234,3 +236,35 @@ def test_slopes():
     assert math.isnan(timing.slope([16], [1.0]))
     # By hand: logarithms to base 2 are 0, 1, 2 against 0, 0, 3.
     assert timing.slope([1, 2, 4], [1, 1, 8]) == pytest.approx(1.5)
+
+
+class TestBatches:
+    WORDS = "--quick --width 8 --layers 1 --vocabulary 300 --window 96 --steps 1 --rounds 1".split()
+
+    def test_the_rows_and_what_is_shown(self, capsys, tmp_path, monkeypatch):
+        read = batches.read
+        monkeypatch.setattr(batches, "read", lambda *given, **more: read(*given, **more)[:200])
+        path = tmp_path / "rows.json"
+        assert batches.main([*self.WORDS, "--json", str(path)]) == 0
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        assert {row["objective"] for row in rows} == set(batches.CASES)
+        assert {CASE[0] for CASE in batches.CASES.values()} == set(variants.OBJECTIVES)
+        for row in rows:
+            assert 0 <= row["padding"] < 1 and 0 < row["share"] < 1
+            assert row["tokens_per_s"] > 0 and row["ratio"] > 0
+        padding = {(row["objective"], row["order"]): row["padding"] for row in rows}
+        for name, (_, _, order) in batches.CASES.items():
+            base = name if (name, "random") in padding else "causal-lm"
+            assert padding[name, order] < padding[base, "random"]
+        shown = capsys.readouterr().out
+        assert shown.startswith(batches.__doc__.splitlines()[0] + "\n") and "like lengths" in shown
+
+    def test_positions_by_hand(self):
+        mask = torch.tensor([[True, True, True], [True, False, False]])
+        assert batches.positions(Batch({"tokens": mask.long(), "mask": mask}, {})) == (4, 6)
+        pattern = apart(torch.tensor([[0, 0, 1, -1]]))
+        assert batches.positions(Batch({"mask": pattern, "decoder_mask": mask}, {})) == (7, 10)
+
+    def test_errors_are_one_line(self, capsys):
+        assert timing.run(batches.main, ["--quick", "--steps", "0"]) == 2
+        assert "--steps must be at least 1" in capsys.readouterr().err

@@ -10,7 +10,9 @@ from minicpt.data.corpus import Corpus
 from minicpt.data.text import Document
 from minicpt.data.tokenizer import Tokenizer
 from minicpt.errors import InputError
-from minicpt.objectives.causal_lm import Objective, Settings
+from minicpt.loss import target_losses
+from minicpt.models.decoder import Config, Model
+from minicpt.objectives.causal_lm import Objective, Row, Settings
 from minicpt.randomness import generator
 
 BYTES = Tokenizer.train([], 256)
@@ -87,6 +89,58 @@ def test_nothing_is_drawn():
 def test_later_epochs_cut_elsewhere():
     starts = {tuple(start for start, _, _ in rows(["abcdef" * 9], 8, 0, epoch)) for epoch in (0, 1)}
     assert len(starts) == 2
+
+
+# --- packed ----------------------------------------------------------------------------------
+
+
+def test_a_packed_batch_by_hand():
+    objective = Objective(BYTES, Settings(window=6, pack=True))
+    corpus = Corpus.build([Document("one", "abc"), Document("two", "d")], BYTES)
+    rows = [Row((corpus.passage(0, 3), corpus.passage(3, 4))), Row((corpus.passage(1, 2),))]
+    batch = objective.batch(rows, [generator(0), generator(1)])
+    assert batch.inputs["tokens"].tolist() == [[END, A, B, C, END, D], [B, *[END] * 5]]
+    assert batch.inputs["positions"].tolist() == [[0, 1, 2, 3, 0, 1], [0] * 6]
+    assert batch.targets["tokens"].tolist() == [[A, B, C, END, D, END], [C, *[IGNORE] * 5]]
+    first = [
+        [1, 0, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0, 0],
+        [1, 1, 1, 0, 0, 0],
+        [1, 1, 1, 1, 0, 0],
+        [0, 0, 0, 0, 1, 0],
+        [0, 0, 0, 0, 1, 1],
+    ]
+    second = [[1, 0, 0, 0, 0, 0], *[[0] * 6] * 5]
+    assert batch.inputs["mask"].int().tolist() == [first, second]
+    assert objective.visibility(batch)["tokens"]["tokens"].int().tolist() == [first, second]
+    assert rows[0].place == "one, token 0 and 1 more" and rows[1].place == "one, token 1"
+
+
+@settings(derandomize=True, deadline=None, max_examples=25)
+@given(
+    st.lists(st.text("ab .\né", min_size=1, max_size=40), min_size=1, max_size=8),
+    st.integers(3, 30),
+    st.integers(0, 2),
+)
+def test_packed_losses_are_those_of_each_window_alone(texts, window, epoch):
+    """Float64: the same windows, each once, and for each target the same loss."""
+    corpus = Corpus.build([Document(str(i), text) for i, text in enumerate(texts)], BYTES)
+    plain = Objective(BYTES, Settings(window=window))
+    packed = Objective(BYTES, Settings(window=window, pack=True))
+    torch.manual_seed(0)
+    config = Config(vocabulary=BYTES.size, positions=window, width=16, layers=2, heads=2)
+    model = Model(config).double().eval()
+    expected = {}
+    for passage in plain.plan(corpus, 0, epoch):
+        found = target_losses(model, plain.batch([passage], [generator("none")]))["tokens"]
+        expected[passage.place] = found.losses.tolist()
+    rows = packed.plan(corpus, 0, epoch)[:]
+    assert sorted(each.place for row in rows for each in row.passages) == sorted(expected)
+    batch = packed.batch(rows, [generator("none")] * len(rows))
+    assert batch.inputs["tokens"].shape[1] <= window
+    found = target_losses(model, batch)["tokens"]
+    losses = [expected[each.place] for row in rows for each in row.passages]
+    assert found.losses.tolist() == pytest.approx(sum(losses, []), abs=1e-12)
 
 
 texts = st.lists(st.text("ab .\né", min_size=1, max_size=40), min_size=1, max_size=5)

@@ -14,7 +14,7 @@ import torch
 import minicpt.models
 import minicpt.objectives
 from minicpt import discovery
-from minicpt.batch import IGNORE
+from minicpt.batch import IGNORE, real
 from minicpt.cli.main import main
 from minicpt.errors import InputError
 from minicpt.evaluation import evaluate
@@ -60,6 +60,8 @@ def flat(value):
     if dataclasses.is_dataclass(value):
         fields = dataclasses.fields(value)
         return [(field.name, flat(getattr(value, field.name))) for field in fields]
+    if isinstance(value, tuple):
+        return [flat(each) for each in value]
     return value.tolist() if isinstance(value, torch.Tensor) else value
 
 
@@ -83,9 +85,11 @@ def model_for(objective):
 
 
 def masks(batch):
-    """Input stream -> its mask."""
+    """Input stream -> its real positions."""
     streams = {"tokens": "mask", "decoder_tokens": "decoder_mask"}
-    return {name: batch.inputs[mask] for name, mask in streams.items() if name in batch.inputs}
+    return {
+        name: real(batch.inputs[mask]) for name, mask in streams.items() if name in batch.inputs
+    }
 
 
 def equal(one, other):
@@ -177,10 +181,11 @@ def test_a_row_does_not_depend_on_its_neighbours(objective, corpus):
             for name, value in getattr(alone, part).items():
                 long = getattr(company, part)[name][row]
                 width = value.shape[1]
-                assert torch.equal(long[:width], value[0]), name
+                cut = (slice(width),) * (value.dim() - 1)  # a pattern has two sides
+                assert torch.equal(long[cut], value[0]), name
                 if name.endswith("mask"):
-                    assert value.all(), "a passage alone has no padding"
-                    assert not long[width:].any()
+                    assert real(value).all(), "a passage alone has no padding"
+                    assert not long[width:].any() and not long[..., width:].any()
                 if part == "targets":
                     assert (long[width:] == IGNORE).all()
 
@@ -239,10 +244,10 @@ def test_visibility_is_declared_for_every_target(objective, corpus):
     for head, target in batch.targets.items():
         assert visibility[head].keys() == masks(batch).keys()
         for stream, seen in visibility[head].items():
-            real = masks(batch)[stream]  # (B, length of the stream)
+            readable = masks(batch)[stream]  # (B, length of the stream)
             assert seen.dtype == torch.bool
-            assert seen.shape == (*target.shape, real.shape[1])
-            assert not (seen & ~real[:, None]).any(), "a pad may be seen"
+            assert seen.shape == (*target.shape, readable.shape[1])
+            assert not (seen & ~readable[:, None]).any(), "a pad may be seen"
         rows, places = (target != IGNORE).nonzero(as_tuple=True)
         own = visibility[head][target_stream(batch)][rows, places, places]
         assert own.all(), "a target's own position must be among those it sees"
@@ -279,7 +284,7 @@ TOY_OBJECTIVE = '''"""A toy: each token is its own target."""
 from dataclasses import dataclass
 
 from minicpt.batch import IGNORE, Batch, pad, padding, up_to_itself
-from minicpt.data.corpus import Plan, windows
+from minicpt.data.plan import Plan, windows
 from minicpt.settings import Checked, setting
 
 
@@ -298,7 +303,7 @@ class Objective:
         self.length = self.settings.window
 
     def plan(self, corpus, seed, epoch):
-        return Plan(windows(corpus, self.length, seed, epoch), corpus.passage)
+        return Plan(windows(corpus, self.length, seed, epoch), corpus.passage).grouped(seed, epoch)
 
     def batch(self, passages, generators):
         rows = [passage.tokens for passage in passages]

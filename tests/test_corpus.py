@@ -1,4 +1,4 @@
-"""The corpus: where words and sentences start, passages, and windows that hold every token once."""
+"""The corpus: where words and sentences start, and passages."""
 
 import sys
 
@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as Engine
 from tokenizers import models, normalizers, pre_tokenizers
 
-from minicpt.data import corpus as corpus_module
-from minicpt.data.corpus import Corpus, Plan, windows
+from minicpt.data import building
+from minicpt.data.corpus import Corpus
 from minicpt.data.text import Document, sentences, words
 from minicpt.data.tokenizer import Tokenizer
 from minicpt.errors import InputError
@@ -114,14 +114,14 @@ def test_starts_follow_the_rule_token_by_token(given_texts, together):
                 previous = number
         expected["documents"] += [base] if ids else []
         expected["tokens"] += ids
-    before, corpus_module.TOGETHER = corpus_module.TOGETHER, together
+    before, building.TOGETHER = building.TOGETHER, together
     try:
         corpus = Corpus.build(documents, MERGED)
     except InputError:
         assert not expected["tokens"]
         return
     finally:
-        corpus_module.TOGETHER = before
+        building.TOGETHER = before
     assert {name: getattr(corpus, name).tolist() for name in expected} == expected
     assert corpus.names == tuple(item.name for item in documents if item.text)
 
@@ -194,87 +194,3 @@ def test_a_passage_is_a_copy():
 def test_a_passage_across_documents_or_without_tokens_is_refused(start, stop):
     with pytest.raises(InputError, match="no passage"):
         fake([4, 3]).passage(start, stop)
-
-
-def test_a_plan_cuts_only_what_is_asked_for():
-    asked = []
-    plan = Plan(torch.tensor([[1, 2], [3, 4], [5, 6]]), lambda a, b: asked.append((a, b)) or a * b)
-    assert len(plan) == 3 and not asked
-    assert plan[1] == 12 and plan[-1] == 30 and asked == [(3, 4), (5, 6)]
-    assert plan[1:] == [12, 30] and list(plan) == [2, 12, 30] and plan[5:] == []
-    for place in (3, -4):
-        with pytest.raises(IndexError):
-            plan[place]
-
-
-def test_windows_by_hand():
-    """Documents of 5, 2 and 7 tokens, windows of 3, one position before each document."""
-    rows = sorted(windows(fake([5, 2, 7]), size=3, seed=0, epoch=0, lead=1).tolist())
-    assert rows == [[0, 2], [2, 5], [5, 7], [7, 9], [9, 12], [12, 14]]
-    rows = sorted(windows(fake([5, 2, 7]), size=3, seed=0, epoch=0).tolist())
-    assert rows == [[0, 3], [3, 5], [5, 7], [7, 10], [10, 13], [13, 14]]
-
-
-@always
-@given(
-    st.lists(st.integers(1, 30), min_size=1, max_size=12),
-    st.integers(1, 12),
-    st.integers(0, 11),
-    st.integers(0, 5),
-    st.integers(0, 3),
-)
-def test_windows_hold_every_token_once(lengths, size, lead, seed, epoch):
-    corpus, lead = fake(lengths), lead % size
-    rows = windows(corpus, size, seed, epoch, lead)
-    assert rows.dtype == torch.int64 and rows.shape[1] == 2
-    assert torch.equal(rows, windows(corpus, size, seed, epoch, lead))
-    held = sorted(place for start, stop in rows.tolist() for place in range(start, stop))
-    assert held == list(range(len(corpus.tokens)))
-    short = 0
-    for start, stop in rows.tolist():
-        passage = corpus.passage(start, stop)  # refuses a window across documents
-        assert stop - start <= size - lead * passage.first
-        short += stop - start < size - lead * passage.first and not passage.last
-    if epoch == 0:
-        assert not short  # only the last window of a document is short
-    # No more windows than the cuts need: a document that fits is whole.
-    for index, length in enumerate(lengths):
-        if length <= size - lead:
-            assert list(corpus.document(index)) in rows.tolist()
-
-
-def test_epochs_and_seeds_differ_in_order_and_in_cuts():
-    corpus = fake([100] * 20)
-    orders = [windows(corpus, 10, seed, epoch) for seed in range(2) for epoch in range(3)]
-    assert len({str(rows.tolist()) for rows in orders}) == 6
-    cuts = [frozenset(map(tuple, rows.tolist())) for rows in orders]
-    assert cuts[0] == cuts[3]  # epoch 0 has phase 0 whatever the seed
-    assert len(set(cuts)) == 5
-    # Each document has a phase of its own, over all of the room.
-    firsts = {stop - start for start, stop in orders[1].tolist() if start % 100 == 0}
-    assert len(firsts) > 5 and firsts <= set(range(1, 11))
-    assert orders[0].tolist() != sorted(orders[0].tolist())
-
-
-def test_the_order_alone_differs_where_nothing_is_cut():
-    keys = [(seed, epoch) for seed in (0, 1) for epoch in (0, 1)]
-    orders = [windows(fake([3] * 50), 3, *key).tolist() for key in keys]
-    assert len({str(rows) for rows in orders}) == 4
-    assert all(sorted(rows) == sorted(orders[0]) for rows in orders)
-
-
-def test_a_document_that_only_the_lead_makes_too_long_has_a_phase_too():
-    rows = windows(fake([4] * 50), 4, seed=0, epoch=1, lead=1).tolist()
-    assert {stop - start for start, stop in rows if start % 4 == 0} == {1, 2, 3}
-
-
-@pytest.mark.parametrize("size, lead", [(0, 0), (1, 1), (3, 4), (-2, 0)])
-def test_a_window_without_room_is_refused(size, lead):
-    with pytest.raises(InputError, match="no room"):
-        windows(fake([3]), size, 0, 0, lead)
-
-
-def test_a_million_windows_are_made_at_once():
-    rows = windows(fake([1000] * 10_000), 10, 0, 1, 1)
-    assert 1_000_000 <= len(rows) <= 1_020_000
-    assert int((rows[:, 1] - rows[:, 0]).sum()) == 10_000_000

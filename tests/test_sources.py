@@ -9,9 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from minicpt.data import sources
-from minicpt.data.sources import Document, origin, read
+from minicpt.data import builtin
+from minicpt.data.builtin import origin
+from minicpt.data.documents import Document
+from minicpt.data.sources import read as read_documents
 from minicpt.errors import InputError
+
+
+def read(*arguments, **options) -> list[Document]:
+    return list(read_documents(*arguments, **options))
 
 
 def write(path: Path, content: str | bytes) -> str:
@@ -232,7 +238,7 @@ def test_the_built_in_code_holds_the_library_without_tests_and_without_the_prose
 def test_a_python_without_its_library_names_the_package(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pydoc_data.topics", None)  # makes the import fail
     assert "-stdlib" in refusal("builtin:docs")
-    monkeypatch.setattr(sources.sysconfig, "get_path", lambda name: str(tmp_path))
+    monkeypatch.setattr(builtin.sysconfig, "get_path", lambda name: str(tmp_path))
     assert "-stdlib" in refusal("builtin:code")
 
 

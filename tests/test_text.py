@@ -1,13 +1,13 @@
-"""Sentences, words, the held-out split and the hash, against hand-worked answers."""
+"""Sentences and words against hand-worked answers; and a text cut into stretches."""
 
-import math
 import time
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minicpt.data.text import Document, sentences, sha256, split, words
+from minicpt.data.documents import Document
+from minicpt.data.text import SPACES, sentences, stretches, words
 from minicpt.errors import InputError
 
 always = settings(derandomize=True, deadline=None, max_examples=200)
@@ -92,111 +92,48 @@ def test_sentences_take_linear_time(piece):
     assert time.perf_counter() - begin < 5
 
 
-def test_words():
-    assert words("") == words(" \n") == []
-    assert cut(" a\tb\u00a0c\n\nd", words) == ["a", "b", "c", "d"]
-
-
-def numbered(count: int) -> list[Document]:
-    return [Document(f"d{index}", f"text {index} " * (index + 1)) for index in range(count)]
-
-
-def size(documents) -> int:
-    return sum(len(item.text) for item in documents)
-
-
-@pytest.mark.parametrize("count", [10, 11, 40])
-@pytest.mark.parametrize("fraction", [0.001, 0.1, 0.25, 0.5])
-def test_many_documents_are_split_whole(count, fraction):
-    documents = numbered(count)
-    training, held_out = split(documents, fraction)
-    assert sorted(training + held_out, key=documents.index) == documents
-    assert training == [item for item in documents if item not in held_out]
-    assert training and held_out
-    if len(held_out) > 1:
-        assert size(held_out) <= fraction * size(documents)
-    # Greedy: whatever is left would not have fitted.
-    smallest = min(len(item.text) for item in training)
-    assert size(held_out) + smallest > fraction * size(documents)
-    assert split(documents, fraction) == (training, held_out)
-
-
-def test_held_out_documents_are_not_simply_the_first_or_last():
-    held_out = split([Document(str(index), "same") for index in range(100)], 0.1)[1]
-    places = [int(item.name) for item in held_out]
-    assert len(places) == 10 and places == sorted(places)
-    assert places[0] > 0 and places[-1] - places[0] > 20
-
-
-def test_few_documents_are_cut_at_the_first_sentence_after_the_fraction():
-    text = "Aaaa bbbb. Cccc dddd. Eeee ffff. Gggg hhhh."  # 43 characters, sentences at 0 11 22 33
-    assert split([Document("a", text)], 0.3) == (  # 43 - 12 = 31: the next sentence is at 33
-        [Document("a", text[:33])],
-        [Document("a, from character 33", text[33:])],
-    )
-    assert split([Document("a", text)], 0.5)[1][0].text == text[22:]  # 43 - 21 = 22, exactly
-    # 43 - 4 = 39 has no sentence after it, nor a word: from the character.
-    assert split([Document("a", text)], 0.1)[1][0].text == "hhh."
-    # 43 - 6 = 37: no sentence, but a word at 38.
-    assert split([Document("a", text)], 0.15)[1][0].text == "hhhh."
-
-
-def test_few_documents_are_cut_between_them_where_a_sentence_starts():
-    documents = [Document("a", "one two three"), Document("b", "Four."), Document("c", "Five.")]
-    # 23 - 11 = 12, in the last sentence of the first: the next one starts the second document.
-    assert split(documents, 0.5) == (documents[:1], documents[1:])
-    assert split(documents, 0.3) == (documents[:2], documents[2:])  # 23 - 6 = 17, in the second
-    assert split(documents, 0.25) == (documents[:2], documents[2:])  # 23 - 5 = 18, between them
+mixed = st.lists(
+    st.sampled_from(
+        "Dr.|the|cat|e.g.|2.|Fig.|3|well-known|No…|«Oui»|12.5|.|J.|(so)|。|好。|」|x.\n\n|\n|ok|End|"
+        "beginning".split("|")
+    ),
+    max_size=30,
+).map(" ".join)
 
 
 @always
-@given(
-    st.lists(st.text(st.sampled_from("ab. C\n"), min_size=1, max_size=30), max_size=14),
-    st.floats(0, 0.5),
-)
-def test_a_split_keeps_every_character_once(texts, fraction):
-    documents = [Document(str(index), text) for index, text in enumerate(texts)]
-    try:
-        training, held_out = split(documents, fraction)
-    except InputError:
-        return
-    whole = sorted(item.text for item in training + held_out)
-    if len(documents) < 10:
-        assert "".join(item.text for item in training + held_out) == "".join(texts)
-    else:
-        assert whole == sorted(texts)
-    if fraction:
-        assert any(item.text.strip() for item in training)
-        assert any(item.text.strip() for item in held_out)
+@given(text_like | mixed, st.sampled_from([SPACES, " "]), st.integers(1, 24))
+def test_the_sentences_of_stretches_are_those_of_the_whole(text, breaks, size):
+    parts = list(stretches(Document("x", text), breaks, size))
+    assert "".join(part.text for part in parts) == text
+    assert [part.last for part in parts] == [False] * (len(parts) - 1) + [True]
+    starts, stops, base = [], [], 0
+    for part in parts:
+        spans = [(base + start, base + stop) for start, stop in part.sentences()]
+        starts += [start for start, _ in spans][part.inside :]
+        stops += [stop for _, stop in spans][: len(spans) - part.broken]
+        base += len(part.text)
+        assert part.last or not part.text[-1].isspace()
+    assert list(zip(starts, stops, strict=True)) == sentences(text)
 
 
-def test_nothing_is_held_out_with_fraction_zero():
-    assert split(numbered(3), 0) == (numbered(3), [])
+def test_stretches_are_not_much_longer_than_asked():
+    prose = "Ich weiß nicht, was soll es bedeuten. Dass ich so traurig bin.\n" * 100
+    chinese = "第一句话在这里。\n第二句话在这里。\n\n" * 200
+    numbers = "0.12\t-3.4\t5.67\n" * 500
+    for text in (prose, chinese, numbers):
+        parts = [each.text for each in stretches(Document("x", text), size=100)]
+        assert max(map(len, parts)) < 180 and len(parts) > len(text) / 180
 
 
-@pytest.mark.parametrize("fraction", [-0.1, 0.51, 1, math.nan, math.inf])
-def test_a_fraction_out_of_range_is_refused(fraction):
-    with pytest.raises(InputError, match="between 0 and 0.5"):
-        split(numbered(3), fraction)
+@pytest.mark.parametrize("breaks, text", [("", "a b " * 9), (SPACES, "x" * 99), (" ", "a\nb" * 9)])
+def test_a_text_without_a_place_to_cut_stays_whole_or_is_refused(monkeypatch, breaks, text):
+    assert [each.text for each in stretches(Document("x", text), breaks, 4)] == [text]
+    monkeypatch.setattr("minicpt.data.text.LONGEST", 20)
+    with pytest.raises(InputError, match="'x' has .* without a space where it could be cut"):
+        list(stretches(Document("x", text), breaks, 4))
 
 
-@pytest.mark.parametrize("texts", [["a"], ["ab "], ["", ""], [], [" "] * 12])
-def test_a_corpus_too_short_to_split_is_refused(texts):
-    with pytest.raises(InputError, match="too short"):
-        split([Document(str(index), text) for index, text in enumerate(texts)], 0.1)
-
-
-def test_the_hash_tells_texts_apart_and_does_not_see_names():
-    given_once = {
-        sha256([Document("a", "bc")]),
-        sha256([Document("a", "b"), Document("a", "c")]),
-        sha256([Document("a", "c"), Document("a", "b")]),
-        sha256([Document("a", "bc"), Document("a", "")]),
-        sha256([]),
-    }
-    assert len(given_once) == 5
-    assert sha256([Document("a", "bc")]) == sha256([Document("b", "bc")])
-    # Independent: sha256sum of the length (eight bytes) and the two bytes.
-    assert sha256([Document("a", "é")]) == (
-        "1d9b2f68e31ef2b6730c67d7729ca6a523e7f19d8987ca7c72eb93cb3bb9d979"
-    )
+def test_words():
+    assert words("") == words(" \n") == []
+    assert cut(" a\tb\u00a0c\n\nd", words) == ["a", "b", "c", "d"]

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as Engine
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
+from minicpt.data.text import SPACES
 from minicpt.data.tokenizer import Tokenizer, cut
 from minicpt.errors import InputError
 
@@ -364,7 +365,32 @@ def test_a_long_text_in_portions_encodes_as_the_whole(kind, tokenizer):
     assert len(portions) > 20 and "".join(portions) == text
     together = [i for ids in tokenizer.encode_batch(portions) for i in ids]
     assert together == tokenizer.encode(text)
-    assert tokenizer.portions("a b " * 50_000) == cut("a b " * 50_000)
+    assert tokenizer.portions("a b " * 50_000) == cut("a b " * 50_000, tokenizer.breaks)
+    assert tokenizer.breaks == (" " if kind == "t5" else SPACES)
+
+
+@settings(derandomize=True, deadline=None)
+@given(st.text(st.sampled_from("low er.\n\t 1é's\u2028\x1c"), max_size=60), st.integers(1, 9))
+def test_a_text_may_be_cut_before_any_white_space_in_breaks(text, size):
+    for tokenizer in test_a_text_may_be_cut_before_any_white_space_in_breaks.tokenizers:
+        portions = cut(text, tokenizer.breaks, size)
+        together = [i for ids in tokenizer.encode_batch(portions) for i in ids]
+        assert together == tokenizer.encode(text)
+
+
+test_a_text_may_be_cut_before_any_white_space_in_breaks.tokenizers = [
+    Tokenizer.train([TEXT], 300),
+    Tokenizer(wordpiece().to_str(), {}),
+    Tokenizer(unigram().to_str(), {}),
+]
+
+
+def test_bytes_say_where_tokens_start_unless_a_space_is_put_in_front(tmp_path):
+    assert saved(byte_level(), tmp_path / "a").bytewise
+    engine = byte_level()
+    engine.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    assert not saved(engine, tmp_path / "b").bytewise
+    assert not saved(wordpiece(), tmp_path / "c").bytewise
 
 
 def test_without_a_pre_tokenizer_a_text_stays_whole(tmp_path):

@@ -13,7 +13,6 @@ from minicpt.cli.main import main
 from minicpt.verify import suite
 from minicpt.verify.faults import FAULTS
 from minicpt.verify.floors import STATES, chain, entropy, floors
-from minicpt.verify.packing import blocks
 from minicpt.verify.partition import partition
 from minicpt.verify.rules import RULES
 from minicpt.verify.teacher_forcing import teacher_forcing
@@ -94,8 +93,10 @@ def test_a_mean_of_means_is_shown_to_be_wrong():
     ] > 1e-3
 
 
-def test_blocks_of_a_packed_row():
-    assert blocks([1, 2]).int().tolist() == [[1, 0, 0], [0, 1, 0], [0, 1, 1]]
+def test_the_proofs_see_several_texts_in_a_row():
+    subject = SUBJECTS[suite.PACKED]
+    rows = subject.passages(10**6)
+    assert sum(len(row.passages) > 1 for row in rows) > 0.9 * len(rows) > 5
 
 
 def test_without_teacher_forcing_one_pass_is_not_enough():

@@ -15,9 +15,10 @@ import torch
 from tqdm import tqdm
 
 from minicpt.cli.running import print_json, summary_of
+from minicpt.data.builtin import origin
 from minicpt.data.corpus import Corpus
-from minicpt.data.sources import origin, read
-from minicpt.data.text import split
+from minicpt.data.sources import read
+from minicpt.data.split import split
 from minicpt.data.tokenizer import Tokenizer
 from minicpt.errors import WorkError
 from minicpt.evaluation import evaluate

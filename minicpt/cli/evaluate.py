@@ -2,12 +2,12 @@
 
 import argparse
 from dataclasses import dataclass
+from typing import Literal
 
 from minicpt import checkpoint
 from minicpt.cli import flags, pieces
 from minicpt.cli.running import bar_over, figures, print_json, say, summary_of
-from minicpt.data.corpus import Corpus
-from minicpt.data.sources import read
+from minicpt.data.documents import Documents
 from minicpt.errors import InputError
 from minicpt.evaluation import evaluate
 from minicpt.machine import Machine
@@ -25,6 +25,9 @@ class What(Checked):
         (), "text to evaluate on, all of it (default: what was held out from training)"
     )
     blocks: bool = setting(False, "a document is a block between blank lines, not a whole file")
+    errors: Literal["strict", "replace"] = setting(
+        "strict", "what is not UTF-8: refuse it, or replace it and say how often"
+    )
     objective: str | None = setting(
         None, "another objective than the one of the training", metavar="OBJECTIVE"
     )
@@ -53,12 +56,12 @@ def run(arguments: argparse.Namespace) -> int:
         say(note)
     objective = pieces.objective_of(base, what.objective)
     if what.corpus:
-        documents = {" ".join(what.corpus): read(what.corpus, what.blocks)}
+        documents = {" ".join(what.corpus): pieces.documents(what)}
     elif base.record:
         old = pieces.old_texts(base.record["old_texts"])
         documents = {
             "held out": pieces.recorded_texts(base.record["text"]).held_out,
-            "old text": [document for each in old for document in each.held_out],
+            "old text": Documents.joined(each.held_out for each in old),
         }
     else:
         raise InputError(f"{arguments.folder} does not say what it was trained on; give --corpus")
@@ -66,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
     results = {}
     for name, each in documents.items():
         if each:
-            corpus = Corpus.build(each, base.tokenizer, progress=True)
+            corpus = pieces.corpus(each, base.tokenizer)
             with machine.autocast():
                 results[name] = evaluate(
                     model, objective, corpus, what.passages, what.batch_size, bar_over

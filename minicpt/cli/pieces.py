@@ -6,13 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import ModuleType
+from typing import Literal
 
 from minicpt import discovery, models, objectives
 from minicpt.checkpoint import Checkpoint
 from minicpt.cli.running import say
+from minicpt.data import cache
+from minicpt.data.builtin import BUILTIN
 from minicpt.data.corpus import Corpus
-from minicpt.data.sources import BUILTIN, Document, read
-from minicpt.data.text import sha256, split
+from minicpt.data.documents import Documents
+from minicpt.data.sources import read
+from minicpt.data.split import split
 from minicpt.data.tokenizer import Tokenizer
 from minicpt.errors import InputError
 from minicpt.settings import Checked, setting
@@ -26,6 +30,9 @@ class Text(Checked):
         ("builtin:docs",), "builtin:docs, builtin:code, or files, folders, globs"
     )
     blocks: bool = setting(False, "a document is a block between blank lines, not a whole file")
+    errors: Literal["strict", "replace"] = setting(
+        "strict", "what is not UTF-8: refuse it, or replace it and say how often"
+    )
     held_out: float = setting(
         0.1, "share of the text that is kept for evaluation", least=0, most=0.5
     )
@@ -41,15 +48,16 @@ class Vocabulary(Checked):
 
 @dataclass(frozen=True)
 class Texts:
-    """A text as documents, parted into what is trained on and what is held out, with its record.
+    """A text, parted into what is trained on and what is held out, with its record.
 
     The record is what a checkpoint keeps of it: enough to read the same text again, and to notice
     when it is no longer the same.
     """
 
     settings: Text
-    training: list[Document]
-    held_out: list[Document]
+    documents: Documents
+    training: Documents
+    held_out: Documents
 
     @cached_property
     def record(self) -> dict:
@@ -57,16 +65,21 @@ class Texts:
             source if source.startswith(BUILTIN) else os.path.abspath(source)
             for source in self.settings.corpus
         ]
-        everything = sha256([*self.training, *self.held_out])
+        everything = self.documents.sha256
         return dataclasses.asdict(self.settings) | {"corpus": sources, "sha256": everything}
 
-    @property
-    def size(self) -> int:
-        return sum(len(document.text.encode()) for document in self.training + self.held_out)
+
+def documents(settings) -> Documents:
+    """What the settings ``corpus``, ``blocks`` and ``errors`` name, gone through once."""
+    found = read(settings.corpus, settings.blocks, settings.errors, progress=True)
+    if found.replaced:
+        say(f"{found.replaced} times something that is not UTF-8 was replaced by U+FFFD")
+    return found
 
 
 def texts(settings: Text) -> Texts:
-    return Texts(settings, *split(read(settings.corpus, settings.blocks), settings.held_out))
+    found = documents(settings)
+    return Texts(settings, found, *split(found, settings.held_out))
 
 
 def recorded_texts(record: dict) -> Texts:
@@ -208,10 +221,13 @@ def corpora(
     """The corpus to train on, and the held-out ones by the name that tables give them."""
     held_out = {
         "held out": text.held_out,
-        "old text": [document for each in old for document in each.held_out],
+        "old text": Documents.joined(each.held_out for each in old),
     }
-    return Corpus.build(text.training, tokenizer, progress=True), {
-        name: Corpus.build(documents, tokenizer, progress=True)
-        for name, documents in held_out.items()
-        if documents
+    return corpus(text.training, tokenizer), {
+        name: corpus(documents, tokenizer) for name, documents in held_out.items() if documents
     }
+
+
+def corpus(documents: Documents, tokenizer: Tokenizer) -> Corpus:
+    """The corpus of some documents, from the cache if it was tokenised before."""
+    return cache.corpus(documents, tokenizer, progress=True, say=say)

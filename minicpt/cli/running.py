@@ -22,6 +22,7 @@ from minicpt.data.corpus import Corpus
 from minicpt.errors import InputError, WorkError
 from minicpt.evaluation import evaluate
 from minicpt.generation import Sampling
+from minicpt.machine import keep_freed_memory
 from minicpt.randomness import generator
 from minicpt.report.terminal import fit, printable
 from minicpt.settings import Checked, setting
@@ -107,6 +108,7 @@ class Run:
 
     def go(self) -> int:
         """Trains to the end; returns the exit status."""
+        keep_freed_memory()
         with Signals() as signals:
             try:
                 self.loop(signals)
@@ -170,10 +172,10 @@ class Run:
             tell(f"        {shortened(entry['sample'])}")
 
     def sample(self) -> str:
-        """What the model does with the first held-out passage."""
+        """What the model does with a held-out passage of middling length."""
         objective = self.trainer.objective
         corpus = next(iter(self.held_out.values()), None) or self.trainer.stream.corpus
-        passage = objective.plan(corpus, 0, 0)[0]
+        passage = objective.plan(corpus, 0, 0).typical()
         sampling = Sampling(length=PROBE_LENGTH)
         draws = generator("probe", self.trainer.settings.seed, self.trainer.step)
         with self.trainer.machine.autocast():

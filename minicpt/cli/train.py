@@ -14,6 +14,7 @@ import torch
 from minicpt import checkpoint, replay
 from minicpt.cli import continuing, flags, pieces
 from minicpt.cli.running import Run, Watch, print_json, say, summary_of, tell
+from minicpt.data.split import sample
 from minicpt.data.tokenizer import Tokenizer
 from minicpt.errors import InputError
 from minicpt.machine import Machine
@@ -23,7 +24,7 @@ from minicpt.training import Trainer, Training
 
 EXAMPLES = """examples:
   minicpt train {name} --steps 200 --out runs/first
-  minicpt train {name} --corpus builtin:code --init runs/first --steps 100 --out runs/second
+  minicpt train {name} --init runs/first --corpus builtin:code --replay base --out runs/second
 """
 TIMED_STEPS = 5  # steps that --minutes times, after two that it does not
 
@@ -69,7 +70,8 @@ def add(verbs) -> None:
         "train", help="train a model, or continue one", description=summary_of(__doc__)
     )
     train.epilog = (
-        "`minicpt train OBJECTIVE --help` lists the flags of an objective\n\n"
+        "`minicpt train OBJECTIVE --help` lists the flags of an objective\n"
+        "long text is kept tokenised in ~/.cache/minicpt; MINICPT_CACHE names another folder\n\n"
         + EXAMPLES.format(name="causal-lm")
     )
     names = train.add_subparsers(dest="objective", metavar="OBJECTIVE", required=True)
@@ -173,8 +175,7 @@ def from_scratch(arguments: argparse.Namespace, places: Places, settings: pieces
         flags.refuse(arguments, pieces.Vocabulary, "--tokenizer brings its own", ("tokenizer",))
         tokenizer = Tokenizer.load(vocabulary.tokenizer)
     else:
-        training = (document.text for document in text.training)
-        tokenizer = Tokenizer.train(training, vocabulary.vocab_size)
+        tokenizer = Tokenizer.train(sample(text.training), vocabulary.vocab_size)
     objective = module.Objective(tokenizer, objective_settings)
     torch.manual_seed(seed)
     return pieces.untrained(objective, **sizes), objective, text, [], None
@@ -234,7 +235,7 @@ def describe(trainer: Trainer, text, corpus, held_out, folder) -> None:
     part = "" if learning == parameters else f", {learning:,} {among} them trained"
     documents = len(corpus.documents)
     tell(
-        f"text      {' '.join(text.settings.corpus)}: {text.size:,} bytes, SHA-256 "
+        f"text      {' '.join(text.settings.corpus)}: {text.documents.bytes:,} bytes, SHA-256 "
         f"{text.record['sha256'][:16]}…"
     )
     tell(

@@ -1,25 +1,21 @@
-"""The tokenised corpus: tokens, where words, sentences and documents start, and windows of it.
+"""The tokenised corpus: tokens, and where words, sentences and documents start.
 
-A corpus carries no special tokens: objectives add them. The order of windows is a pure function of
-seed and epoch. Left out: packing and grouping by length, which are an objective's business.
+A corpus carries no special tokens: objectives add them. Left out: how it is cut into passages and
+in which order these are read, see ``plan``.
 """
 
-import sys
-from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from minicpt.data import text
+from minicpt.data import building
+from minicpt.data.documents import Document, Documents
 from minicpt.data.tokenizer import Tokenizer
 from minicpt.errors import InputError
-from minicpt.randomness import generator
 
-TOGETHER = 1 << 20  # characters tokenised in one call: bounds the Python objects alive at once
+NO_TOKEN = "the corpus holds no token: give text that the tokenizer knows"
 
 
 @dataclass(frozen=True)
@@ -67,59 +63,38 @@ class Corpus:
     documents  the same for documents; every document holds at least one token
     names      the documents' names
 
-    White space before a word belongs to that word, and so for sentences; white space at the end of
-    a document belongs to its last word. With the ends E (in characters) of the words, a token
-    that starts at character a is of word number #{e in E: e <= a}: this holds whether a tokenizer
-    keeps the space in the token, drops it, or makes it a token.
+    What white space belongs to, and how words and sentences are found, stands in ``building``. The
+    tensors may be files that are mapped into memory (``cache``): nobody writes into them.
     """
 
     tokens: Tensor
     words: Tensor
     sentences: Tensor
     documents: Tensor
-    names: tuple[str, ...]
+    names: Sequence[str]
 
     @staticmethod
     def build(
-        documents: Sequence[text.Document], tokenizer: Tokenizer, progress: bool = False
+        documents: Iterable[Document], tokenizer: Tokenizer, progress: bool = False
     ) -> "Corpus":
-        """Tokenises the documents; a document without a token is left out.
+        """Tokenises the documents, in memory; a document without a token is left out.
 
         ``progress`` shows a bar if stderr is a terminal. Raises InputError if no token is left.
 
-        >>> corpus = Corpus.build([text.Document("a", "to be. Or not")], Tokenizer.train([], 256))
+        >>> corpus = Corpus.build([Document("a", "to be. Or not")], Tokenizer.train([], 256))
         >>> corpus.words.tolist(), corpus.sentences.tolist(), len(corpus.tokens)
         ([0, 2, 6, 9], [0, 6], 13)
         """
-        # Characters are counted through the whole corpus, so that one search finds the words.
-        bases = list(accumulate((len(item.text) for item in documents), initial=0))
-        bar = tqdm(
-            total=bases[-1],
-            desc="tokenise",
-            unit="B",
-            unit_scale=True,
-            disable=not (progress and sys.stderr.isatty()),
-        )
-        tokens, starts = array("i"), array("q")
-        with bar:
-            for chunk in _chunks(documents, bases, tokenizer):
-                encoded = tokenizer.encode_with_offsets([portion for _, portion in chunk])
-                for (base, portion), (ids, offsets) in zip(chunk, encoded, strict=True):
-                    tokens.extend(ids)
-                    starts.extend([base + start for start, _ in offsets])
-                    bar.update(len(portion))
-        if not tokens:
-            raise InputError("the corpus holds no token: give text that the tokenizer knows")
-        starts = _tensor(starts)
-        first = torch.searchsorted(starts, torch.tensor(bases))  # of each document, and the end
-        kept = (first[1:] > first[:-1]).nonzero()[:, 0]
-        return Corpus(
-            tokens=_tensor(tokens),
-            words=_starts(starts, first, documents, bases, text.words),
-            sentences=_starts(starts, first, documents, bases, text.sentences),
-            documents=first[kept],
-            names=tuple(documents[index].name for index in kept.tolist()),
-        )
+        if not isinstance(documents, Documents):
+            documents = list(documents)
+        chunks = list(building.chunks(documents, tokenizer, progress))
+        if not any(len(chunk.tokens) for chunk in chunks):
+            raise InputError(NO_TOKEN)
+        parts = {
+            name: torch.cat([getattr(chunk, name) for chunk in chunks])
+            for name in building.TENSORS
+        }
+        return Corpus(**parts, names=tuple(name for chunk in chunks for name in chunk.names))
 
     def document(self, index: int) -> tuple[int, int]:
         """The (start, stop) tokens of a document."""
@@ -146,101 +121,6 @@ class Corpus:
         )
 
 
-class Plan(Sequence):
-    """The passages of an epoch in their order, each cut only when it is asked for.
-
-    rows  (P, K) int64, what ``cut`` needs to know of each passage
-    cut   called with the K integers of a row
-
-    >>> plan = Plan(torch.tensor([[0, 2], [2, 5]]), lambda start, stop: "hello"[start:stop])
-    >>> len(plan), plan[1], plan[:]
-    (2, 'llo', ['he', 'llo'])
-    """
-
-    def __init__(self, rows: Tensor, cut: Callable[..., object]):
-        self.rows, self.cut = rows, cut
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, place):
-        if isinstance(place, slice):
-            return [self.cut(*row) for row in self.rows[place].tolist()]
-        if not -len(self) <= place < len(self):
-            raise IndexError(f"no passage {place} in a plan of {len(self)}")
-        return self.cut(*self.rows[place].tolist())
-
-
-def windows(corpus: Corpus, size: int, seed: int, epoch: int, lead: int = 0) -> Tensor:
-    """All tokens once, in windows of at most ``size``: (P, 2) int64 of (start, stop), shuffled.
-
-    No window crosses documents. A document that is too long for one window is cut at another
-    phase in each epoch but the first: its first window is shorter. ``lead`` positions are kept
-    free before the first token of each document, for what an objective puts there.
-
-    A pure function of its arguments. Raises InputError for a window without room for a token.
-    """
-    if size < 1 or not 0 <= lead < size:
-        raise InputError(f"a window of {size} tokens leaves no room for text: make it longer")
-    starts = corpus.documents
-    stops = torch.cat([starts[1:], starts.new_tensor([len(corpus.tokens)])])
-    room = size - lead  # in a document's first window
-    firsts = torch.full_like(starts, room)
-    if epoch > 0:
-        draw = torch.randint(room, firsts.shape, generator=generator("phases", seed, epoch))
-        firsts = torch.where(stops - starts > room, firsts - draw, firsts)
-    rest = (stops - starts - firsts).clamp(min=0)
-    counts = 1 + (rest + size - 1) // size
-    document = torch.repeat_interleave(torch.arange(len(starts)), counts)
-    within = torch.arange(len(document)) - (counts.cumsum(0) - counts)[document]
-    # Window j > 0 starts at first + (j - 1) * size, and each stops where the next one starts.
-    begin = starts[document] + torch.where(within > 0, firsts[document] + (within - 1) * size, 0)
-    end = torch.minimum(starts[document] + firsts[document] + within * size, stops[document])
-    order = torch.randperm(len(document), generator=generator("windows", seed, epoch))
-    return torch.stack([begin, end], dim=1)[order]
-
-
-def _chunks(
-    documents: Iterable[text.Document], bases: list[int], tokenizer: Tokenizer
-) -> Iterator[list[tuple[int, str]]]:
-    """Portions of the documents with the character each begins at, some TOGETHER at a time."""
-    chunk, size = [], 0
-    for item, base in zip(documents, bases, strict=False):
-        for portion in tokenizer.portions(item.text):
-            chunk.append((base, portion))
-            base += len(portion)
-            size += len(portion)
-            if size >= TOGETHER:
-                yield chunk
-                chunk, size = [], 0
-    if chunk:
-        yield chunk
-
-
-def _starts(
-    starts: Tensor,
-    first: Tensor,
-    documents: Sequence[text.Document],
-    bases: list[int],
-    spans: Callable[[str], list[tuple[int, int]]],
-) -> Tensor:
-    """The tokens at which a span (a word, a sentence) starts.
-
-    starts  (L,) the character at which each token starts
-    first   (documents + 1,) the first token of each document, and L
-    """
-    ends, counts = array("q"), [0]
-    for item, base in zip(documents, bases, strict=False):
-        ends.extend([base + stop for _, stop in spans(item.text)])
-        counts.append(len(ends))
-    number = torch.searchsorted(_tensor(ends), starts, right=True)
-    # White space at the end of a document would count as the next document's first span.
-    lengths = first[1:] - first[:-1]
-    number = torch.minimum(number, torch.repeat_interleave(torch.tensor(counts[1:]) - 1, lengths))
-    begins = torch.ones(len(starts), dtype=torch.bool)
-    begins[1:] = number[1:] != number[:-1]
-    begins[first[:-1][lengths > 0]] = True
-    return begins.nonzero()[:, 0]
 
 
 def _marks(positions: Tensor, start: int, stop: int) -> Tensor:
@@ -249,9 +129,3 @@ def _marks(positions: Tensor, start: int, stop: int) -> Tensor:
     marks = torch.zeros(stop - start, dtype=torch.bool)
     marks[positions[low:high] - start] = True
     return marks
-
-
-def _tensor(values: array) -> Tensor:
-    """A tensor of its own with the values of an array."""
-    kind = {"i": torch.int32, "q": torch.int64}[values.typecode]
-    return torch.frombuffer(values, dtype=kind).clone() if values else torch.empty(0, dtype=kind)

@@ -1,28 +1,26 @@
 """Text on its way in: built-in text, files, folders, globs and .jsonl become documents.
 
-Everything a user can get wrong is found here, before any work is done, and said in one line.
+Everything a user can get wrong is found here, before any work is done, and said in one line: all
+text is gone through once, piece by piece, and read again when it is used.
 Left out: other encodings than UTF-8, compressed files, archives, and anything over the network.
 """
 
+import functools
 import glob
-import importlib
+import itertools
 import json
 import os
-import platform
 import re
 import stat
-import sys
-import sysconfig
-import tokenize
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from minicpt.data import builtin
+from minicpt.data.builtin import BUILTIN
+from minicpt.data.documents import Document, Documents, LongDocument
+from minicpt.data.text import BLANK_LINE
+from minicpt.data.utf8 import PIECE, count_invalid, decode, decoded, raw
 from minicpt.errors import InputError
-
-BLANK_LINE = re.compile(r"\n[^\S\n]*\n")  # whole, so that it never scans a stretch twice
-
-BUILTIN = "builtin:"  # the names of built-in texts begin with it
 
 # Files of a folder that are never text, told by their name without reading them.
 BINARY = frozenset(
@@ -32,21 +30,15 @@ BINARY = frozenset(
     " .tif .tiff .ttf .wasm .wav .webm .webp .whl .woff .woff2 .xls .xlsx .xz .zip .zst".split()
 )
 
-# Of the standard library: tests, other people's packages, the text of builtin:docs (a base corpus
-# must not be inside the new domain), and what the build of one machine wrote.
-NOT_CODE = frozenset("test tests idle_test site-packages dist-packages pydoc_data".split())
-GENERATED = ("_sysconfigdata", "config-")
+LONGEST = 1 << 27  # of a line of .jsonl, and of a block, which are held whole
+
+# What goes through the documents of a source.
+Opener = Callable[[], Iterator[Document | LongDocument]]
 
 
-@dataclass(frozen=True)
-class Document:
-    """One text with the name that messages call it by."""
-
-    name: str
-    text: str
-
-
-def read(sources: Sequence[str], blocks: bool = False) -> list[Document]:
+def read(
+    sources: Sequence[str], blocks: bool = False, errors: str = "strict", progress: bool = False
+) -> Documents:
     r"""The documents of the sources, in the given order.
 
     A source is one of
@@ -65,59 +57,51 @@ def read(sources: Sequence[str], blocks: bool = False) -> list[Document]:
 
     ``\r\n`` and ``\r`` become ``\n``. A file that is reached twice counts once. Documents without
     anything but white space are left out. With ``blocks`` every stretch between blank lines is a
-    document of its own.
+    document of its own. With ``errors`` "replace" every invalid stretch of bytes becomes U+FFFD,
+    and is counted. ``progress`` shows a bar if stderr is a terminal.
 
     Raises InputError, with the place, for what is missing, unreadable, not UTF-8, or no text.
     """
     if not sources:
         raise InputError("no corpus: name a file, a folder, builtin:docs or builtin:code")
     seen: set[str] = set()
-    found = [document for source in sources for document in _documents(source, seen)]
-    if blocks:
-        found = [block for document in found for block in _blocks(document)]
-    return found
+    files: list[str] = []
+    openers = [each for source in sources for each in _openers(source, seen, errors, files)]
+    replaced = sum(map(count_invalid, files)) if errors == "replace" else 0
+
+    def again() -> Iterator[Document | LongDocument]:
+        for opener in openers:
+            for document in opener():
+                yield from _blocks(document) if blocks else [document]
+
+    return Documents.measured(again, replaced, progress)
 
 
-def origin(source: str) -> str:
-    """One line that says where the text of a source comes from.
+def _openers(source: str, seen: set[str], errors: str, files: list[str]) -> list[Opener]:
+    """What goes through the documents of one source.
 
-    >>> origin("notes.txt")
-    'notes.txt'
+    seen   the real paths of the files so far
+    files  gets the paths of those that are read
     """
-    builtin = {"builtin:docs": "pydoc_data.topics", "builtin:code": "the standard library's source"}
-    if source not in builtin:
-        return source
-    return f"{source} ({builtin[source]} of Python {platform.python_version()})"
-
-
-def _documents(source: str, seen: set[str]) -> list[Document]:
-    """The documents of one source; ``seen`` holds the real paths of the files read so far."""
-    if source == "builtin:docs":
-        return [] if _again(source, seen) else _builtin_docs()
-    if source == "builtin:code":
-        return [] if _again(source, seen) else _builtin_code()
     if source.startswith(BUILTIN):
-        raise InputError(f"no built-in text {source!r}: there are builtin:docs and builtin:code")
+        held = [] if _again(source, seen) else builtin.documents(source)
+        return [lambda: iter(held)]
     mode = _mode(source)
     if mode is not None and not stat.S_ISDIR(mode):
-        return _file(source, mode, seen)
-    if mode is not None:
-        paths, what = _walk(source), f"folder {source!r}"
+        paths, explicit = _file(source, mode, errors), True
+    elif mode is not None:
+        paths, explicit, what = _walk(source), False, f"folder {source!r}"
     elif re.search(r"[*?[]", source):
-        paths, what = _glob(source), f"glob {source!r}"
+        paths, explicit, what = _glob(source), False, f"glob {source!r}"
     else:
         raise InputError(f"no such file or folder: {source!r}")
-    documents, texts = [], 0
-    for path in paths:
-        contents = _contents(path, explicit=False)
-        if contents is None or not contents.strip():
-            continue
-        texts += 1
-        if not _again(path, seen):
-            documents += _of_file(path, contents)
-    if not texts:
-        raise InputError(f"{what} holds no text: give one with files that are UTF-8 text")
-    return documents
+    if not explicit:
+        paths = [path for path in paths if _is_text(path) and not _blank(path, errors)]
+        if not paths:
+            raise InputError(f"{what} holds no text: give one with files that are UTF-8 text")
+    new = [path for path in paths if not _again(path, seen)]
+    files += new
+    return [functools.partial(_of_file, path, errors) for path in new]
 
 
 def _again(path: str, seen: set[str]) -> bool:
@@ -137,58 +121,89 @@ def _mode(path: str) -> int | None:
         raise InputError(f"cannot read {path!r}: {error.strerror}") from error
 
 
-def _file(path: str, mode: int, seen: set[str]) -> list[Document]:
+def _file(path: str, mode: int, errors: str) -> list[str]:
     """A file that was named itself: whatever keeps it from being text is an error."""
     if not stat.S_ISREG(mode):  # never opened: opening a pipe waits for a writer
         raise InputError(f"{path!r} is a pipe, a device or a socket: give a regular file")
-    contents = _contents(path, explicit=True)
-    if not contents:
+    place = _nul(path)
+    if place is not None:
+        raise InputError(
+            f"{path!r} is not text (NUL byte at byte {place}): give a file of UTF-8 text"
+        )
+    if not any(decoded(path, errors)):
         raise InputError(f"{path!r} is empty: give a file with text")
-    if not contents.strip():
+    if _blank(path, errors):
         raise InputError(f"{path!r} holds only blank text: give a file with words")
-    return [] if _again(path, seen) else _of_file(path, contents)
+    return [path]
 
 
-def _contents(path: str, explicit: bool) -> str | None:
-    """The decoded text of a regular file; None for a file of a folder that is not text."""
+def _is_text(path: str) -> bool:
+    """Whether a file of a folder counts as text: whether it has no NUL byte."""
+    return _nul(path) is None
+
+
+def _nul(path: str) -> int | None:
+    """The place of a file's first NUL byte. Raises InputError for UTF-16, which has many."""
+    start = 0
+    for data in raw(path):
+        if not start and data.startswith((b"\xff\xfe", b"\xfe\xff")):
+            raise InputError(f"{path!r} is UTF-16: convert it to UTF-8, for example with iconv")
+        if b"\0" in data:
+            return start + data.index(0)
+        start += len(data)
+    return None
+
+
+def _blank(path: str, errors: str) -> bool:
+    return not any(map(str.strip, decoded(path, errors)))
+
+
+def _of_file(path: str, errors: str) -> Iterator[Document | LongDocument]:
+    """The documents of a file: of .jsonl one a line, else the whole file."""
+    name = _printable(path)
+    if path.lower().endswith(".jsonl"):
+        yield from _of_lines(path, name, errors)
+    elif _size(path) <= PIECE:
+        yield Document(name, "".join(decoded(path, errors)))
+    else:
+        yield LongDocument(name, path, errors)
+
+
+def _size(path: str) -> int:
     try:
-        with open(path, "rb") as file:
-            data = file.read(1 << 16)
-            if b"\0" not in data:
-                data += file.read()
+        return os.path.getsize(path)
     except OSError as error:
         raise InputError(f"cannot read {path!r}: {error.strerror}") from error
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise InputError(f"{path!r} is UTF-16: convert it to UTF-8, for example with iconv")
-    if b"\0" in data:
-        if not explicit:
-            return None
-        raise InputError(
-            f"{path!r} is not text (NUL byte at byte {data.index(0)}): give a file of UTF-8 text"
-        )
-    try:
-        return data.decode().removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path!r} is not UTF-8 at byte {error.start}: convert it to UTF-8 or leave it out"
-        ) from error
 
 
-def _of_file(path: str, contents: str) -> list[Document]:
-    name = _printable(path)
-    if not path.lower().endswith(".jsonl"):
-        return [Document(name, _newlines(contents))]
-    # Only \n ends a line: U+2028 and its like may stand inside a JSON string.
-    lines = enumerate(contents.split("\n"), start=1)
-    records = (
-        Document(f"{name}:{number}", _newlines(_text_field(line, f"{path!r} line {number}")))
-        for number, line in lines
-        if line.strip()
-    )
-    documents = [document for document in records if document.text.strip()]
-    if not documents:
+def _of_lines(path: str, name: str, errors: str) -> Iterator[Document]:
+    some = False
+    for number, line in enumerate(_lines(path, errors), start=1):
+        if line.strip():
+            text = _newlines(_text_field(line, f"{path!r} line {number}"))
+            if text.strip():
+                some = True
+                yield Document(f"{name}:{number}", text)
+    if not some:
         raise InputError(f"{path!r} holds only blank text: give lines with words in 'text'")
-    return documents
+
+
+def _lines(path: str, errors: str) -> Iterator[str]:
+    """Only \\n ends a line: U+2028 and its like may stand inside a JSON string."""
+    place = 0
+    try:
+        with open(path, "rb") as file:
+            while line := file.readline(LONGEST):
+                if len(line) == LONGEST:
+                    raise InputError(
+                        f"{path!r} has a line of {LONGEST >> 20} MiB or more at byte {place}: "
+                        "give a document a line"
+                    )
+                text = decode(line, errors, path, place)[0]
+                yield text if place else text.removeprefix("\ufeff")
+                place += len(line)
+    except OSError as error:
+        raise InputError(f"cannot read {path!r}: {error.strerror}") from error
 
 
 def _text_field(line: str, place: str) -> str:
@@ -255,42 +270,22 @@ def _maybe_text(path: str) -> bool:
     return Path(path).suffix.lower() not in BINARY and os.path.isfile(path)
 
 
-def _blocks(document: Document) -> Iterator[Document]:
-    texts = [text for text in BLANK_LINE.split(document.text) if text.strip()]
-    for number, text in enumerate(texts, start=1):
-        yield Document(f"{document.name}, block {number}", text.strip("\n"))
-
-
-def _missing(source: str) -> InputError:
-    version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    return InputError(
-        f"this Python has no text for {source}: install its whole standard library "
-        f"(Debian, Ubuntu: libpython{version}-stdlib; Fedora: python3-libs) or give files instead"
-    )
-
-
-def _builtin_docs() -> list[Document]:
-    try:
-        topics = importlib.import_module("pydoc_data.topics").topics
-    except (ImportError, AttributeError) as error:
-        raise _missing("builtin:docs") from error
-    documents = [Document(name, topics[name]) for name in sorted(topics) if topics[name].strip()]
-    if not documents:
-        raise _missing("builtin:docs")
-    return documents
-
-
-def _builtin_code() -> list[Document]:
-    library = Path(sysconfig.get_path("stdlib"))
-    documents = []
-    for path in sorted(library.rglob("*.py")):
-        parts = path.relative_to(library).parts
-        generated = any(part.startswith(GENERATED) for part in parts)
-        if NOT_CODE.isdisjoint(parts) and not generated and path.is_file():
-            with tokenize.open(path) as file:  # honours the coding line of Python source
-                text = file.read()
-            if text.strip():
-                documents.append(Document("/".join(parts), text))
-    if not documents:
-        raise _missing("builtin:code")
-    return documents
+def _blocks(document: Document | LongDocument) -> Iterator[Document]:
+    """The stretches between blank lines."""
+    number, held, rest = 0, [], ""  # a block begins with what is held
+    for piece in itertools.chain(document.pieces(), [None]):
+        *texts, last = [rest, ""] if piece is None else BLANK_LINE.split(rest + piece)
+        for text in texts:
+            block = "".join([*held, text])
+            held = []
+            if block.strip():
+                number += 1
+                yield Document(f"{document.name}, block {number}", block.strip("\n"))
+        before, newline, line = last.rpartition("\n")
+        held.append(before)
+        rest = newline + line  # may begin a blank line that the next piece ends
+        if sum(map(len, held)) + len(rest) > LONGEST:
+            raise InputError(
+                f"{document.name!r} has no blank line in {LONGEST >> 20} Mi characters: "
+                "leave out --blocks"
+            )

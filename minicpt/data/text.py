@@ -1,34 +1,33 @@
-"""Documents and their sentences and words, in plain Python; what is held out; what it hashes to.
+"""Sentences and words of a text, and of a text too long to be held; in plain Python.
 
-Documents come from ``sources``: ``Document``, ``read`` and ``origin`` are named here as well, so
-that this is the one module to import for text. Left out: any language model of what a sentence
-is; the rule is a short one, written down in ``sentences``.
+Left out: where text comes from (``sources``), and any language model of what a sentence is; the
+rule is a short one, written down in ``sentences``.
 """
 
-import hashlib
+import functools
 import re
-from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass
 
-import torch
-
-from minicpt.data.sources import BLANK_LINE, Document, origin, read
+from minicpt.data.documents import Document, LongDocument
 from minicpt.errors import InputError
-from minicpt.randomness import generator
 
-__all__ = ["Document", "origin", "read", "sentences", "sha256", "split", "words"]
-
-FEW = 10  # fewer documents than this are split inside the text instead of between documents
+BLANK_LINE = re.compile(r"\n[^\S\n]*\n")  # whole, so that it never scans a stretch twice
 
 CLOSING = "\"'”’»›)\\]}*_`"
+WIDE = "。！？｡"
 OPENING = "\"'“‘„«‹([{<*_`¿¡#@$§•—–-"
 # Where a sentence may end. Every part is bounded or ends where the next match begins, so that no
 # stretch is scanned twice: dots without end, or white space without end, cost no more than words.
 BOUNDARY = re.compile(
     rf"(?P<stop>[.!?…][{CLOSING}]{{0,8}})\s+"  # Latin: white space must follow
-    r"|(?P<wide>[。！？｡][。！？｡」』）】〉》”’\"')]{0,8})\s*"  # Chinese, Japanese: it need not
+    rf"|(?P<wide>[{WIDE}][{WIDE}」』）】〉》”’\"')]{{0,8}})\s*"  # Chinese, Japanese: it need not
     rf"|{BLANK_LINE.pattern}\s*"
 )
+SPACES = " \t\n"
+STRETCH = 1 << 20  # characters of a document that are looked at together
+LONGEST = 1 << 22  # without a place to cut: it has to be tokenised at once, which takes memory
+SHORT = 6  # a mark of fewer characters without a letter, such as "2.", is no sentence
 # Never the end of a sentence; and not the end where a number follows.
 ABBREVIATIONS = frozenset(
     "mr. mrs. ms. dr. prof. st. rev. hon. gen. col. capt. lt. sgt. sen. rep. gov. messrs. "
@@ -48,7 +47,7 @@ def words(text: str) -> list[tuple[int, int]]:
     return [match.span() for match in re.finditer(r"\S+", text)]
 
 
-def sentences(text: str) -> list[tuple[int, int]]:
+def sentences(text: str, inside: bool = False) -> list[tuple[int, int]]:
     r"""The (start, stop) characters of the sentences, white space at their ends outside.
 
     Every character that is not white space is in exactly one of them, and they stand in order. A
@@ -62,7 +61,8 @@ def sentences(text: str) -> list[tuple[int, int]]:
       (the ``2.`` of a list).
     - after one of ``。！？`` and closing quotes, with or without white space.
 
-    In linear time.
+    In linear time. With ``inside`` the text goes on in the middle of a sentence, of which SHORT
+    characters or more came before; the first span is its rest.
 
     >>> text = 'Dr. J. Watson saw no. 7. "Why?" he asked. See e.g. Fig. 2.\n\nthe end'
     >>> for start, stop in sentences(text):
@@ -74,27 +74,28 @@ def sentences(text: str) -> list[tuple[int, int]]:
     """
     spans = []
     start = len(text) - len(text.lstrip())
+    before = SHORT if inside else 0  # characters of the sentence that came before this text
     for match in BOUNDARY.finditer(text, start):
-        if match["stop"] and not _ends(text, start, match):
+        if match["stop"] and not _ends(text, start, match, before):
             continue
         end = match.end("stop" if match["stop"] else "wide")
         if end < 0:  # a blank line: the last line before it may end in spaces
             end = start + len(text[start : match.start()].rstrip())
         if end > start:
             spans.append((start, end))
-        start = match.end()
+        start, before = match.end(), 0
     end = start + len(text[start:].rstrip())
     if end > start:
         spans.append((start, end))
     return spans
 
 
-def _ends(text: str, start: int, match: re.Match) -> bool:
+def _ends(text: str, start: int, match: re.Match, before: int) -> bool:
     """Whether a Latin full stop with white space after it ends the sentence begun at ``start``."""
     end, following = match.end("stop"), match.end()
     if BLANK_LINE.search(text, end, following) or following == len(text):
         return True
-    if end - start < 6 and not any(map(str.isalpha, text[start:end])):
+    if end - start + before < SHORT and not any(map(str.isalpha, text[start:end])):
         return False
     opened = text[following : following + 9].lstrip(OPENING)
     begins = opened[:1]
@@ -103,8 +104,7 @@ def _ends(text: str, start: int, match: re.Match) -> bool:
     if text[match.start()] != ".":
         return True
     # The word that the full stop belongs to; abbreviations are short, so a few characters do.
-    before = text[max(start, match.start() - 16) : match.start() + 1]
-    word = before.split()[-1].lstrip(OPENING)
+    word = text[max(start, match.start() - 16) : match.start() + 1].split()[-1].lstrip(OPENING)
     if len(word) == 2 and word[0].isupper():  # an initial
         return False
     if word.lower() in BEFORE_NUMBER and begins.isdigit():
@@ -112,90 +112,70 @@ def _ends(text: str, start: int, match: re.Match) -> bool:
     return word.lower() not in ABBREVIATIONS
 
 
-def split(
-    documents: Sequence[Document], fraction: float = 0.1
-) -> tuple[list[Document], list[Document]]:
-    """The documents to train on and those held out, about ``fraction`` of the characters.
+@dataclass(frozen=True)
+class Stretch:
+    """A part of a document that is cut where its words, sentences and tokens stay what they are.
 
-    With ten documents or more, whole documents are held out: in an order that depends on their
-    number alone (never on a training seed), each that still fits into the fraction; the shortest
-    if none does. With fewer, the end of the text is held out, from the first start of a sentence
-    at or after the fraction; where there is none, of a word; where there is none, from there.
-    Both lists keep the order, and together they hold every character once.
-
-    Raises InputError for a fraction outside [0, 0.5] or a corpus too short to divide.
-
-    >>> train, held_out = split([Document("a", "One two. Three four. Five six.")], 0.4)
-    >>> train[0].text, held_out[0].text
-    ('One two. Three four. ', 'Five six.')
+    inside  it begins within a sentence
+    broken  it ends within a sentence
+    last    it ends the document
     """
-    if not 0 <= fraction <= 0.5:  # refuses NaN too
-        raise InputError(f"the held-out fraction must be between 0 and 0.5, not {fraction}")
-    documents = list(documents)
-    if fraction == 0:
-        return documents, []
-    divide = _split_inside if len(documents) < FEW else _split_between
-    training, held_out = divide(documents, fraction * sum(len(item.text) for item in documents))
-    if not all(any(item.text.strip() for item in part) for part in (training, held_out)):
-        raise InputError(
-            f"corpus too short to hold out {fraction:g} of it: give more text, or hold out 0"
-        )
-    return training, held_out
+
+    text: str
+    inside: bool
+    broken: bool
+    last: bool
+
+    def sentences(self) -> list[tuple[int, int]]:
+        """As ``sentences``; the first may be the end of one and the last the beginning of one."""
+        return sentences(self.text, self.inside)
 
 
-def _split_between(documents: list[Document], budget: float) -> tuple[list, list]:
-    order = torch.randperm(
-        len(documents), generator=generator("held-out", len(documents))
-    ).tolist()
-    chosen, used = set(), 0
-    for index in order:
-        if used + len(documents[index].text) <= budget:
-            chosen.add(index)
-            used += len(documents[index].text)
-    if not chosen:
-        chosen.add(min(order, key=lambda index: len(documents[index].text)))
-    training = [item for index, item in enumerate(documents) if index not in chosen]
-    return training, [documents[index] for index in sorted(chosen)]
+def stretches(
+    document: Document | LongDocument, breaks: str = SPACES, size: int = STRETCH
+) -> Iterator[Stretch]:
+    """A document in stretches of ``size`` characters and a few more; the last one may be short.
 
+    Cut before white space in ``breaks``: where a sentence of SHORT characters or more surely goes
+    on, or behind a full-width full stop, which surely ends one. Nothing but the place itself has to
+    be known for that, so that the sentences of each stretch can be found alone. Where ``breaks`` is
+    a space alone, it is one between two words, where every usual tokenizer cuts as well.
 
-def _split_inside(documents: list[Document], budget: float) -> tuple[list, list]:
-    left = sum(len(item.text) for item in documents) - int(budget)  # characters to train on
-    index = 0
-    while index < len(documents) and left >= len(documents[index].text):
-        left -= len(documents[index].text)
-        index += 1
-    if index == len(documents):  # nothing to hold out
-        return documents, []
-    item = documents[index]
-    cut = _first_at(sentences(item.text), left)
-    if cut is None and index + 1 < len(documents):  # a document starts with a sentence
-        return documents[: index + 1], documents[index + 1 :]
-    if cut is None:
-        cut = _first_at(words(item.text), left)
-    if cut is None:
-        cut = left
-    head = [Document(item.name, item.text[:cut])] if cut else []
-    tail = Document(f"{item.name}, from character {cut}" if cut else item.name, item.text[cut:])
-    return documents[:index] + head, [tail] + documents[index + 1 :]
+    Raises InputError for LONGEST characters without such a place.
 
-
-def _first_at(spans: list[tuple[int, int]], position: int) -> int | None:
-    """The first start that is not before ``position``."""
-    place = bisect_left(spans, (position,))
-    return spans[place][0] if place < len(spans) else None
-
-
-def sha256(documents: Sequence[Document]) -> str:
-    """A hash over the texts, each with its length in front, so that nothing can run together.
-
-    Names do not count: a text stays the same text when its file moves.
-
-    >>> sha256([Document("a", "bc"), Document("b", "d")]) == sha256([Document("a", "bcd")])
-    False
+    >>> text = "It never ends. It goes on and on."
+    >>> [each.text for each in stretches(Document("a", text), size=4)]
+    ['It never ends. It goes', ' on and on.']
     """
-    digest = hashlib.sha256()
-    for item in documents:
-        data = item.text.encode("utf-8", "surrogatepass")
-        digest.update(len(data).to_bytes(8, "big"))
-        digest.update(data)
-    return digest.hexdigest()
+    held, start, inside = "", 0, False
+    place = _place(breaks)
+    for piece in document.pieces():
+        rest = held[start:]
+        held, start = rest + piece, 0
+        sought = max(size, len(rest) - 2 * SHORT)  # before that nothing was found
+        while match := place and place.search(held, sought):
+            broken = match["broken"] is not None
+            yield Stretch(held[start : match.end()], inside, broken, last=False)
+            start, inside, sought = match.end(), broken, match.end() + size
+        if len(held) - start > max(LONGEST, size):
+            raise InputError(
+                f"{document.name!r} has {LONGEST >> 20} Mi characters on end without a space where "
+                "it could be cut: break it into words, or into documents"
+            )
+    yield Stretch(held[start:], inside, broken=False, last=True)
+
+
+@functools.cache
+def _place(breaks: str) -> re.Pattern | None:
+    """What stands before a cut of ``stretches``: the match ends there.
+
+    ``broken``: a character that can be in the middle of a sentence alone, and then enough to make
+    SHORT in which no sentence can end or begin.
+    """
+    if not breaks:
+        return None
+    within = rf"(?:[^.!?…{WIDE}\n]|[.!?…](?=[^\W_]))"
+    after = rf"(?=[{breaks}])" if breaks == SPACES else r"(?= \S)"
+    return re.compile(
+        rf"(?P<broken>[^\W_]{within}{{{SHORT - 2}}}[^.!?…{WIDE}\s](?=[{breaks}]\S))|[{WIDE}]{after}"
+    )

@@ -20,6 +20,7 @@ import torch
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from minicpt.data import roles, vocabularies
+from minicpt.data.text import SPACES
 from minicpt.errors import InputError, WorkError
 
 # The special tokens of a trained tokenizer, in the order of their ids. T5 starts its decoder with
@@ -33,6 +34,8 @@ TRAINED = {
     "bos_token": "<|endoftext|>",
 }
 BYTES = 256
+# Pre-tokenisers for which white space parts words and is nothing else.
+WHITE_SPACE = {"BertPreTokenizer", "Whitespace", "WhitespaceSplit"}
 MARK = "▁"  # SentencePiece's mark of a space
 UNREACHABLE = "\U0010ffff"  # not a character: no text holds it
 
@@ -100,7 +103,7 @@ class Tokenizer:
             initial_alphabet=sorted(_byte_alphabet()),
             show_progress=False,
         )
-        portions = (portion for text in texts for portion in cut(text))
+        portions = (portion for text in texts for portion in cut(text, SPACES))
         engine.train_from_iterator(portions, trainer)
         return Tokenizer(engine.to_str(), TRAINED)
 
@@ -158,23 +161,46 @@ class Tokenizer:
         return self.encode_batch([text])[0]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        return [found.ids for found in self._call(self._encoder.encode_batch_fast, texts)]
+        return [found.ids for found in self.encodings(texts)]
 
     def encode_with_offsets(
         self, texts: Sequence[str]
     ) -> list[tuple[list[int], list[tuple[int, int]]]]:
         """For each text its ids and, for each id, the (start, stop) characters it stands for."""
-        encoded = self._call(self._encoder.encode_batch, texts)
-        return [(found.ids, found.offsets) for found in encoded]
+        return [(found.ids, found.offsets) for found in self.encodings(texts, offsets=True)]
+
+    @property
+    def bytewise(self) -> bool:
+        """Whether the bytes of its tokens, one after the other, are the bytes of the text."""
+        first = self._definition["pre_tokenizer"] or {}
+        spaced = first.get("type") != "ByteLevel" or first.get("add_prefix_space", True)
+        return not spaced and not self._definition["normalizer"]
+
+    @functools.cached_property
+    def breaks(self) -> str:
+        """The white space before which a text may be cut, so that the ids of the parts, one after
+        the other, are those of the whole.
+
+        A space alone, and only between two words, is what all usual pre-tokenisers allow. GPT-2's,
+        BERT's and T5's cut before any white space. Without one, tokens may reach across: nowhere.
+        """
+        first = self._definition["pre_tokenizer"]
+        while first and first["type"] == "Sequence" and first["pretokenizers"]:
+            first = first["pretokenizers"][0]
+        if not first:
+            return ""
+        plain = first["type"] in WHITE_SPACE
+        if first["type"] == "ByteLevel":
+            plain = first.get("use_regex", True) and not self._definition["normalizer"]
+        return SPACES if plain else " "
 
     def portions(self, text: str) -> list[str]:
-        """A long text in parts whose ids, one after the other, are the ids of the whole: ``cut``.
+        """A long text in parts that can be encoded at the same time: ``cut``."""
+        return cut(text, self.breaks)
 
-        Without a pre-tokeniser tokens may reach across spaces: then the text stays whole.
-        """
-        return cut(text) if self._definition["pre_tokenizer"] else [text]
-
-    def _call(self, encode_batch, texts: Sequence[str]) -> list[tokenizers.Encoding]:
+    def encodings(self, texts: Sequence[str], offsets: bool = False) -> list[tokenizers.Encoding]:
+        """What the library makes of the texts; it lets other threads run meanwhile."""
+        encode_batch = self._encoder.encode_batch if offsets else self._encoder.encode_batch_fast
         try:
             return encode_batch(list(texts), add_special_tokens=False)
         except (TypeError, UnicodeEncodeError) as error:  # half a surrogate pair, as from argv
@@ -235,22 +261,26 @@ class Tokenizer:
         return len(piece.replace(MARK, " ").encode())
 
 
-def cut(text: str, size: int = 1 << 16) -> list[str]:
+def cut(text: str, breaks: str = " ", size: int = 1 << 16) -> list[str]:
     """A long text in portions of about ``size`` characters that tokenise as the whole does.
 
-    Cut before a single space between two words, where every usual pre-tokeniser cuts as well:
-    memory stays small and all cores have work. Without such a space a text stays whole.
+    Cut before white space in ``breaks``; a space alone must be a single one between two words.
+    Memory stays small and all cores have work. Without such a place a text stays whole.
 
     >>> cut("to be or  not to be", size=4)
     ['to be', ' or  not', ' to be']
     """
+    if not breaks:
+        return [text]
+    after = r"(?= \S)" if breaks == " " else rf"(?=[{breaks}])"
+    place = re.compile(rf"(?<=\S){after}")
     portions, start = [], 0
     while len(text) - start > size:
-        space = re.compile(r"(?<=\S) (?=\S)").search(text, start + size)
-        if not space:
+        found = place.search(text, start + size)
+        if not found:
             break
-        portions.append(text[start : space.start()])
-        start = space.start()
+        portions.append(text[start : found.start()])
+        start = found.start()
     return [*portions, text[start:]]
 
 

@@ -9,7 +9,7 @@ Objective  built from ``(tokenizer, settings)``, with
     whole_text     whether its targets are all of the text, so that its loss has a meaning in bits
                    per byte
     length         the most positions that the model reads at once
-    plan(corpus, seed, epoch) -> sequence of passages, the epoch's, in their order
+    plan(corpus, seed, epoch) -> Plan: the epoch's passages in their order, like lengths together
     batch(passages, generators) -> Batch, with one random generator for each passage
     visibility(batch) -> head -> input stream -> (B, T, length of the stream) bool: what each
                    target may see; the per-token loss, ``explain`` and the proofs all read it

@@ -9,6 +9,14 @@ never stops. The one before it is what a GPT-2 stream of documents shows at that
 the previous document), so that the first token of a text is predicted too, and the losses of all
 targets add up to those of all the text. Windows never cross documents.
 
+With ``pack`` a row of the batch holds several short windows, one behind the other, and nothing is
+padded. Two things keep them apart: a mask in which each sees itself alone, causally, and positions
+that restart with each. (Restarting positions alone would hide nothing.) Losses are as without.
+
+    read       <end> a b c <end> d e
+    position     0   1 2 3   0   1 2
+    predict      a   b c <end> d e <end>
+
 Radford et al. 2019, "Language Models are Unsupervised Multitask Learners".
 """
 
@@ -19,15 +27,34 @@ import torch
 from torch import Generator, Tensor
 
 from minicpt import generation
-from minicpt.batch import IGNORE, Batch, pad, padding, shift, up_to_itself
-from minicpt.data.corpus import Corpus, Passage, Plan, windows
+from minicpt.batch import IGNORE, Batch, apart, pad, padding, real, shift, up_to_itself
+from minicpt.data.corpus import Corpus, Passage
+from minicpt.data.plan import Plan, pack, windows
 from minicpt.data.tokenizer import Tokenizer
+from minicpt.randomness import generator as generator_of
 from minicpt.settings import Checked, setting
 
 
 @dataclass(frozen=True)
 class Settings(Checked):
     window: int = setting(128, "the most tokens that the model reads at once", least=2, most=2**20)
+    pack: bool = setting(
+        False,
+        "several short texts in each row, hidden from each other: steps of equal size, about as"
+        " fast as like lengths together (the default)",
+    )
+
+
+@dataclass(frozen=True)
+class Row:
+    """Passages that are read in one row of a batch, one behind the other."""
+
+    passages: tuple[Passage, ...]
+
+    @property
+    def place(self) -> str:
+        more = len(self.passages) - 1
+        return self.passages[0].place + (f" and {more} more" if more else "")
 
 
 class Objective:
@@ -42,33 +69,75 @@ class Objective:
 
     def plan(self, corpus: Corpus, seed: int, epoch: int) -> Plan:
         """Windows of the documents; the first of each leaves room for the end-of-text before it."""
-        rows = windows(corpus, self.settings.window, seed, epoch, lead=1)
-        return Plan(rows, corpus.passage)
+        cuts = windows(corpus, self.length, seed, epoch, lead=1)
+        lengths = cuts[:, 1] - cuts[:, 0] + torch.isin(cuts[:, 0], corpus.documents)
+        if not self.settings.pack:
+            return Plan(cuts, corpus.passage, lengths).grouped(seed, epoch)
+        order, rows = pack(lengths, self.length, generator_of("pack", seed, epoch))
+        cuts = cuts[order]
+        filled = torch.cat([lengths.new_zeros(1), lengths[order].cumsum(0)])  # before each passage
 
-    def batch(self, passages: Sequence[Passage], generators: Sequence[Generator]) -> Batch:
-        """Every position has a target, the next token. Nothing is drawn: there is no noise."""
-        inputs, targets = [], []
-        for passage in passages:
-            opening = passage.tokens.new_tensor([self.end] if passage.first else [])
-            tokens = torch.cat([opening, passage.tokens])
-            inputs.append(tokens)
-            targets.append(shift(tokens, self.end if passage.last else passage.following))
+        def cut(begin: int, end: int) -> Row:
+            return Row(tuple(corpus.passage(*each) for each in cuts[begin:end].tolist()))
+
+        return Plan(rows, cut, filled[rows[:, 1]] - filled[rows[:, 0]]).grouped(seed, epoch)
+
+    def batch(self, passages: Sequence, generators: Sequence[Generator]) -> Batch:
+        """Every position has a target, the next token. Nothing is drawn: there is no noise.
+
+        The passages are those of the plan: with ``pack`` each is a Row.
+        """
+        rows = [each.passages if self.settings.pack else (each,) for each in passages]
+        read = [[self.opened(passage) for passage in row] for row in rows]
+        followed = [
+            [shift(tokens, self.after(passage)) for tokens, passage in zip(*each, strict=True)]
+            for each in zip(read, rows, strict=True)
+        ]
+        inputs = [torch.cat(row) for row in read]
+        targets = {"tokens": pad([torch.cat(row) for row in followed], IGNORE)}
+        if not self.settings.pack:
+            return Batch({"tokens": pad(inputs, self.end), "mask": padding(inputs)}, targets)
+        numbers = [
+            torch.cat([torch.full_like(tokens, number) for number, tokens in enumerate(row)])
+            for row in read
+        ]
+        positions = [torch.cat([torch.arange(len(tokens)) for tokens in row]) for row in read]
         return Batch(
-            {"tokens": pad(inputs, self.end), "mask": padding(inputs)},
-            {"tokens": pad(targets, IGNORE)},
+            {
+                "tokens": pad(inputs, self.end),
+                "mask": apart(pad(numbers, -1)),
+                "positions": pad(positions, 0),
+            },
+            targets,
         )
 
+    def opened(self, passage: Passage) -> Tensor:
+        """Its tokens, behind the end-of-text where it starts a document."""
+        opening = passage.tokens.new_tensor([self.end] if passage.first else [])
+        return torch.cat([opening, passage.tokens])
+
+    def after(self, passage: Passage) -> int:
+        """The token that follows it."""
+        return self.end if passage.last else passage.following
+
     def visibility(self, batch: Batch) -> dict[str, dict[str, Tensor]]:
-        """Position t sees the real positions 0..t."""
-        return {"tokens": {"tokens": up_to_itself(batch.inputs["mask"])}}
+        """Position t sees the real positions 0..t; with ``pack``, those of its own text."""
+        mask = real(batch.inputs["mask"])  # (B, T)
+        seen = up_to_itself(mask)
+        if self.settings.pack:
+            places = torch.arange(mask.shape[1], device=mask.device)
+            starts = places - batch.inputs["positions"]  # (B, T): where the text of each begins
+            seen = seen & (starts[:, :, None] <= places)
+        return {"tokens": {"tokens": seen}}
 
     def generate(self, model, text: str, sampling, generator: Generator) -> str:
         """The text and its continuation; with no text, a text from its beginning."""
         prompt = [self.end] + self.tokenizer.encode(text)
         return text + self.continuation(model, prompt, sampling, generator)
 
-    def probe(self, model, passage: Passage, sampling, generator: Generator) -> str:
-        """A continuation of the first third of a passage, set off by a bar."""
+    def probe(self, model, passage, sampling, generator: Generator) -> str:
+        """A continuation of the first third of a passage (of a row's first), set off by a bar."""
+        passage = passage.passages[0] if self.settings.pack else passage
         prompt = passage.tokens[: max(1, min(len(passage.tokens) // 3, 24))].tolist()
         opening = [self.end] if passage.first else []
         continued = self.continuation(model, opening + prompt, sampling, generator)

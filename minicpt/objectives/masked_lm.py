@@ -22,13 +22,15 @@ from torch import Generator, Tensor
 
 from minicpt import generation
 from minicpt.batch import IGNORE, Batch, everything, pad, padding
-from minicpt.data.corpus import Corpus, Passage, Plan, windows
+from minicpt.data.corpus import Corpus, Passage
+from minicpt.data.plan import Plan, windows
 from minicpt.data.text import Document
 from minicpt.data.tokenizer import Tokenizer
 from minicpt.errors import InputError
 from minicpt.settings import Checked, setting
 
 SPECIAL = 2  # [CLS] and [SEP] around a window
+EDGE = torch.ones(1, dtype=torch.bool)  # each of them is a word of its own
 
 
 @dataclass(frozen=True)
@@ -67,53 +69,70 @@ def choose(candidates: Tensor, words: Tensor, settings: Corruption, generator: G
     candidates  (T,) bool: real, ordinary tokens
     words       (T,) bool: True where a word starts
     """
-    count = int(candidates.sum())
-    chosen = torch.zeros_like(candidates)
-    if count == 0:
-        return chosen
-    # A unit is what is chosen together: a token, or with whole_word all tokens of a word.
-    units = words.cumsum(0) if settings.whole_word else torch.arange(len(candidates))
-    names, members = units[candidates].unique(return_inverse=True)  # (U,), (count,)
-    if settings.choice == "independent":
-        drawn = torch.rand(len(names), generator=generator) < settings.rate
+    places = candidates.nonzero()[:, 0]
+    counted = len(candidates) if settings.choice == "bert" else len(places)
+    budget = min(len(places), max(1, round(settings.rate * counted)))
+    if settings.whole_word:
+        drawn = choose_words(words.cumsum(0)[places], budget, settings, generator)
+    elif settings.choice == "independent":
+        drawn = torch.rand(len(places), generator=generator) < settings.rate
     else:
-        counted = len(candidates) if settings.choice == "bert" else count
-        budget = min(count, max(1, round(settings.rate * counted)))
-        sizes = torch.bincount(members).tolist()
-        drawn = torch.zeros(len(names), dtype=torch.bool)
-        for unit in torch.randperm(len(names), generator=generator).tolist():
-            if sizes[unit] <= budget:
-                drawn[unit] = True
-                budget -= sizes[unit]
-            if budget == 0:
-                break
-    chosen[candidates] = drawn[members]
+        drawn = torch.randperm(len(places), generator=generator)[:budget]
+    chosen = torch.zeros_like(candidates)
+    chosen[places[drawn]] = True
     return chosen
 
 
-def corrupt(
-    tokens: Tensor,
-    candidates: Tensor,
-    words: Tensor,
-    settings: Corruption,
-    tokenizer: Tokenizer,
-    generator: Generator,
-) -> tuple[Tensor, Tensor]:
-    """The corrupted copy of ``tokens`` (T,) and its targets (T,), IGNORE where none is.
+def choose_words(
+    numbers: Tensor, budget: int, settings: Corruption, generator: Generator
+) -> Tensor:
+    """Which tokens are predicted, (N,) bool: of each word all or none.
 
-    With ``mask=1, random=0``, a mask token of id 4 and the third token chosen:
-
-        tokens [1 10 11 12 2]  ->  inputs [1 10 4 12 2],  targets [. . 11 . .]
+    numbers  (N,) the word to which each token belongs
     """
-    chosen = choose(candidates, words, settings, generator)
-    targets = torch.where(chosen, tokens, IGNORE)
-    fate = torch.rand(len(tokens), generator=generator)
-    ordinary = tokenizer.ordinary
-    drawn = ordinary[torch.randint(len(ordinary), (len(tokens),), generator=generator)]
-    masked = chosen & (fate < settings.mask)
-    replaced = chosen & (fate >= settings.mask) & (fate < settings.mask + settings.random)
-    inputs = torch.where(masked, tokenizer.need("mask"), torch.where(replaced, drawn, tokens))
-    return inputs, targets
+    words, members = numbers.unique_consecutive(return_inverse=True)  # (W,), (N,)
+    if settings.choice == "independent":
+        return (torch.rand(len(words), generator=generator) < settings.rate)[members]
+    sizes = torch.bincount(members).tolist()
+    drawn = torch.zeros(len(words), dtype=torch.bool)
+    for word in torch.randperm(len(words), generator=generator).tolist():
+        if sizes[word] <= budget:
+            drawn[word] = True
+            budget -= sizes[word]
+        if budget == 0:
+            break
+    return drawn[members]
+
+
+class Corrupter:
+    """Hides some tokens of a text, as the settings say."""
+
+    def __init__(self, tokenizer: Tokenizer, settings: Corruption):
+        self.settings, self.ordinary = settings, tokenizer.ordinary
+        self.mask = tokenizer.need("mask")
+        self.is_ordinary = torch.zeros(tokenizer.size, dtype=torch.bool)  # (V,)
+        self.is_ordinary[tokenizer.ordinary] = True
+
+    def __call__(
+        self, tokens: Tensor, words: Tensor, generator: Generator
+    ) -> tuple[Tensor, Tensor]:
+        """The corrupted copy of ``tokens`` (T,) and its targets (T,), IGNORE where none is.
+
+        ``words`` (T,) is True where a word starts. With ``mask=1, random=0``, a mask token of id 4
+        and the third token chosen:
+
+            tokens [1 10 11 12 2]  ->  inputs [1 10 4 12 2],  targets [. . 11 . .]
+        """
+        settings = self.settings
+        chosen = choose(self.is_ordinary[tokens], words, settings, generator).nonzero()[:, 0]
+        fate = torch.rand(len(chosen), generator=generator)
+        replaced = chosen[(fate >= settings.mask) & (fate < settings.mask + settings.random)]
+        drawn = torch.randint(len(self.ordinary), (len(replaced),), generator=generator)
+        inputs, targets = tokens.clone(), torch.full_like(tokens, IGNORE)
+        inputs[chosen[fate < settings.mask]] = self.mask
+        inputs[replaced] = self.ordinary[drawn]
+        targets[chosen] = tokens[chosen]
+        return inputs, targets
 
 
 class Objective:
@@ -126,33 +145,27 @@ class Objective:
         self.length = self.settings.window
         self.cls, self.sep = tokenizer.need("cls"), tokenizer.need("sep")
         self.mask, self.pad = tokenizer.need("mask"), tokenizer.need("pad")
+        self.corrupt = Corrupter(tokenizer, self.settings)
 
     def plan(self, corpus: Corpus, seed: int, epoch: int) -> Plan:
         """Windows of the documents, with room for the special tokens around them."""
-        return Plan(windows(corpus, self.length - SPECIAL, seed, epoch), corpus.passage)
+        cuts = windows(corpus, self.length - SPECIAL, seed, epoch)
+        return Plan(cuts, corpus.passage).grouped(seed, epoch)
 
     def batch(self, passages: Sequence[Passage], generators: Sequence[Generator]) -> Batch:
         """Each passage corrupted by draws of its own generator."""
+        cls, sep = torch.tensor([self.cls]), torch.tensor([self.sep])
         inputs, targets = [], []
         for passage, generator in zip(passages, generators, strict=True):
-            tokens, candidates, words = self.surround(passage)
-            corrupted, target = corrupt(
-                tokens, candidates, words, self.settings, self.tokenizer, generator
-            )
+            tokens = torch.cat([cls, passage.tokens, sep])
+            words = torch.cat([EDGE, passage.words, EDGE])
+            corrupted, target = self.corrupt(tokens, words, generator)
             inputs.append(corrupted)
             targets.append(target)
         return Batch(
             {"tokens": pad(inputs, self.pad), "mask": padding(inputs)},
             {"tokens": pad(targets, IGNORE)},
         )
-
-    def surround(self, passage: Passage) -> tuple[Tensor, Tensor, Tensor]:
-        """``[CLS] tokens [SEP]``, which of them may be chosen, and where words start."""
-        edge = torch.ones(1, dtype=torch.bool)
-        tokens = passage.tokens
-        tokens = torch.cat([tokens.new_tensor([self.cls]), tokens, tokens.new_tensor([self.sep])])
-        candidates = torch.cat([~edge, torch.isin(passage.tokens, self.tokenizer.ordinary), ~edge])
-        return tokens, candidates, torch.cat([edge, passage.words, edge])
 
     def visibility(self, batch: Batch) -> dict[str, dict[str, Tensor]]:
         """Every position sees the whole corrupted text."""

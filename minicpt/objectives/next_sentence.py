@@ -13,7 +13,8 @@ Devlin et al. 2018, arXiv 1810.04805; Lan et al. 2019, arXiv 1909.11942. Class 0
 in both references. Leaves out BERT's share of deliberately short pairs.
 """
 
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,7 +22,8 @@ from torch import Generator, Tensor
 
 from minicpt import generation
 from minicpt.batch import IGNORE, Batch, everything, pad, padding
-from minicpt.data.corpus import Corpus, Passage, Plan
+from minicpt.data.corpus import Corpus, Passage
+from minicpt.data.plan import Plan
 from minicpt.data.text import Document, sentences
 from minicpt.data.tokenizer import Tokenizer
 from minicpt.errors import InputError
@@ -68,15 +70,16 @@ class Objective:
         self.cls, self.sep = tokenizer.need("cls"), tokenizer.need("sep")
         self.pad = tokenizer.need("pad")
         if self.settings.masked:
-            tokenizer.need("mask")
+            self.corrupt = masked_lm.Corrupter(tokenizer, self.settings)
 
     def plan(self, corpus: Corpus, seed: int, epoch: int) -> Plan:
-        """The epoch's pairs, cut from the corpus by ``Pairing`` and put into random order."""
+        """The epoch's pairs, cut from the corpus by ``Pairing``."""
         generator = generator_of("pairs", seed, epoch)
         budget = self.length - SPECIAL
-        pairing = Pairing(corpus, self.tokenizer, budget, self.settings.order, generator)
-        rows = torch.tensor(list(pairing), dtype=torch.int64).view(-1, 5)
-        if not len(rows):
+        found = array("q")
+        for pair in Pairing(corpus, self.tokenizer, budget, self.settings.order, generator):
+            found.extend(pair)
+        if not found:
             raise InputError(
                 "next-sentence found no pair of sentences in the text: it needs a document of at"
                 " least two sentences, and another place to take a wrong second one from"
@@ -86,28 +89,28 @@ class Objective:
             first, second = corpus.passage(start, stop), corpus.passage(other_start, other_stop)
             return Pair(first, second, label)
 
-        return Plan(rows[torch.randperm(len(rows), generator=generator)], cut)
+        rows = torch.frombuffer(found, dtype=torch.int64).view(-1, 5)
+        lengths = (rows[:, 1] - rows[:, 0] + rows[:, 3] - rows[:, 2]).clamp(max=budget)
+        return Plan(rows, cut, lengths).grouped(seed, epoch)
 
     def batch(self, passages: Sequence[Pair], generators: Sequence[Generator]) -> Batch:
         """One target a pair, at position 0; with ``masked``, those of the masked tokens too."""
+        cls, sep = torch.tensor([self.cls]), torch.tensor([self.sep])
         inputs, segments, pairs, tokens = [], [], [], []
         for pair, generator in zip(passages, generators, strict=True):
             a, b = trim(pair.first, pair.second, self.length - SPECIAL, generator)
-            read = [self.cls, *a.tokens.tolist(), self.sep, *b.tokens.tolist(), self.sep]
-            read = torch.tensor(read)
-            segment = torch.arange(len(read)) >= len(a.tokens) + 2
+            read = torch.cat([cls, a.tokens, sep, b.tokens, sep])
+            segment = torch.zeros_like(read)
+            segment[len(a.tokens) + 2 :] = 1
             target = torch.full_like(read, IGNORE)
             target[0] = pair.label
             if self.settings.masked:
-                edge = torch.ones(1, dtype=torch.bool)
+                edge = masked_lm.EDGE
                 words = torch.cat([edge, a.words, edge, b.words, edge])
-                candidates = torch.isin(read, self.tokenizer.ordinary)
-                read, chosen = masked_lm.corrupt(
-                    read, candidates, words, self.settings, self.tokenizer, generator
-                )
+                read, chosen = self.corrupt(read, words, generator)
                 tokens.append(chosen)
             inputs.append(read)
-            segments.append(segment.long())
+            segments.append(segment)
             pairs.append(target)
         targets = {"pair": pad(pairs, IGNORE)}
         if self.settings.masked:
@@ -171,14 +174,15 @@ class Pairing:
     ):
         self.corpus, self.tokenizer = corpus, tokenizer
         self.budget, self.order, self.generator = budget, order, generator
-        self.stops = torch.cat([corpus.sentences[1:], torch.tensor([len(corpus.tokens)])]).tolist()
-        self.starts = corpus.sentences.tolist()
+        self.starts = whole_numbers(corpus.sentences)
+        self.stops = self.starts[1:]
+        self.stops.append(len(corpus.tokens))
         bounds = torch.cat([corpus.documents, torch.tensor([len(corpus.tokens)])])
         # The first sentence of each document, and one past the last of all.
-        self.documents = torch.searchsorted(corpus.sentences, bounds).tolist()
+        self.documents = whole_numbers(torch.searchsorted(corpus.sentences, bounds))
         self.labels: list[int] = []
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[tuple[int, int, int, int, int]]:
         label = self.next_label()
         for document, (sentence, end) in enumerate(
             zip(self.documents, self.documents[1:], strict=False)
@@ -248,6 +252,14 @@ class Pairing:
 
     def draw(self, below: int) -> int:
         return int(torch.randint(below, (1,), generator=self.generator))
+
+
+def whole_numbers(values: Tensor) -> array:
+    """The same numbers, 8 bytes each, in a form that Python reads fast one by one."""
+    numbers = array("q")
+    for part in values.split(1 << 16):
+        numbers.extend(part.tolist())
+    return numbers
 
 
 def trim(

@@ -23,10 +23,10 @@ from torch import Generator, Tensor
 
 from minicpt import generation
 from minicpt.batch import IGNORE, Batch, everything, pad, padding, shift, up_to_itself
-from minicpt.data.corpus import Corpus, Passage, Plan
+from minicpt.data.corpus import Corpus, Passage
+from minicpt.data.plan import Plan
 from minicpt.data.tokenizer import Tokenizer
 from minicpt.errors import InputError
-from minicpt.randomness import generator as generator_of
 from minicpt.settings import Checked, setting
 
 
@@ -72,17 +72,13 @@ class Objective:
         self.start, self.end = tokenizer.need("pad"), tokenizer.need("end")
 
     def plan(self, corpus: Corpus, seed: int, epoch: int) -> Plan:
-        """The sentences in random order; one too long for the window is cut between words."""
-        rows = torch.tensor(sentence_pieces(corpus, self.length - 1), dtype=torch.int64)
-        order = torch.randperm(len(rows), generator=generator_of("sentences", seed, epoch))
-        return Plan(rows[order], corpus.passage)
+        """The sentences; one too long for the window is cut between words."""
+        pieces = sentence_pieces(corpus, self.length - 1)
+        return Plan(pieces, corpus.passage).grouped(seed, epoch)
 
     def batch(self, passages: Sequence[Passage], generators: Sequence[Generator]) -> Batch:
         """The encoder gets the damaged sentences, the decoder the sentences behind ``start``."""
-        inputs = [
-            torch.tensor(self.damaged(passage, generator)[1])
-            for passage, generator in zip(passages, generators, strict=True)
-        ]
+        inputs = [torch.tensor(ids) for _, ids in self.damaged(passages, generators)]
         decoder, targets = [], []
         for passage in passages:
             tokens = torch.cat([passage.tokens.new_tensor([self.start]), passage.tokens])
@@ -98,14 +94,24 @@ class Objective:
             {"tokens": pad(targets, IGNORE)},
         )
 
-    def damaged(self, passage: Passage, generator: Generator) -> tuple[str, list[int]]:
-        """The damaged text, and its tokens for the encoder.
+    def damaged(
+        self, passages: Sequence[Passage], generators: Sequence[Generator]
+    ) -> list[tuple[str, list[int]]]:
+        """The damaged text of each passage, and its tokens for the encoder.
 
         A piece without words (a run of spaces longer than the window) is read as it stands: the
         encoder must not be left with nothing to read.
         """
-        text = " ".join(damage(self.words(passage), self.settings, generator))
-        return text, self.tokenizer.encode(text) or passage.tokens.tolist()
+        texts = [
+            " ".join(damage(self.words(passage), self.settings, generator))
+            for passage, generator in zip(passages, generators, strict=True)
+        ]
+        return [
+            (text, ids or passage.tokens.tolist())
+            for text, ids, passage in zip(
+                texts, self.tokenizer.encode_batch(texts), passages, strict=True
+            )
+        ]
 
     def words(self, passage: Passage) -> list[str]:
         """The words of a passage as text, each from its own tokens."""
@@ -140,7 +146,7 @@ class Objective:
 
     def probe(self, model, passage: Passage, sampling, generator: Generator) -> str:
         """A sentence's damaged words, and the sentence the model makes of them."""
-        text, ids = self.damaged(passage, generator)
+        ((text, ids),) = self.damaged([passage], [generator])
         return f"{text} -> {self.repaired(model, ids, sampling, generator)}"
 
     def repaired(self, model, ids: list[int], sampling, generator: Generator) -> str:
@@ -150,14 +156,16 @@ class Objective:
         return self.tokenizer.decode(written).strip()
 
 
-def sentence_pieces(corpus: Corpus, size: int) -> list[tuple[int, int]]:
-    """(start, stop) of every sentence, those of more than ``size`` tokens in pieces.
+def sentence_pieces(corpus: Corpus, size: int) -> Tensor:
+    """(P, 2) of the (start, stop) of every sentence, those of more than ``size`` tokens in pieces.
 
     A piece ends before the last word that would not fit, or inside a word longer than ``size``.
     """
-    ends = torch.cat([corpus.sentences[1:], torch.tensor([len(corpus.tokens)])]).tolist()
+    ends = torch.cat([corpus.sentences[1:], corpus.sentences.new_tensor([len(corpus.tokens)])])
+    rows = torch.stack([corpus.sentences, ends], dim=1)
+    fits = ends - corpus.sentences <= size
     pieces = []
-    for start, end in zip(corpus.sentences.tolist(), ends, strict=True):
+    for start, end in rows[~fits].tolist():
         while end - start > size:
             # The last word start in (start, start + size].
             place = int(torch.searchsorted(corpus.words, start + size, right=True)) - 1
@@ -166,4 +174,4 @@ def sentence_pieces(corpus: Corpus, size: int) -> list[tuple[int, int]]:
             pieces.append((start, stop))
             start = stop
         pieces.append((start, end))
-    return pieces
+    return torch.cat([rows[fits], rows.new_tensor(pieces).view(-1, 2)])

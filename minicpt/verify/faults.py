@@ -15,6 +15,7 @@ from torch import nn
 
 from minicpt import checkpoint, evaluation
 from minicpt.batch import IGNORE, Batch, shift
+from minicpt.data.plan import Plan
 from minicpt.loss import Loss, TargetLosses, target_losses, whole_sequence_loss
 from minicpt.models import encoder
 from minicpt.randomness import generator
@@ -58,10 +59,15 @@ class Mistaken:
         if batch:
             self.batch = lambda passages, noise: batch(objective, passages, noise)
         if plan:
-            self.plan = lambda corpus, seed, epoch: plan(objective.plan(corpus, seed, epoch))
+            self.plan = lambda *key: as_plan(plan(objective.plan(*key)))
 
     def __getattr__(self, name: str):
         return getattr(self.objective, name)
+
+
+def as_plan(passages: list) -> Plan:
+    rows = torch.arange(len(passages))[:, None]
+    return Plan(rows, passages.__getitem__, lengths=torch.zeros(len(passages)))
 
 
 def objective(subject: Subject, **changes) -> Subject:
@@ -347,6 +353,16 @@ def packed_together(subject):
         return real(**inputs | {"mask": ones(inputs["tokens"].shape[1]).tril()[None]})
 
     return model(subject, forward)
+
+
+@fault(11, "packed causal-lm", "positions do not restart with each packed text")
+def positions_go_on(subject):
+    def count(batch):
+        positions = batch.inputs["positions"]
+        through = torch.arange(positions.shape[1]).expand_as(positions)
+        return Batch(batch.inputs | {"positions": through}, batch.targets)
+
+    return targets(subject, count)
 
 
 @fault(12, "causal-lm", "padding on the left, and positions that count it")

@@ -3,8 +3,9 @@
 import math
 
 import torch
+import torch.nn.functional as F
 
-from minicpt.batch import IGNORE, Batch
+from minicpt.batch import IGNORE, Batch, real
 from minicpt.verify.result import Proof
 from minicpt.verify.subject import Subject
 
@@ -95,11 +96,11 @@ def widened(batch: Batch, pad: int, everywhere: bool = False) -> Batch:
     inputs = {}
     for name, value in batch.inputs.items():
         fill = {torch.bool: False}.get(value.dtype, pad if "tokens" in name else 0)
-        extra = value.new_full((len(value), EXTRA), fill)
         if everywhere and "tokens" in name:
-            real = batch.inputs["decoder_mask" if name.startswith("decoder_") else "mask"]
-            value = torch.where(real, value, pad)
-        inputs[name] = torch.cat([value, extra], dim=1)
+            mask = batch.inputs["decoder_mask" if name.startswith("decoder_") else "mask"]
+            value = torch.where(real(mask), value, pad)
+        # A pattern of who sees whom grows by rows and columns.
+        inputs[name] = F.pad(value, (0, EXTRA) * (value.dim() - 1), value=fill)
     targets = {
         head: torch.cat([target, target.new_full((len(target), EXTRA), IGNORE)], dim=1)
         for head, target in batch.targets.items()

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import torch
 
-from minicpt.batch import IGNORE, Batch
+from minicpt.batch import IGNORE, Batch, real
 from minicpt.verify.result import Proof
 from minicpt.verify.subject import SEED, Subject
 
@@ -69,6 +69,8 @@ def tensors(passages) -> Iterator[torch.Tensor]:
                 yield part
             elif hasattr(part, "tokens"):
                 yield part.tokens
+            elif isinstance(part, tuple):
+                yield from tensors(part)
 
 
 def order_and_noise(subject: Subject) -> Iterator[str]:
@@ -94,12 +96,11 @@ def order_and_noise(subject: Subject) -> Iterator[str]:
 
 def pads(subject: Subject, batch: Batch, place: str) -> Iterator[str]:
     stream = "decoder_mask" if "decoder_mask" in batch.inputs else "mask"
-    real = batch.inputs[stream]
-    real = real if real.dim() == 2 else real.any(dim=-1)
+    read = real(batch.inputs[stream])
     for head, target in batch.targets.items():
-        if target.shape != real.shape:
+        if target.shape != read.shape:
             yield f"targets of {head!r} have another shape than what is read ({place})"
-        elif bool((target != IGNORE)[~real].any()):
+        elif bool((target != IGNORE)[~read].any()):
             yield f"padding has a target ({place})"
 
 
@@ -118,10 +119,26 @@ def offset(passage) -> int:
 
 
 def causal_lm(subject: Subject, passage, batch: Batch) -> Iterator[str]:
-    document = source(subject, passage)
-    end = subject.tokenizer.need("end")
+    """A row holds a passage or, packed, several, one behind the other."""
     read = batch.inputs["tokens"][0].tolist()
     targets = batch.targets["tokens"][0].tolist()
+    positions = batch.inputs.get("positions")
+    begin = 0
+    for text in getattr(passage, "passages", (passage,)):
+        end = begin + len(text.tokens) + (offset(text) == 0)
+        yield from next_tokens(subject, text, read[begin:end], targets[begin:end])
+        if positions is not None and positions[0, begin:end].tolist() != [*range(end - begin)]:
+            yield "positions do not restart with each text"
+        begin = end
+    if begin != len(read):
+        yield "more is read than the text"
+
+
+def next_tokens(
+    subject: Subject, passage, read: list[int], targets: list[int]
+) -> Iterator[str]:
+    document = source(subject, passage)
+    end = subject.tokenizer.need("end")
     begin = offset(passage)
     whole = [end, *document, end]  # what a reader of one text after the other would see
     first = 0 if begin == 0 else begin + 1

@@ -5,7 +5,7 @@ is the proof's own work on pieces that are otherwise real.
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -43,6 +43,12 @@ SENTENCES = (
 DOCUMENTS = [
     Document(f"text {number + 1}", " ".join(SENTENCES[start:stop]))
     for number, (start, stop) in enumerate([(0, 4), (4, 8), (8, 12), (12, 15)])
+]
+# Texts of two words: several fit into a row.
+SHORT = [
+    Document(f"words {sentence + 1}.{place + 1}", " ".join(words[2 * place : 2 * place + 2]))
+    for sentence, words in enumerate(map(str.split, SENTENCES))
+    for place in range(len(words) // 2)
 ]
 
 
@@ -90,9 +96,14 @@ class Subject:
 
 
 def subject(
-    kind: str, objective_module: ModuleType, model_module: ModuleType, name: str = "", **settings
+    kind: str,
+    objective_module: ModuleType,
+    model_module: ModuleType,
+    name: str = "",
+    documents: Sequence[Document] = DOCUMENTS,
+    **settings,
 ) -> Subject:
-    """A small subject for an objective: four short texts, a tokenizer with merges, a small model.
+    """A small subject for an objective: a few texts, a tokenizer with merges, a small model.
 
     Its weights are larger than at the start of training, so that every path through the model
     matters to the result.
@@ -101,8 +112,8 @@ def subject(
     settings = {"window": WINDOW} | settings
     objective = objective_module.Objective(tokenizer, objective_module.Settings(**settings))
     model = small_model(model_module, tokenizer, objective.length)
-    corpus = Corpus.build(DOCUMENTS, tokenizer)
-    return Subject(name or kind, kind, model, objective, tuple(DOCUMENTS), corpus)
+    corpus = Corpus.build(documents, tokenizer)
+    return Subject(name or kind, kind, model, objective, tuple(documents), corpus)
 
 
 def small_model(module: ModuleType, tokenizer: Tokenizer, length: int) -> nn.Module:

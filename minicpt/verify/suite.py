@@ -1,6 +1,5 @@
 """All proofs on all subjects, and all faults against all proofs."""
 
-import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import ModuleType
 
@@ -8,13 +7,12 @@ from minicpt.verify.causality import prove_causality
 from minicpt.verify.equivalence import equivalence
 from minicpt.verify.faults import Fault
 from minicpt.verify.floors import floors
-from minicpt.verify.packing import Packed
 from minicpt.verify.padding import padding
 from minicpt.verify.partition import partition
 from minicpt.verify.result import Proof
 from minicpt.verify.round_trip import round_trip
 from minicpt.verify.rules import rules
-from minicpt.verify.subject import Subject, subject
+from minicpt.verify.subject import SHORT, Subject, subject
 from minicpt.verify.teacher_forcing import teacher_forcing
 
 SEEN = 3  # passages whose every pair of positions the proof of causality looks at
@@ -33,8 +31,6 @@ QUICK: tuple[Callable[[Subject], Proof | list[Proof]], ...] = (
     rules, equivalence, causality, padding, partition,
 )  # fmt: skip
 SLOW = (round_trip, floors)  # these train
-# Of a packed row there is one; it is not split, padded or resumed.
-PACKED_PROOFS = (equivalence, causality)
 
 
 def subjects(
@@ -48,15 +44,13 @@ def subjects(
         for name, settings in VARIANTS.get(kind, {}).items():
             result.append(subject(kind, module, model, name, **settings))
         if kind == "causal-lm":
-            alone = result[-1]
-            packed = Packed(alone.objective)
-            result.append(dataclasses.replace(alone, name=PACKED, objective=packed))
+            result.append(subject(kind, module, model, PACKED, SHORT, pack=True))
     return result
 
 
 def proofs(subject: Subject) -> Sequence[Callable]:
     if subject.name == PACKED:
-        return PACKED_PROOFS
+        return QUICK  # the others make rows of their own, of one text each
     # A decoder alone can be fed its own predictions in place of all that it reads.
     decoder = subject.objective.architecture == "decoder"
     return (*QUICK, *SLOW, *([teacher_forcing] if decoder else []))
@@ -64,7 +58,7 @@ def proofs(subject: Subject) -> Sequence[Callable]:
 
 def prove(subject: Subject, wanted: Sequence[Callable] | None = None) -> Iterator[Proof]:
     """Every proof of a subject, or those that are wanted, one after the other."""
-    for proof in wanted or proofs(subject):
+    for proof in proofs(subject) if wanted is None else wanted:
         found = proof(subject)
         yield from found if isinstance(found, list) else [found]
 
@@ -72,9 +66,8 @@ def prove(subject: Subject, wanted: Sequence[Callable] | None = None) -> Iterato
 def catch(fault: Fault, sound: Subject) -> list[Proof]:
     """The proofs that fail on the mistaken subject; the slow ones run only if no quick one does."""
     mistaken = fault.make(sound)
-    if mistaken.name == PACKED:
-        return [proof for proof in prove(mistaken) if proof.passed is False]
-    for wanted in (QUICK, SLOW):
+    for some in (QUICK, SLOW):
+        wanted = [proof for proof in some if proof in proofs(mistaken)]
         failed = [proof for proof in prove(mistaken, wanted) if proof.passed is False]
         if failed:
             return failed

@@ -1,0 +1,216 @@
+"""What does making a batch cost, and how much of it is padding?
+
+For every objective, on text of mixed lengths (the paragraphs of builtin:docs), batches of passages
+in random order are compared with those of the plan, which puts passages of like length together;
+for causal-lm also with rows that several texts share (--pack). Both are padded to their own longest
+member only. A measured step is a real one: forward, backward, clipping, AdamW, dropout on. The
+batches of the random order and of the plan are evenly spread over an epoch, and the orders take
+turns.
+
+    padding   share of the positions that stand for nothing, over the whole epoch
+    ms/batch  to cut the passages and to make the batch of them
+    ms/step   to train on it; both are means over the steps of the best round
+    share     of the batch in both
+    tokens/s  real positions read and trained on in a second of steps, the batch's making included
+    ratio     of tokens/s to those of the random order
+
+Leaves out reading and tokenising (done once), and the planning of an epoch, whose seconds are
+printed above the table.
+"""
+
+import argparse
+import sys
+import time
+from functools import partial
+
+import torch
+from timing import (
+    check_writable,
+    machine,
+    number,
+    plotting,
+    run,
+    table,
+    taking_turns,
+    write_json,
+)
+
+from minicpt.batch import Batch, real
+from minicpt.cli.main import Parser
+from minicpt.cli.pieces import objective_module, untrained
+from minicpt.data.corpus import Corpus
+from minicpt.data.plan import Plan
+from minicpt.data.sources import read
+from minicpt.data.tokenizer import Tokenizer
+from minicpt.errors import InputError
+from minicpt.optimizer import Optimization, make_optimizer
+from minicpt.randomness import generator
+from minicpt.training import train_step
+
+# What is measured: name in the table -> objective and settings, and the order that is the plan's.
+CASES = {
+    "causal-lm": ("causal-lm", {}, "like lengths"),
+    "causal-lm --pack": ("causal-lm", {"pack": True}, "packed"),
+    "masked-lm": ("masked-lm", {}, "like lengths"),
+    "next-sentence": ("next-sentence", {}, "like lengths"),
+    "next-sentence --masked": ("next-sentence", {"masked": True}, "like lengths"),
+    "reconstruction": ("reconstruction", {}, "like lengths"),
+}
+FULL = {"width": 256, "layers": 4, "vocabulary": 8192, "steps": 16, "rounds": 3}
+QUICK = {"width": 64, "layers": 2, "vocabulary": 1024, "steps": 8, "rounds": 2}
+HEADINGS = "objective order padding ms/batch ms/step share tokens/s ratio".split()
+
+
+def positions(batch: Batch) -> tuple[int, int]:
+    """The real positions of all streams, and all positions."""
+    masks = [real(value) for name, value in batch.inputs.items() if name.endswith("mask")]
+    return sum(int(mask.sum()) for mask in masks), sum(mask.numel() for mask in masks)
+
+
+def shuffled(plan: Plan) -> Plan:
+    order = torch.randperm(len(plan), generator=generator("random order"))
+    return Plan(plan.rows[order], plan.cut, plan.lengths[order])
+
+
+def made(objective, plan: Plan, place: int, size: int) -> Batch:
+    noise = [generator("noise", 0, 0, place + index) for index in range(size)]
+    return objective.batch(plan[place : place + size], noise)
+
+
+def measure(
+    name: str, corpus: Corpus, tokenizer: Tokenizer, options: argparse.Namespace
+) -> list[dict]:
+    """The rows of one case, with the keys objective, order, padding, batch_seconds, step_seconds,
+    share, tokens_per_s and plan_seconds."""
+    kind, settings, order = CASES[name]
+    module = objective_module(kind)
+    objective = module.Objective(tokenizer, module.Settings(window=options.window, **settings))
+    begun = time.perf_counter()
+    plan = objective.plan(corpus, 0, 0)
+    plan_seconds = time.perf_counter() - begun
+    torch.manual_seed(0)
+    model = untrained(objective, width=options.width, layers=options.layers, heads=4).train()
+    optimizer = make_optimizer(model, Optimization())
+    # Rows that are full need no order.
+    plans = {order: plan} if order == "packed" else {"random": shuffled(plan), order: plan}
+    size = options.batch_size
+    starts = range(0, len(plan) - size + 1, size)
+    if not starts:
+        raise InputError(f"--batch-size {size} is more than the {len(plan)} passages of {name}")
+    chosen = [starts[index * len(starts) // options.steps] for index in range(options.steps)]
+
+    def make(passages: Plan) -> list[Batch]:
+        return [made(objective, passages, start, size) for start in chosen]
+
+    def train(batches: list[Batch]) -> None:
+        for batch in batches:
+            train_step(model, optimizer, [batch], 1.0)
+
+    batches = {each: make(passages) for each, passages in plans.items()}
+    best = taking_turns(
+        {("batch", each): partial(make, passages) for each, passages in plans.items()}
+        | {("step", each): partial(train, these) for each, these in batches.items()},
+        options.rounds,
+    )
+    rows = []
+    for each, passages in plans.items():
+        counts = [positions(made(objective, passages, start, size)) for start in starts]
+        part, whole = map(sum, zip(*counts, strict=True))
+        making, training = best["batch", each], best["step", each]
+        rows.append({
+            "objective": name,
+            "order": each,
+            "padding": 1 - part / whole,
+            "batch_seconds": making / options.steps,
+            "step_seconds": training / options.steps,
+            "share": making / (making + training),
+            "tokens_per_s": sum(positions(batch)[0] for batch in batches[each])
+            / (making + training),
+            "plan_seconds": plan_seconds,
+        })  # fmt: skip
+    return rows
+
+
+def cells(row: dict) -> list[str]:
+    return [
+        row["objective"], row["order"], f"{row['padding']:.1%}",
+        number(1000 * row["batch_seconds"]), number(1000 * row["step_seconds"]),
+        f"{row['share']:.1%}", f"{row['tokens_per_s']:,.0f}", number(row["ratio"]),
+    ]  # fmt: skip
+
+
+def plot(path: str, rows: list[dict]) -> None:
+    pyplot = plotting()
+    figure, axes = pyplot.subplots(figsize=(8, 4), layout="constrained")
+    labels = [f"{row['objective']}, {row['order']}" for row in rows]
+    axes.barh(labels, [row["tokens_per_s"] for row in rows])
+    axes.invert_yaxis()
+    axes.set_xlabel("tokens trained on in a second")
+    figure.savefig(path, dpi=150)
+
+
+def parser() -> Parser:
+    top = Parser(prog="batches.py", description=__doc__.splitlines()[0])
+    top.add_argument("--quick", action="store_true", help="small and short: within a minute")
+    top.add_argument("--json", metavar="PATH", help="write the rows, a list of objects")
+    top.add_argument("--plot", metavar="PATH", help="draw tokens a second (matplotlib)")
+    top.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), metavar="CASE",
+                     help=f"of {', '.join(CASES)} (default: all)")
+    for key, text in {
+        "width": "of the models", "layers": "of the models", "vocabulary": "of the tokenizer",
+        "steps": "measured of each order", "rounds": "in which the orders take turns",
+    }.items():  # fmt: skip
+        shown = f"{text} (default: {FULL[key]}; quick: {QUICK[key]})"
+        top.add_argument(f"--{key}", type=int, metavar="N", help=shown)
+    for key, default, text in (
+        ("window", 128, "the most tokens read at once"), ("batch-size", 16, "passages of a step"),
+        ("threads", 1, "of torch"),
+    ):  # fmt: skip
+        help = f"{text} (default: {default})"
+        top.add_argument(f"--{key}", type=int, default=default, metavar="N", help=help)
+    return top
+
+
+def main(words: list[str]) -> int:
+    options = parser().parse_args(words)
+    for key, value in (QUICK if options.quick else FULL).items():
+        if getattr(options, key) is None:
+            setattr(options, key, value)
+    for key in (*FULL, "batch_size", "threads"):
+        if getattr(options, key) < 1:
+            raise InputError(f"--{key.replace('_', '-')} must be at least 1")
+    for path in (options.json, options.plot):
+        check_writable(path)
+    if options.plot:
+        plotting()
+    torch.set_num_threads(options.threads)
+    documents = read(["builtin:docs"], blocks=True)
+    tokenizer = Tokenizer.train((document.text for document in documents), options.vocabulary)
+    corpus = Corpus.build(documents, tokenizer)
+    print(__doc__.splitlines()[0])
+    print(machine())
+    print(
+        f"{len(corpus.documents)} paragraphs of builtin:docs, {len(corpus.tokens)} tokens; window"
+        f" {options.window}, batch size {options.batch_size},\nwidth {options.width},"
+        f" {options.layers} layers, vocabulary {options.vocabulary}; {options.steps} steps, best of"
+        f" {options.rounds} rounds\n"
+    )
+    rows: list[dict] = []
+    base = 0.0
+    for name in (each for each in CASES if each in options.cases):
+        for row in measure(name, corpus, tokenizer, options):
+            if row["order"] == "random":
+                base = row["tokens_per_s"]  # also for the packed rows, which come next
+            rows.append(row | {"ratio": row["tokens_per_s"] / base if base else None})
+    planned = {row["objective"]: number(row["plan_seconds"], 2) for row in rows}
+    print("seconds to plan the epoch: " + ", ".join(f"{n} {s}" for n, s in planned.items()) + "\n")
+    print(table(HEADINGS, [cells(row) for row in rows]), flush=True)
+    if options.json:
+        write_json(options.json, rows)
+    if options.plot:
+        plot(options.plot, rows)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run(main, sys.argv[1:]))

@@ -1,0 +1,156 @@
+"""The corpus on disk: it is the one in memory, found again, and made anew when it is not whole."""
+
+import errno
+import os
+import shutil
+import time
+
+import pytest
+import torch
+
+from minicpt.data import cache
+from minicpt.data.corpus import Corpus
+from minicpt.data.documents import Document, Documents
+from minicpt.errors import InputError, WorkError
+
+TENSORS = ("tokens", "words", "sentences", "documents")
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path, monkeypatch):
+    """A cache of its own, into which the smallest text goes."""
+    monkeypatch.setenv("MINICPT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(cache, "SMALL", 0)
+    return tmp_path / "cache" / "corpora"
+
+
+@pytest.fixture
+def documents():
+    texts = ["The cat sat. It slept on. ", "", "Ein Wort\nmehr.", "x"]
+    return Documents.of(Document(f"n{place}é", text) for place, text in enumerate(texts))
+
+
+def same(one: Corpus, other: Corpus) -> bool:
+    tensors = all(torch.equal(getattr(one, name), getattr(other, name)) for name in TENSORS)
+    return tensors and list(one.names) == list(other.names)
+
+
+def forbidden(*arguments, **options):
+    raise AssertionError("tokenised again")
+
+
+def quiet(message: str) -> None:
+    raise AssertionError(message)
+
+
+def test_what_comes_back_is_the_corpus_in_memory(documents, tokenizer, monkeypatch):
+    expected = Corpus.build(documents, tokenizer)
+    assert same(cache.corpus(documents, tokenizer, say=quiet), expected)
+    monkeypatch.setattr(cache.building, "chunks", forbidden)
+    again = cache.corpus(documents, tokenizer, say=quiet)
+    assert same(again, expected)
+    assert again.names[-1] == "n3é" and again.names[0] == "n0é" and len(again.names) == 3
+    with pytest.raises(IndexError):
+        again.names[3]
+    for name in TENSORS:
+        assert getattr(again, name).dtype == getattr(expected, name).dtype
+
+
+def test_another_text_name_or_tokenizer_is_another_corpus(documents, tokenizer, byte_tokenizer):
+    cache.corpus(documents, tokenizer)
+    renamed = Documents.of(Document("other", each.text) for each in documents)
+    assert cache.corpus(renamed, tokenizer).names[0] == "other"
+    assert same(cache.corpus(documents, byte_tokenizer), Corpus.build(documents, byte_tokenizer))
+    assert len(list(cache.folder().iterdir())) == 3
+
+
+@pytest.mark.parametrize("name", [*cache.KINDS, cache.HEADER])
+@pytest.mark.parametrize("how", ["gone", "cut", "longer", "empty"])
+def test_what_is_not_whole_is_made_anew(documents, tokenizer, place, name, how):
+    cache.corpus(documents, tokenizer)
+    (entry,) = place.iterdir()
+    data = (entry / name).read_bytes()
+    if how == "gone":
+        (entry / name).unlink()
+    else:
+        new = {"cut": data[:-1], "longer": data + b"x", "empty": b""}[how]
+        (entry / name).write_bytes(new)
+    assert same(cache.corpus(documents, tokenizer, say=quiet), Corpus.build(documents, tokenizer))
+    assert (entry / name).read_bytes() == data and len(list(place.iterdir())) == 1
+
+
+def test_where_nothing_can_be_written_it_is_said_and_goes_on(
+    documents, tokenizer, place, monkeypatch, tmp_path
+):
+    place.parent.mkdir()
+    place.write_text("a file where the folder should be")
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(cache.tempfile, "tempdir", str(temporary))
+    said = []
+    corpus = cache.corpus(documents, tokenizer, say=said.append)
+    assert same(corpus, Corpus.build(documents, tokenizer))
+    assert len(said) == 1 and "MINICPT_CACHE" in said[0] and str(place) in said[0]
+    assert not list(temporary.iterdir())
+    monkeypatch.setattr(cache.tempfile, "tempdir", str(tmp_path / "nowhere"))
+    with pytest.raises(WorkError, match="cannot write to .*nowhere"):
+        cache.corpus(documents, tokenizer, say=said.append)
+
+
+def test_a_full_disk_leaves_no_litter(documents, tokenizer, place, monkeypatch):
+    real, calls = os.fsync, []
+
+    def full(number):
+        calls.append(number)
+        if len(calls) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(number)
+
+    monkeypatch.setattr(cache.os, "fsync", full)
+    said = []
+    corpus = cache.corpus(documents, tokenizer, say=said.append)
+    assert same(corpus, Corpus.build(documents, tokenizer))
+    assert "No space left" in said[0] and not list(place.iterdir())
+
+
+def test_a_corpus_without_a_token_is_refused_and_not_kept(tokenizer, place):
+    with pytest.raises(InputError, match="no token"):
+        cache._passing("key", Documents.of([Document("a", "")]), tokenizer, False)
+    with pytest.raises(InputError, match="no token"):
+        cache.corpus(Documents.of([Document("a", "")]), tokenizer)
+
+
+def test_what_was_not_used_for_longest_goes_first(tokenizer, place, monkeypatch):
+    texts = [Documents.of([Document("a", f"Text number {number}.")]) for number in range(4)]
+    entries = []
+    for number, each in enumerate(texts):
+        cache.corpus(each, tokenizer)
+        (new,) = set(place.iterdir()).difference(entries)
+        entries.append(new)
+        os.utime(new, (number, number))
+    cache.corpus(texts[0], tokenizer)  # used again
+    size = sum(file.stat().st_size for file in entries[0].iterdir())
+    (place / "old.tmp").mkdir()
+    os.utime(place / "old.tmp", (0, 0))
+    (place / "new.tmp").mkdir()
+    monkeypatch.setattr(cache, "MOST", 2 * size + size // 2)
+    cache.tidy(entries[3])
+    assert set(place.iterdir()) == {entries[0], entries[3], place / "new.tmp"}
+    assert time.time() - entries[0].stat().st_mtime < 100
+
+
+def test_small_texts_leave_nothing(documents, tokenizer, place, monkeypatch):
+    monkeypatch.setattr(cache, "SMALL", 1000)
+    cache.corpus(documents, tokenizer)
+    assert not place.exists()
+
+
+def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
+    assert cache.folder() == tmp_path / "cache" / "corpora"
+    monkeypatch.delenv("MINICPT_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache.folder() == tmp_path / "xdg" / "minicpt" / "corpora"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert cache.folder() == tmp_path / "home" / ".cache" / "minicpt" / "corpora"
+    shutil.rmtree(tmp_path / "cache", ignore_errors=True)
