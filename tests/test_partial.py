@@ -9,7 +9,7 @@ from oracles import TEXT, exact
 
 from minicpt import checkpoint, pretrained
 from minicpt.data.corpus import Corpus
-from minicpt.data.text import Document
+from minicpt.data.documents import Document
 from minicpt.data.tokenizer import Tokenizer
 from minicpt.errors import InputError
 from minicpt.loss import whole_sequence_loss

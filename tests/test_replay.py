@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from minicpt.data.corpus import Corpus
-from minicpt.data.text import Document
+from minicpt.data.documents import Document
 from minicpt.data.tokenizer import Tokenizer
 from minicpt.models import decoder
 from minicpt.objectives import causal_lm

@@ -6,6 +6,7 @@ parted its own, and what is held out anywhere is taken out of it.
 
 import argparse
 import dataclasses
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +20,9 @@ from minicpt.cli import flags, pieces
 from minicpt.cli.running import say
 from minicpt.data.corpus import Corpus
 from minicpt.data.coverage import coverage
-from minicpt.data.text import FEW, Document, sha256
+from minicpt.data.documents import Document, Documents
+from minicpt.data.split import FEW
+from minicpt.data.tokenizer import Tokenizer
 from minicpt.errors import InputError
 from minicpt.replay import Replay
 
@@ -113,15 +116,13 @@ def replayed(
         sources = list(old)
     else:
         parted = base.record["text"] if base.record else text.record
-        rule = {name: parted[name] for name in ("blocks", "held_out")}
-        sources = [pieces.texts(pieces.Text(corpus=settings.replay, **rule))]
+        rule = {field.name: parted[field.name] for field in dataclasses.fields(pieces.Text)}
+        sources = [pieces.texts(pieces.Text(**rule | {"corpus": settings.replay}))]
     record["texts"] = [each.record for each in sources]
-    documents = documents_of(sources, [text, *old])
-    if not documents:
-        raise InputError("--replay: all of that text is held out for evaluation; name another")
-    found = Replay(Corpus.build(documents, objective.tokenizer, progress=True), record["fraction"])
-    pieces.check_plans(objective, {"replayed": found.corpus})
-    return Replayed(found, record | {"sha256": sha256(documents)})
+    record["without"] = [each.record["sha256"] for each in (text, *old)]
+    corpus = corpus_of(sources, [text, *old], objective.tokenizer)
+    pieces.check_plans(objective, {"replayed": corpus})
+    return Replayed(Replay(corpus, settings.replay_fraction), record)
 
 
 def recorded(
@@ -137,13 +138,12 @@ def recorded(
     if record["replay"] == ["self"]:
         return of_written(state["written"], objective, record)
     sources = [pieces.recorded_texts(each) for each in record["texts"]]
-    documents = documents_of(sources, [text, *old])
-    if sha256(documents) != record["sha256"]:
+    if [each.record["sha256"] for each in (text, *old)] != record["without"]:
         raise InputError(
-            "what is left to replay is not what it was: an old text that was held out from it"
-            " cannot be read any more; put it back, or start anew with --init"
+            "an old text is gone, so what of it must not be replayed is not known; put it back, or"
+            " start anew with --init"
         )
-    corpus = Corpus.build(documents, objective.tokenizer, progress=True)
+    corpus = corpus_of(sources, [text, *old], objective.tokenizer)
     return Replayed(Replay(corpus, record["fraction"]), record)
 
 
@@ -169,44 +169,67 @@ def of_written(written: Tensor, objective, record: dict) -> Replayed:
     return Replayed(Replay(corpus, record["fraction"], written), record)
 
 
-def documents_of(
-    sources: Sequence[pieces.Texts], others: Sequence[pieces.Texts]
-) -> list[Document]:
+def corpus_of(
+    sources: Sequence[pieces.Texts], others: Sequence[pieces.Texts], tokenizer: Tokenizer
+) -> Corpus:
     """The training part of the sources, less what they or other texts hold out."""
-    documents = [document for each in sources for document in each.training]
+    documents = Documents.joined(each.training for each in sources)
     for each in (*sources, *others):
         documents = without(documents, each.held_out)
-    return documents
+    if not documents:
+        raise InputError("--replay: all of that text is held out for evaluation; name another")
+    return pieces.corpus(documents, tokenizer)
 
 
-def without(documents: Sequence[Document], held_out: Sequence[Document]) -> list[Document]:
+def without(documents: Documents, held_out: Documents) -> Documents:
     """The documents less those held out, and less the end of one if that was held out.
 
-    >>> whole = [Document("a", "One. Two."), Document("b", "Three.")]
-    >>> without(whole, [Document("a, from character 5", "Two."), whole[1]])
+    >>> whole = Documents.of([Document("a", "One. Two."), Document("b", "Three.")])
+    >>> tail = Documents.of([Document("a, from character 5", "Two."), Document("b", "Three.")])
+    >>> list(without(whole, tail))
     [Document(name='a', text='One. ')]
     """
-    texts = {document.text for document in held_out}
-    # Only of few documents is one cut in two: see ``split``.
-    tails = texts if len(held_out) < FEW else ()
-    found = []
-    for document in documents:
-        if document.text in texts:
-            continue
-        for tail in tails:
-            document = Document(document.name, document.text.removesuffix(tail))
-        found.append(document)
-    return [document for document in found if document.text.strip()]
+    gone, sizes = {hashed(document) for document in held_out}, set(held_out.lengths)
+    # Only of few documents is one cut in two, and its end is then the first: see ``split``.
+    tail = next(iter(held_out)) if 0 < len(held_out) < FEW else None
+    size = held_out.lengths[0] if tail else 0
+
+    def left(document: Document, length: int) -> int:
+        """How many of the document's characters are not held out."""
+        if length in sizes and hashed(document) in gone:
+            return 0
+        if tail and length > size:
+            end = document.part(length - size, None, document.name)
+            return length - size if hashed(end) == hashed(tail) else length
+        return length
+
+    lengths = [left(*each) for each in zip(documents, documents.lengths, strict=True)]
+    if sum(lengths) == documents.characters:
+        return documents
+
+    def part(number: int, document: Document) -> Document | None:
+        return document.part(0, lengths[number], document.name) if lengths[number] else None
+
+    return documents.chosen(f"without {held_out.sha256}", filter(None, lengths), part)
+
+
+def hashed(document: Document) -> bytes:
+    digest = hashlib.sha256()
+    for piece in document.pieces():
+        digest.update(piece.encode("utf-8", "surrogatepass"))
+    return digest.digest()
 
 
 # --- vocabulary ------------------------------------------------------------------------------
 
 
-def vocabulary(tokenizer, text: pieces.Texts, old: Sequence[pieces.Texts]) -> dict[str, dict]:
+def vocabulary(
+    tokenizer: Tokenizer, text: pieces.Texts, old: Sequence[pieces.Texts]
+) -> dict[str, dict]:
     """How well the base's tokenizer fits the new text and the old one: see ``coverage``."""
     sides = {"new text": [text], "old text": old}
     documents = {
-        name: [document for each in texts for document in each.held_out or each.training]
+        name: Documents.joined(each.held_out or each.training for each in texts)
         for name, texts in sides.items()
     }
     return {
@@ -214,7 +237,7 @@ def vocabulary(tokenizer, text: pieces.Texts, old: Sequence[pieces.Texts]) -> di
     }
 
 
-def vocabulary_lines(found: dict[str, dict], tokenizer) -> list[str]:
+def vocabulary_lines(found: dict[str, dict], tokenizer: Tokenizer) -> list[str]:
     """The same for people, a line a text."""
     knows = "unk" in tokenizer.roles
     return [

@@ -4,18 +4,17 @@ A model is continued with the tokenizer of its base: no tokens are added, so tha
 and after stay comparable. This says what that costs. Measured on a sample of bounded size.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 
 from minicpt.data.corpus import Corpus
-from minicpt.data.text import Document
+from minicpt.data.documents import Document, Documents
+from minicpt.data.split import sample
 from minicpt.data.tokenizer import Tokenizer
-from minicpt.randomness import generator
 
 SAMPLE = 1 << 18  # characters
-EACH = 1 << 14  # characters of one document
 
 
 @dataclass(frozen=True)
@@ -37,8 +36,8 @@ class Coverage:
         }
 
 
-def coverage(documents: Sequence[Document], tokenizer: Tokenizer) -> Coverage:
-    """How the tokenizer cuts a sample of the documents: of each its beginning, in a random order.
+def coverage(documents: Documents | Iterable[Document], tokenizer: Tokenizer) -> Coverage:
+    """How the tokenizer cuts a sample of the documents, taken evenly from all of them.
 
     Its bytes are all those of the text, white space too where the tokenizer drops it.
 
@@ -46,18 +45,15 @@ def coverage(documents: Sequence[Document], tokenizer: Tokenizer) -> Coverage:
     >>> coverage([Document("a", "to be a")], tokenizer)
     Coverage(tokens=7, size=7, unknown=0, words=3, split=3)
     """
-    order = torch.randperm(len(documents), generator=generator("coverage", len(documents)))
-    chosen, left = [], SAMPLE
-    for index in order.tolist():
-        if left > 0:
-            document = documents[index]
-            chosen.append(Document(document.name, document.text[: min(EACH, left)]))
-            left -= len(chosen[-1].text)
-    corpus = Corpus.build(chosen, tokenizer)
+    if not isinstance(documents, Documents):
+        documents = Documents.of(documents)
+    # A text without a place to cut is taken from its beginning.
+    texts = list(sample(documents, SAMPLE)) or [next(iter(documents)).text[:SAMPLE]]
+    corpus = Corpus.build([Document("sample", text) for text in texts], tokenizer)
     ends = torch.cat([corpus.words[1:], torch.tensor([len(corpus.tokens)])])
     return Coverage(
         tokens=len(corpus.tokens),
-        size=sum(len(document.text.encode()) for document in chosen),
+        size=sum(len(text.encode("utf-8", "surrogatepass")) for text in texts),
         unknown=int((corpus.tokens == tokenizer.roles.get("unk", -1)).sum()),
         words=len(corpus.words),
         split=int((ends - corpus.words > 1).sum()),
