@@ -169,6 +169,7 @@ def test_refused_in_one_line(bases, texts, tmp_path, capsys):
         "causal-lm", "--replay", "base", "--replay-fraction", "1"
     )
     assert "leave out --freeze" in refused("causal-lm", "--lora", "2", "--train-last", "1")
+    assert "belongs to --lora" in refused("causal-lm", "--lora-alpha", "2")
     assert "the model has 2 layers" in refused("masked-lm", "--train-last", "3")
     for flags in (["--replay", "base"], ["--lora", "4"], ["--freeze", "embeddings"]):
         words = ["train", "causal-lm", "--corpus", texts["new"], *flags]
@@ -182,6 +183,8 @@ def test_refused_in_one_line(bases, texts, tmp_path, capsys):
 
 def test_trained_parameters_are_shown(bases, texts, tmp_path, capsys):
     words = continuing_words(bases, texts, "causal-lm", tmp_path / "lora", "--lora", "2")
+    place = words.index("--steps")
+    words[place : place + 2] = ["--minutes", "0.005"]  # which times a copy of the model
     assert main(words) == 0
     # 2 layers of 4 projections (16, 16), each with two factors of rank 2.
     assert f"{2 * 4 * 2 * 16 * 2} beside them trained" in capsys.readouterr().out

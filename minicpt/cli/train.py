@@ -116,6 +116,9 @@ def prepare(arguments: argparse.Namespace, places: Places) -> Run:
     machine = flags.build(arguments, Machine)
     machine.prepare(say)
     partial = flags.build(arguments, Partial)
+    if not partial.lora:
+        others = ("freeze", "train_last", "lora")
+        flags.refuse(arguments, Partial, "it belongs to --lora", but=others)
     wanted = continuing.settings_of(arguments) if places.init else None
     begin = continued if places.init else from_scratch
     model, objective, text, old, base = begin(arguments, places, text_settings, settings.seed)
