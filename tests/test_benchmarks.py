@@ -25,6 +25,7 @@ import timing  # noqa: E402
 import variants  # noqa: E402
 
 from minicpt.batch import Batch, apart  # noqa: E402
+from minicpt.data.documents import Documents  # noqa: E402
 from minicpt.errors import WorkError  # noqa: E402
 from minicpt.loss import per_token_losses, target_losses, target_stream  # noqa: E402
 
@@ -97,7 +98,9 @@ class TestVariants:
                 module.fused = False
         # Only the forward pass is counted, and backward() needs something to do.
         for name, call in these.variants().items():
-            with FlopCounterMode(display=False) as forward, pytest.MonkeyPatch.context() as patch:
+            # Without gradients: the fused loss makes its own on the way.
+            patching, counting = pytest.MonkeyPatch.context(), FlopCounterMode(display=False)
+            with counting as forward, patching as patch, torch.no_grad():
                 patch.setattr(torch.Tensor, "backward", lambda loss: None)
                 call()
             assert these.operations()[name] == forward.get_total_flops(), name
@@ -243,7 +246,11 @@ class TestBatches:
 
     def test_the_rows_and_what_is_shown(self, capsys, tmp_path, monkeypatch):
         read = batches.read
-        monkeypatch.setattr(batches, "read", lambda *given, **more: read(*given, **more)[:200])
+
+        def less(*given, **more):
+            return Documents.of([*read(*given, **more)][:200])
+
+        monkeypatch.setattr(batches, "read", less)
         path = tmp_path / "rows.json"
         assert batches.main([*self.WORDS, "--json", str(path)]) == 0
         rows = json.loads(path.read_text(encoding="utf-8"))

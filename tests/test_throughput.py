@@ -27,6 +27,7 @@ import worker  # noqa: E402
 
 from minicpt import pretrained  # noqa: E402
 from minicpt.batch import IGNORE, Batch  # noqa: E402
+from minicpt.data.documents import Documents  # noqa: E402
 from minicpt.errors import WorkError  # noqa: E402
 from minicpt.loss import objective_loss, whole_sequence_loss  # noqa: E402
 
@@ -57,7 +58,10 @@ def less_text():
     """A twentieth of the built-in text, so that tokenizers and plans are made at once."""
     with pytest.MonkeyPatch.context() as patch:
         read = material.read
-        patch.setattr(material, "read", lambda sources, *rest: read(sources[:1], *rest)[::20])
+        def less(sources, *rest):
+            return Documents.of([*read(sources[:1], *rest)][::20])
+
+        patch.setattr(material, "read", less)
         yield
     material.tokenizer_of.cache_clear()
     material.corpus_of.cache_clear()
