@@ -30,7 +30,7 @@ WRITES_NOTHING = {
     "encoder": "an encoder gives no probability to whole texts, so there is nothing to draw from",
     "encoder-decoder": "an encoder-decoder writes only in reply to a text that it is given",
 }
-TITLES = {"base": "what the base was trained on", "self": "written by the base itself"}
+TITLES = {"base": "the text of the base", "self": "texts written by the base itself"}
 
 
 def known_texts(
@@ -62,7 +62,7 @@ class Replayed:
         source = " ".join(self.record["replay"])
         corpus = self.replay.corpus
         return (
-            f"{self.replay.fraction:.2%} of the passages from {TITLES.get(source, source)}: "
+            f"{self.replay.fraction:.2%} of the passages: {TITLES.get(source, source)}, "
             f"{len(corpus.documents):,} documents, {len(corpus.tokens):,} tokens"
         )
 
@@ -242,7 +242,6 @@ def vocabulary_lines(found: dict[str, dict], tokenizer: Tokenizer) -> list[str]:
     knows = "unk" in tokenizer.roles
     return [
         f"{name}: {each['tokens_per_byte']:.3f} tokens a byte, {each['words_in_pieces']:.1%} of"
-        f" the words in pieces, {each['unknown']:.2%} unknown"
-        + ("" if knows else " (it knows every byte)")
+        " words in pieces, " + (f"{each['unknown']:.2%} unknown" if knows else "no unknown ones")
         for name, each in found.items()
     ]
