@@ -4,7 +4,7 @@
     tokenizer.json, tokenizer_config.json  the tokenizer
     training.json                          what was trained, on what, how far (the record)
     state.pt                               what resuming needs: optimizer, random state, step
-    manifest.json                          size and SHA-256 of each of these; written last
+    manifest.json                          size and SHA-256 of each of these, and of itself
 
 A folder is written under a temporary name, synced and renamed, so a kill at any moment leaves the
 previous checkpoint whole. Loading runs no code (``weights_only=True``). A folder of somebody else
@@ -15,8 +15,7 @@ folder: config, ``model.safetensors`` and tokenizer, and nothing else.
 import hashlib
 import json
 import os
-import shutil
-from collections.abc import Callable
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,14 +24,15 @@ from torch import nn
 
 from minicpt import pretrained, weights
 from minicpt.data.tokenizer import Tokenizer
-from minicpt.errors import InputError, WorkError
-from minicpt.weights import read_json
+from minicpt.disk import MEBIBYTE, read_json, recover, sha256, write_folder, write_json
+from minicpt.errors import InputError
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 WEIGHTS = weights.TORCH
 RECORD = "training.json"
 STATE = "state.pt"
+MOST_RECORD = 256 * MEBIBYTE  # it grows with the evaluations of a run
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,8 @@ class Checkpoint:
 def save(folder: Path, model: nn.Module, tokenizer: Tokenizer, record: dict, state: dict) -> None:
     """Writes a checkpoint at ``folder``, in place of one that is there.
 
-    What a process that was killed while it wrote has left in the same run is cleared away. Raises
-    WorkError when the disk refuses; then what was there before is whole.
+    Raises WorkError when the disk refuses; then what was there before is whole.
     """
-    for stale in folder.parent.glob(".step-*.tmp"):
-        shutil.rmtree(stale, ignore_errors=True)
 
     def write(temporary: Path) -> None:
         write_config(temporary, model, tokenizer)
@@ -79,6 +76,10 @@ def export(folder: Path, model: nn.Module, tokenizer: Tokenizer) -> None:
     Raises InputError where something is there already, or safetensors is not installed.
     """
     check_export(folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be made ({error.strerror}); name another") from None
 
     def write(temporary: Path) -> None:
         write_config(temporary, model, tokenizer)
@@ -112,53 +113,17 @@ def token_ids(tokenizer: Tokenizer) -> dict[str, int]:
     return ids
 
 
-def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
-    """Fills a temporary folder by ``write``, puts it on the disk, and renames it to ``folder``."""
-    temporary = folder.parent / f".{folder.name}.tmp"
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
-        write(temporary)
-        for path in [*sorted(temporary.iterdir()), temporary]:
-            sync(path)
-        if folder.exists():
-            old = folder.parent / f".{folder.name}.old.tmp"
-            folder.rename(old)
-            temporary.rename(folder)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            temporary.rename(folder)
-        sync(folder.parent)
-    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise WorkError(
-            f"cannot write the checkpoint {folder}: {reason}; what was there before is whole"
-        ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
 def write_manifest(folder: Path) -> None:
     """Adds the manifest of what the folder holds so far."""
     paths = sorted(folder.iterdir())
     files = {path.name: {"size": path.stat().st_size, "sha256": sha256(path)} for path in paths}
-    write_json(folder / MANIFEST, {"format": FORMAT, "files": files})
+    content = {"format": FORMAT, "files": files}
+    write_json(folder / MANIFEST, content | {"sha256": digest(content)})
 
 
-def sync(path: Path) -> None:
-    """Asks the system to put a file or folder on the disk (folders: not possible on Windows)."""
-    if os.name == "nt" and path.is_dir():
-        return
-    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_json(path: Path, content: dict) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+def digest(content: dict) -> str:
+    """The SHA-256 of JSON content, however it is laid out."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 # --- reading ---------------------------------------------------------------------------------
@@ -191,51 +156,78 @@ def find(path: str | Path) -> tuple[Path, list[str]]:
 
 def steps(run: Path) -> list[Path]:
     """The checkpoints of a run's folder, oldest first."""
-    return sorted(path for path in run.glob("step-*") if path.is_dir())
+    found = [path for path in run.glob("step-*") if is_step(path) and path.is_dir()]
+    return sorted(found, key=lambda path: int(path.name[5:]))
+
+
+def is_step(path: Path) -> bool:
+    """Whether a path has the name of a run's checkpoint."""
+    return re.fullmatch(r"step-\d{1,20}", path.name) is not None
+
+
+def clean(run: Path) -> None:
+    """Clears away what a killed process left in a run's folder. The caller holds its lock."""
+    recover(run, "step-*")
 
 
 def verify(folder: Path) -> None:
     """Holds every file against the manifest; InputError names the first that differs."""
     manifest = read_json(folder / MANIFEST)
-    if manifest.get("format") != FORMAT or not isinstance(manifest.get("files"), dict):
+    files = manifest.get("files")
+    if manifest.get("format") != FORMAT:
         raise InputError(
-            f"{folder / MANIFEST} is of format {manifest.get('format')!r}, and this minicpt reads"
-            f" {FORMAT}; use the minicpt that wrote it"
+            f"{folder / MANIFEST} is of format {str(manifest.get('format'))[:20]!r}, and this"
+            f" minicpt reads {FORMAT}; use the minicpt that wrote it"
         )
-    for name, expected in manifest["files"].items():
+    content = {"format": FORMAT, "files": files}
+    if not isinstance(files, dict) or manifest != content | {"sha256": digest(content)}:
+        raise InputError(f"{folder} is damaged: {MANIFEST} was changed; use another checkpoint")
+    for name, expected in files.items():
         path = folder / name
         if Path(name).name != name or not path.is_file():
             raise InputError(f"{folder} is damaged: {name} is missing; use another checkpoint")
-        if [path.stat().st_size, sha256(path)] != [expected.get("size"), expected.get("sha256")]:
+        if expected != {"size": path.stat().st_size, "sha256": sha256(path)}:
             raise InputError(
                 f"{folder} is damaged: {name} differs from the manifest; use another checkpoint"
             )
-    for name in ("config.json", WEIGHTS, "tokenizer.json", RECORD):
-        if name not in manifest["files"]:
+    for name in ("config.json", WEIGHTS, "tokenizer.json", RECORD, STATE):
+        if name not in files:
             raise InputError(f"{folder} is damaged: the manifest does not list {name}")
+    for path in folder.iterdir():
+        if path.name not in files and path.name != MANIFEST and not path.name.startswith("."):
+            raise InputError(
+                f"{folder} holds {path.name}, which the manifest does not list; take it out"
+            )
 
 
 def load(path: str | Path, seed: int = 0, **changes) -> Checkpoint:
     """Loads the checkpoint, or a folder of somebody else, that ``path`` stands for.
 
     A head that the folder lacks is initialised from ``seed``, and a note says so. ``changes``
-    replace values of the model's config that no weight depends on, such as dropout. Raises
-    InputError with one line.
+    replace values of the model's config that no weight depends on, such as dropout. What the
+    files claim to hold is held against the config before it is allocated. Raises InputError with
+    one line.
     """
     folder, notes = find(path)
     record = {}
-    unverified = not (folder / MANIFEST).exists()
-    if not unverified:
+    if (folder / MANIFEST).exists():
         verify(folder)
-    config = read_json(folder / "config.json")
-    pretrained.read_config(config)  # a model that is not ours is refused before it is read
-    if not unverified:
-        record = read_json(folder / RECORD)
-        changes = {"fused": record["fused"]} | changes
-        tensors = weights.read_file(folder / WEIGHTS)
+        record = read_json(folder / RECORD, MOST_RECORD)
+        changes = {"fused": bool(record.get("fused"))} | changes
+    elif left := [name for name in (RECORD, STATE) if os.path.lexists(folder / name)]:
+        raise InputError(
+            f"{folder} is damaged: it holds {left[0]} and no {MANIFEST}; use another checkpoint"
+        )
     else:
         notes.append(f"{folder} has no manifest: its files are unverified")
-        tensors = weights.read(folder)
+    config = read_json(folder / "config.json")
+    pretrained.read_config(config)  # a model that is not ours is refused before it is read
+    file = folder / WEIGHTS if record else weights.chosen(folder)
+    described, size = weights.describe(file)
+    pretrained.check_size(config, size)
+    if described:
+        pretrained.check(config, described, size, **changes)
+    tensors = weights.read(file)
     model, lacking = pretrained.load(config, tensors, seed, **changes)
     tokenizer = Tokenizer.load(folder)
     start, pad = getattr(model.config, "pad", None), tokenizer.roles.get("pad")
@@ -245,11 +237,3 @@ def load(path: str | Path, seed: int = 0, **changes) -> Checkpoint:
             f" {pad}; use files that belong together"
         )
     return Checkpoint(folder, model, tokenizer, record, notes + lacking)
-
-
-def sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

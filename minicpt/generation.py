@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor, nn
 
-from minicpt.errors import InputError
+from minicpt.errors import InputError, WorkError
 from minicpt.settings import Checked, setting
 
 
@@ -25,6 +25,8 @@ class Sampling(Checked):
 def choose(logits: Tensor, allowed: Tensor, temperature: float, generator: Generator) -> int:
     """One token id drawn from ``logits`` (V,) among the ids ``allowed`` (K,)."""
     scores = logits[allowed].cpu().double()  # some devices have no float64
+    if scores.isnan().any() or scores.max() == float("inf"):
+        raise WorkError("the model's numbers are not finite any more: use an older checkpoint")
     if temperature < 1e-6:  # so cold that the division would overflow
         return int(allowed[scores.argmax()])
     probabilities = (scores / temperature).softmax(dim=0)

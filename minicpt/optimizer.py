@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import nn
 
+from minicpt.errors import InputError
 from minicpt.settings import Checked, setting
 
 
@@ -21,7 +22,9 @@ class Optimization(Checked):
     )
     warmup: float = setting(0.05, "share of the steps in which the rate rises", least=0, most=1)
     final: float = setting(0.1, "where the rate ends, as a share of the highest", least=0, most=1)
-    weight_decay: float = setting(0.1, "decay of the matrices (no biases, no norms)", least=0)
+    weight_decay: float = setting(
+        0.1, "decay of the matrices (no biases, no norms)", least=0, most=100
+    )
     beta1: float = setting(0.9, "AdamW: memory of the gradient", least=0, below=1)
     beta2: float = setting(0.99, "AdamW: memory of its square", least=0, below=1)
     epsilon: float = setting(1e-8, "AdamW: added to the denominator", above=0, most=1)
@@ -61,3 +64,25 @@ def make_optimizer(model: nn.Module, settings: Optimization) -> torch.optim.Adam
         eps=settings.epsilon,
         fused=True,
     )
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict) -> None:
+    """Loads a state into a new optimizer of the same parameters and settings.
+
+    Raises InputError, and changes nothing, where it is another optimizer's.
+    """
+    fresh = optimizer.state_dict()
+    fields = {"step": (), "exp_avg": None, "exp_avg_sq": None}  # shape; None: the parameter's
+    for found, own in zip(state["param_groups"], fresh["param_groups"], strict=True):
+        if {**found, "lr": 0} != {**own, "lr": 0}:
+            raise InputError("the optimizer's settings are not those of the run")
+    parameters = [each for group in optimizer.param_groups for each in group["params"]]
+    if not state["state"].keys() <= set(range(len(parameters))):
+        raise InputError(f"the optimizer's state is not one of {len(parameters)} parameters")
+    for index, moments in state["state"].items():
+        for name, shape in fields.items():
+            wanted = parameters[index].shape if shape is None else torch.Size(shape)
+            value = moments[name]
+            if value.shape != wanted or value.dtype != torch.float32 or len(moments) != len(fields):
+                raise InputError(f"the optimizer's {name} of parameter {index} does not fit it")
+    optimizer.load_state_dict(state)

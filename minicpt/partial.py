@@ -121,7 +121,12 @@ def factors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def restore_factors(model: nn.Module, state: dict[str, Tensor]) -> None:
-    """Puts back what ``factors`` gave into a model that ``restrict`` has prepared alike."""
+    """Puts back what ``factors`` gave into a model that ``restrict`` has prepared alike.
+
+    Raises ValueError or RuntimeError where it was prepared otherwise.
+    """
+    if state.keys() != factors(model).keys():
+        raise ValueError("LoRA's factors are not those of the run")
     model.load_state_dict(state, strict=False)
 
 

@@ -29,6 +29,7 @@ from minicpt import discovery, models
 from minicpt.errors import InputError
 
 SHOWN = 5  # names in an error message
+ROOM = 64 << 20  # bytes that a file may have beside four copies of each weight in float64
 
 
 def build(config: dict[str, Any], **changes) -> nn.Module:
@@ -45,9 +46,9 @@ def read_config(config: dict[str, Any], **changes) -> tuple[type[nn.Module], Any
     """The class of a config.json's model, and its Config in our terms. Raises as ``build`` does."""
     families = {module.MODEL_TYPE: module for module in discovery.modules(models).values()}
     found = config.get("model_type")
-    if found not in families:
+    if not isinstance(found, str) or found not in families:
         raise InputError(
-            f"config.json: model_type {found!r} is not implemented: use one of "
+            f"config.json: model_type {found!r:.60} is not implemented: use one of "
             + ", ".join(sorted(families))
         )
     family = families[found]
@@ -70,6 +71,21 @@ def load(
     the config has been held against the weights. Raises InputError as ``build`` and
     ``import_state`` do.
     """
+    kind, ours = check(config, tensors, **changes)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = kind(ours)
+    return model, import_state(model, tensors)
+
+
+def check(
+    config: dict[str, Any], tensors: dict[str, Tensor], size: int | None = None, **changes
+) -> tuple[type[nn.Module], Any]:
+    """The class and Config of a model that these weights fit; nothing is allocated.
+
+    Only shapes are read, so the tensors may lie on the meta device. ``size`` is the number of
+    bytes that hold them on disk; more than that they cannot be. Raises InputError as ``load`` does.
+    """
     kind, ours = read_config(config, **changes)
     layers = sum(getattr(ours, name, 0) for name in ("layers", "decoder_layers"))
     if layers > len(tensors):  # a layer holds more than one tensor
@@ -77,18 +93,31 @@ def load(
             f"the weights do not belong to this config: it has {layers} layers, and there are"
             f" {len(tensors)} tensors in all"
         )
+    draft = without_memory(kind, ours)
+    values, _, absent = _match(draft, tensors)
+    _refuse_tied(config, draft, absent)
+    claimed = sum(part.numel() * part.itemsize for parts in values.values() for part in parts)
+    if size is not None and claimed > size:
+        raise InputError(f"the weights claim {claimed:,} bytes, and their files have {size:,}")
+    return kind, ours
+
+
+def check_size(config: dict[str, Any], size: int) -> None:
+    """InputError where files of ``size`` bytes are far more than a model of this config needs."""
+    draft = without_memory(*read_config(config))
+    most = 4 * 8 * sum(parameter.numel() for parameter in draft.parameters()) + ROOM
+    if size > most:
+        raise InputError(f"the weights have {size:,} bytes; at most {most:,} belong to this config")
+
+
+def without_memory(kind: type[nn.Module], config: Any) -> nn.Module:
+    """A model that has shapes and no numbers. InputError for sizes beyond any tensor's."""
     try:
-        with torch.device("meta"):  # shapes without memory
-            draft = kind(ours)
+        with torch.device("meta"):
+            return kind(config)
     except (RuntimeError, OverflowError, TypeError) as error:
         reason = str(error).splitlines()[0][:120]
-        raise InputError(f"config.json: its sizes are beyond any tensor's ({reason})") from None
-    _, _, absent = _match(draft, tensors)
-    _refuse_tied(config, draft, absent)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = kind(ours)
-    return model, import_state(model, tensors)
+        raise InputError(f"the model's sizes are beyond any tensor's ({reason})") from None
 
 
 def export_config(model: nn.Module) -> dict[str, Any]:
@@ -231,7 +260,9 @@ def _canonical(
         if copy in wanted or copy not in state:
             continue
         tensor = state.pop(copy)
-        if not torch.equal(state.setdefault(original, tensor), tensor):
+        other = state.setdefault(original, tensor)
+        same = other.shape == tensor.shape if tensor.is_meta else torch.equal(other, tensor)
+        if not same:
             raise InputError(
                 f"{copy} differs from {original}: the two are one weight in this architecture, so "
                 "the folder holds another one"

@@ -27,7 +27,7 @@ from minicpt.batch import Batch, real
 from minicpt.errors import InputError, WorkError
 from minicpt.loss import Loss, objective_loss, whole_sequence_loss
 from minicpt.machine import CPU, Machine
-from minicpt.optimizer import Optimization, learning_rate, make_optimizer
+from minicpt.optimizer import Optimization, learning_rate, make_optimizer, restore_optimizer
 from minicpt.partial import factors, restore_factors
 from minicpt.randomness import generator
 from minicpt.replay import Mixture, Replay
@@ -189,6 +189,7 @@ class Trainer:
         rate = learning_rate(self.step, self.steps, self.settings)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+        random = self.machine.random_states()
         try:
             losses = train_step(
                 self.compiled,
@@ -199,6 +200,7 @@ class Trainer:
                 self.machine,
             )
         except NotFinite as error:
+            self.machine.set_random_states(random)  # dropout too is as it was before the step
             places = ", ".join(passage.place for passage in passages[:3])
             more = f" and {len(passages) - 3} more" if len(passages) > 3 else ""
             raise NotFinite(
@@ -222,8 +224,15 @@ class Trainer:
         }
 
     def restore(self, state: dict) -> None:
-        self.step = state["step"]
-        self.steps_without_targets = state["steps_without_targets"]
-        restore_factors(self.model, state["factors"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.machine.set_random_states(state["random"])
+        """The other side of ``state``. Raises InputError where it is not one of this run."""
+        try:
+            step, without = state["step"], state["steps_without_targets"]
+            if not (type(step) is type(without) is int and 0 <= without <= step <= self.steps):
+                raise InputError(f"step {step!r:.20} is none of the run's {self.steps}")
+            restore_factors(self.model, state["factors"])
+            restore_optimizer(self.optimizer, state["optimizer"])
+            self.machine.set_random_states(state["random"])
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:120]
+            raise InputError(f"the state to go on from does not fit: {reason}") from None
+        self.step, self.steps_without_targets = step, without

@@ -3,38 +3,64 @@
     model.safetensors, model.safetensors.index.json    the extra hf: pip install 'minicpt[hf]'
     pytorch_model.bin, pytorch_model.bin.index.json    torch alone
 
-Reading runs no code (``weights_only=True``). Leaves out whose names these are: see ``pretrained``.
+Reading runs no code (``weights_only=True``), and ``describe`` tells what the files claim to hold
+before it is allocated. Leaves out whose names these are: see ``pretrained``.
 """
 
-import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from minicpt import containers
+from minicpt.disk import MEBIBYTE, check_file, read_json
 from minicpt.errors import InputError
 
 TORCH, SAFETENSORS = "pytorch_model.bin", "model.safetensors"
 FORMS = (SAFETENSORS, SAFETENSORS + ".index.json", TORCH, TORCH + ".index.json")
 INSTALL = "pip install 'minicpt[hf]'"
 POINTER = b"version https://git-lfs"  # what git leaves in place of a large file
+MOST_INDEX = 16 * MEBIBYTE
+
+Reader = Callable[[Path], dict[str, Tensor]]
 
 
-def read(folder: Path) -> dict[str, Tensor]:
-    """The weights in a folder, in the first of ``FORMS`` that is there and can be read here.
+def read(path: Path) -> dict[str, Tensor]:
+    """The weights in a file, in those that an index lists, or in a folder (as ``chosen`` finds).
 
     Raises InputError where there is none, or a file is damaged, missing, or not what it says.
     """
+    return _each_file(chosen(path) if path.is_dir() else path, _read_file)
+
+
+def describe(path: Path) -> tuple[dict[str, Tensor], int]:
+    """The shapes of a weights file's tensors (or an index's), on the meta device; bytes on disk.
+
+    The old format of torch cannot be described: then there are no tensors. Raises as ``read``.
+    """
+    sizes: list[int] = []
+
+    def describe_file(file: Path) -> dict[str, Tensor]:
+        sizes.append(check_file(file))
+        return _named_tensors(file, _claims(file))
+
+    return _each_file(path, describe_file), sum(sizes)
+
+
+def chosen(folder: Path) -> Path:
+    """The weights file or index in a folder: of ``FORMS`` the first that can be read here."""
     found = [name for name in FORMS if (folder / name).is_file()]
     if not found:
         raise InputError(f"{folder} holds no weights: give a folder with {' or '.join(FORMS[::2])}")
     # Without safetensors any other form will do; if there is none, reading says what to install.
     others = [name for name in found if not name.startswith(SAFETENSORS)]
-    name = others[0] if others and not has_safetensors() else found[0]
-    if name.endswith(".json"):
-        return read_shards(folder / name)
-    return read_file(folder / name)
+    return folder / (others[0] if others and not has_safetensors() else found[0])
+
+
+def _each_file(path: Path, reader: Reader) -> dict[str, Tensor]:
+    return _each_shard(path, reader) if path.suffix == ".json" else reader(path)
 
 
 def has_safetensors() -> bool:
@@ -45,25 +71,41 @@ def has_safetensors() -> bool:
     return True
 
 
-def read_file(path: Path) -> dict[str, Tensor]:
+def _read_file(path: Path) -> dict[str, Tensor]:
     """One weights file: name -> tensor. InputError if it holds anything else."""
     load = _load_safetensors if path.suffix == ".safetensors" else load_tensors
-    tensors = load(path)
+    return _named_tensors(path, load(path))
+
+
+def _named_tensors(path: Path, tensors: Any) -> dict[str, Tensor]:
     if not isinstance(tensors, dict):
         kind = type(tensors).__name__
         raise InputError(f"{path} holds a {kind} and no weights; use another checkpoint")
-    strange = [name for name, value in tensors.items() if not isinstance(value, Tensor)]
-    if strange:
-        raise InputError(
-            f"{path} does not hold weights alone ({strange[0]!r} is no tensor); give a file of"
-            " names and tensors"
-        )
+    for name, value in tensors.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            shown = repr(name[:60]) if isinstance(name, str) else f"a name of {type(name).__name__}"
+            raise InputError(
+                f"{path} does not hold weights alone ({shown} is no tensor); give a file of"
+                " names and tensors"
+            )
     return tensors
 
 
-def read_shards(index: Path) -> dict[str, Tensor]:
-    """The weights in the files that an index lists: {"weight_map": {name: file}}."""
-    places = read_json(index).get("weight_map")
+def _claims(path: Path) -> dict[str, Tensor]:
+    """What a weights file says it holds, checked by ``containers``."""
+    try:
+        if path.suffix == ".safetensors":
+            return containers.safetensors_header(path)
+        if not containers.check_torch(path):
+            return {}
+        return torch.load(path, map_location="meta", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a file it cannot read
+        raise unreadable(path, error) from error
+
+
+def _each_shard(index: Path, reader: Reader) -> dict[str, Tensor]:
+    """What ``reader`` gives for the files that an index lists: {"weight_map": {name: file}}."""
+    places = read_json(index, MOST_INDEX).get("weight_map")
     if not isinstance(places, dict) or not all(isinstance(each, str) for each in places.values()):
         raise InputError(f"{index} has no weight_map of names and files; give the index it was")
     tensors: dict[str, Tensor] = {}
@@ -73,7 +115,7 @@ def read_shards(index: Path) -> dict[str, Tensor]:
         path = index.parent / name
         if not path.is_file():
             raise InputError(f"{path} is missing, and {index.name} lists it; fetch all shards")
-        shard = read_file(path)
+        shard = reader(path)
         if twice := sorted(shard.keys() & tensors.keys()):
             raise InputError(f"{path} holds {twice[0]} a second time; fetch all shards anew")
         if absent := [each for each in places if places[each] == name and each not in shard]:
@@ -115,10 +157,10 @@ def _load_safetensors(path: Path) -> dict[str, Tensor]:
 
 def load_tensors(path: Path) -> Any:
     """A file of torch's own format, loaded without running anything in it."""
+    check_file(path)
     try:
+        containers.check_torch(path)
         return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing; use another checkpoint") from None
     except Exception as error:  # torch raises many kinds for a file it cannot read
         raise unreadable(path, error) from error
 
@@ -134,16 +176,3 @@ def unreadable(path: Path, error: Exception) -> InputError:
 def _begins(path: Path) -> bytes:
     with open(path, "rb") as file:
         return file.read(len(POINTER))
-
-
-def read_json(path: Path) -> dict:
-    """The object in a JSON file, or an InputError."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing; give a whole checkpoint folder") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} cannot be read ({error}); use another checkpoint") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{path} does not hold a JSON object; use another checkpoint")
-    return content

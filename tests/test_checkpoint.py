@@ -40,6 +40,7 @@ def model_of(kind, tokenizer):
 @pytest.fixture
 def saved(tmp_path, tokenizer):
     """A run's folder with two checkpoints, and the model of the newer one."""
+    (tmp_path / "run").mkdir()
     for step in (1, 2):
         torch.manual_seed(step)
         model = model_of("decoder", tokenizer)
@@ -109,7 +110,8 @@ def test_a_kill_before_the_rename_leaves_the_previous_one(saved, tokenizer):
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
     assert checkpoint.find(run)[0].name == "step-00000002"
-    # The next one to save clears away what a dead process left.
+    checkpoint.clean(run)  # as every run does when it begins
+    assert not list(run.glob(".*"))
     checkpoint.save(run / "step-00000003", model, tokenizer, RECORD, {})
     assert checkpoint.find(run)[0].name == "step-00000003"
     assert not list(run.glob(".*"))
@@ -136,8 +138,8 @@ def test_missing_files_and_manifests_are_noticed(saved):
         checkpoint.load(run / "step-00000002")
     manifest = run / "step-00000001" / "manifest.json"
     content = json.loads(manifest.read_text())
-    manifest.write_text(json.dumps(content | {"format": 2}))
-    with pytest.raises(InputError, match="format 2"):
+    manifest.write_text(json.dumps(content | {"format": 3}))
+    with pytest.raises(InputError, match="format '3'"):
         checkpoint.load(run / "step-00000001")
     manifest.write_text("{")
     with pytest.raises(InputError, match="manifest.json cannot be read"):
@@ -169,7 +171,8 @@ def test_code_in_a_weights_file_is_not_run(saved, tmp_path):
     Malicious.target = str(tmp_path / "owned")
     folder = tmp_path / "foreign"
     shutil.copytree(run / "step-00000002", folder)
-    (folder / "manifest.json").unlink()
+    for name in ("manifest.json", "training.json", "state.pt"):
+        (folder / name).unlink()
     for content in (pickle.dumps(Malicious()), b"", b"not a checkpoint"):
         (folder / "pytorch_model.bin").write_bytes(content)
         with pytest.raises(InputError, match="cannot be loaded"):

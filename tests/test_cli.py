@@ -210,6 +210,7 @@ def test_a_killed_run_resumes_from_its_last_checkpoint(text, tmp_path):
     (base, _), more = checkpoint.find(out), tmp_path / "more"
     loaded = checkpoint.load(base)
     record = loaded.record | {"steps": done + 1}
+    more.mkdir()
     checkpoint.save(more / base.name, loaded.model, loaded.tokenizer, record, loaded.state())
     assert main(["resume", str(more)]) == 0
     assert checkpoint.load(more).record["step"] == done + 1
@@ -472,6 +473,7 @@ def test_nothing_to_predict_is_refused(tmp_path, capsys):
     path = tmp_path / "text.txt"
     path.write_text("".join(chr(97 + i % 26) for i in range(4000)))  # one word without end
     words = ["train", "masked-lm", "--whole-word", "--corpus", str(path), *SMALL]
+    words += ["--batch-size", "1"]
     assert "nothing to predict" in error_of([*words, "--out", str(tmp_path / "out")], capsys)
 
 

@@ -131,20 +131,25 @@ def recorded(
     objective,
     text: pieces.Texts,
     old: Sequence[pieces.Texts],
+    accept: bool,
 ) -> Replayed | None:
-    """What a run replayed, again. InputError when the text is gone or has changed."""
+    """What a run replayed, again. InputError when the text is gone or, unaccepted, has changed."""
     if record is None:
         return None
     if record["replay"] == ["self"]:
         return of_written(state["written"], objective, record)
-    sources = [pieces.recorded_texts(each) for each in record["texts"]]
-    if [each.record["sha256"] for each in (text, *old)] != record["without"]:
+    sources = [pieces.recorded_texts(each, accept) for each in record["texts"]]
+    found = {
+        "texts": [each.record for each in sources],
+        "without": [each.record["sha256"] for each in (text, *old)],
+    }
+    if found["without"] != record["without"] and not accept:
         raise InputError(
             "an old text is gone, so what of it must not be replayed is not known; put it back, or"
             " start anew with --init"
         )
     corpus = corpus_of(sources, [text, *old], objective.tokenizer)
-    return Replayed(Replay(corpus, record["fraction"]), record)
+    return Replayed(Replay(corpus, record["fraction"]), record | found)
 
 
 def write(settings: replay.Settings, base, objective, passages: int | None, seed: int) -> Tensor:

@@ -8,6 +8,7 @@ import argparse
 import difflib
 import os
 import shutil
+import signal
 import sys
 import textwrap
 
@@ -83,9 +84,10 @@ def main(words: list[str]) -> int:
         if "memory" not in str(error):
             raise
         return complain("out of memory; make the model, the batch or the window smaller", 1)
-    except KeyboardInterrupt:
-        print("minicpt: interrupted", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stopped:
+        number = getattr(stopped, "number", signal.SIGINT)
+        print(f"minicpt: {signal.Signals(number).name}: stopped; nothing to save", file=sys.stderr)
+        return 128 + number
 
 
 def prepare_output() -> None:

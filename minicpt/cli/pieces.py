@@ -8,7 +8,7 @@ from functools import cached_property
 from types import ModuleType
 from typing import Literal
 
-from minicpt import discovery, models, objectives
+from minicpt import discovery, models, objectives, pretrained
 from minicpt.checkpoint import Checkpoint
 from minicpt.cli.running import say
 from minicpt.data import cache
@@ -82,8 +82,11 @@ def texts(settings: Text) -> Texts:
     return Texts(settings, found, *split(found, settings.held_out))
 
 
-def recorded_texts(record: dict) -> Texts:
-    """The text of a record, read again. InputError when it is gone or has changed."""
+def recorded_texts(record: dict, accept: bool = False) -> Texts:
+    """The text of a record, read again. InputError when it is gone or has changed.
+
+    A change that is accepted is said.
+    """
     fields = {field.name for field in dataclasses.fields(Text)}
     values = {name: value for name, value in record.items() if name in fields}
     try:
@@ -91,10 +94,13 @@ def recorded_texts(record: dict) -> Texts:
     except InputError as error:
         raise InputError(f"the text of the training cannot be read again: {error}") from None
     if found.record["sha256"] != record["sha256"]:
-        raise InputError(
-            f"the text {' '.join(record['corpus'])} is not the one that was trained on"
-            " (its SHA-256 differs); put the old text back, or start anew with --init"
-        )
+        changed = f"the text {' '.join(record['corpus'])} is not the one that was trained on"
+        if not accept:
+            raise InputError(
+                f"{changed} (its SHA-256 differs); put the old text back, start anew with --init,"
+                " or go on with: minicpt resume --accept-changes"
+            )
+        say(f"{changed}: accepted, so the run does not end as it would have")
     return found
 
 
@@ -165,7 +171,28 @@ def untrained(objective, **sizes):
     decided = {"vocabulary": tokenizer.size, "positions": objective.length}
     decided["pad"] = tokenizer.roles.get("pad")
     names = {field.name for field in dataclasses.fields(kind.Config)}
-    return kind.Model(kind.Config(**{n: v for n, v in decided.items() if n in names}, **sizes))
+    config = kind.Config(**{n: v for n, v in decided.items() if n in names}, **sizes)
+    check_memory(kind.Model, config)
+    return kind.Model(config)
+
+
+def check_memory(kind: type, config) -> None:
+    """InputError unless weights, gradient and both moments of AdamW fit into the machine."""
+    numbers = sum(each.numel() for each in pretrained.without_memory(kind, config).parameters())
+    need, have = 4 * 4 * numbers, memory()
+    if have and need > have:
+        raise InputError(
+            f"a model of {numbers:,} weights needs {need >> 30:,} GiB to be trained, and this"
+            f" machine has {have >> 30}; lower --width, --layers or --vocab-size"
+        )
+
+
+def memory() -> int:
+    """The machine's memory in bytes; 0 where the system does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 0
 
 
 def check_fit(model, objective, folder) -> None:
@@ -202,6 +229,16 @@ def old_texts(records: Sequence[dict]) -> list[Texts]:
         except InputError as error:
             say(f"no forgetting is measured on {' '.join(record['corpus'])}: {error}")
     return found
+
+
+def check_batch(size: int, objective, corpus: Corpus) -> None:
+    """InputError where a batch is larger than the text: it would hold passages twice."""
+    passages = len(objective.plan(corpus, 0, 0))
+    if size > passages:
+        raise InputError(
+            f"--batch-size is {size}, and the training text gives {passages} passages; lower it,"
+            " or give more text"
+        )
 
 
 def check_plans(objective, corpora: dict[str, Corpus]) -> None:

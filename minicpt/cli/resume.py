@@ -2,21 +2,34 @@
 
 import argparse
 import dataclasses
+import os
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from minicpt import checkpoint
 from minicpt.cli import continuing, flags, pieces
+from minicpt.cli.lock import locked
 from minicpt.cli.running import Run, Watch, print_json, say, summary_of, versions
+from minicpt.cli.train import Length
 from minicpt.errors import InputError
 from minicpt.machine import Machine
 from minicpt.partial import Partial, restrict
+from minicpt.settings import Checked, setting
 from minicpt.training import Trainer, Training
 
 EXAMPLES = """examples:
   minicpt resume runs/first
   minicpt resume runs/first --json
 """
+
+
+@dataclass(frozen=True)
+class Changes(Checked):
+    accept_changes: bool = setting(
+        False, "go on although the text or the tokenizer is not the one of the run any more"
+    )
 
 
 def add(verbs) -> None:
@@ -28,33 +41,65 @@ def add(verbs) -> None:
     )
     parser.add_argument("folder", metavar="DIR", help="the folder of the run")
     flags.add(parser, "another machine", Machine, default="as the run began")
+    flags.add(parser, "what has changed", Changes)
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    run = restored(arguments.folder, flags.given(arguments, Machine), arguments.json)
-    trainer = run.trainer
-    if trainer.step == trainer.steps and run.looked():
-        say(f"{arguments.folder} is already at its last step, {trainer.step}; nothing to do")
-        status = 0
-    else:
-        say(f"going on after step {trainer.step} of {trainer.steps}")
-        status = run.go()
+    accept = flags.build(arguments, Changes).accept_changes
+    machine = flags.given(arguments, Machine)
+    folder = run_folder(arguments.folder)
+    with locked(folder):
+        checkpoint.clean(folder)
+        run = restored(arguments.folder, folder, machine, accept, arguments.json)
+        trainer = run.trainer
+        if trainer.step == trainer.steps and run.looked():
+            say(f"{arguments.folder} is already at its last step, {trainer.step}; nothing to do")
+            status = 0
+        else:
+            say(f"going on after step {trainer.step} of {trainer.steps}")
+            status = run.go()
     if arguments.json:
         print_json(run.record | {"out": str(run.folder), "evaluations": run.history})
     return status
 
 
-def restored(path: str, changes: dict, quiet: bool) -> Run:
-    """The run as it was after its newest whole checkpoint, on its machine with ``changes``."""
+def run_folder(path: str) -> Path:
+    """The folder of a run, given itself or one of its checkpoints."""
+    folder = Path(path)
+    if checkpoint.is_step(Path(os.path.abspath(path))):
+        folder = Path(os.path.abspath(path)).parent
+    if not folder.is_dir():
+        raise InputError(f"{path} is not a folder; give the folder of a run")
+    if not [*folder.glob("step-*"), *folder.glob(".step-*")]:
+        raise InputError(f"{path} is not a run of minicpt; start one with train --init")
+    return folder
+
+
+def restored(path: str, folder: Path, changes: dict, accept: bool, quiet: bool) -> Run:
+    """The run as it was after its newest whole checkpoint, or after the one that is named.
+
+    It goes on on its machine with ``changes``; ``accept``: though its text may be another one.
+    """
     base = checkpoint.load(path)
     if not base.record:
         raise InputError(f"{path} is not a run of minicpt; start one with train --init")
     for note in base.notes:
         say(note)
+    try:
+        return revived(base, folder, changes, accept, quiet)
+    except (KeyError, TypeError, AttributeError) as error:
+        # The manifest holds, so this is no damage: some other program wrote the record.
+        raise InputError(
+            f"{base.folder / checkpoint.RECORD} is not what minicpt writes ({error!r:.100}); use"
+            " another checkpoint"
+        ) from None
+
+
+def revived(base, folder: Path, changes: dict, accept: bool, quiet: bool) -> Run:
     record = base.record
     if base.tokenizer.sha256 != record["tokenizer"]:
-        raise InputError(f"the tokenizer in {base.folder} is not the one of the run; put it back")
+        told(f"the tokenizer in {base.folder} is not the one of the run; put it back", accept)
     for name, value in versions().items():
         if record["versions"][name] != value:
             say(f"{name} was {record['versions'][name]} and is {value}: results may differ")
@@ -62,30 +107,37 @@ def restored(path: str, changes: dict, quiet: bool) -> Run:
     machine.prepare(say)
     module = pieces.objective_module(record["objective"])
     objective = module.Objective(base.tokenizer, module.Settings(**record["objective_settings"]))
-    text = pieces.recorded_texts(record["text"])
+    pieces.check_fit(base.model, objective, base.folder)
+    text = pieces.recorded_texts(record["text"], accept)
     old = pieces.old_texts(record["old_texts"])
     corpus, held_out = pieces.corpora(text, old, base.tokenizer)
-    settings = Training(**record["training"])
+    pieces.check_plans(objective, {"training": corpus} | held_out)
+    settings, length = Training(**record["training"]), Length(steps=record["steps"])
     state = base.state()
-    mixed = continuing.recorded(record["replay"], state, objective, text, old)
+    mixed = continuing.recorded(record["replay"], state, objective, text, old, accept)
     restrict(base.model, Partial(**record["partial"]), settings.seed)
     replayed = mixed and mixed.replay
-    trainer = Trainer(base.model, objective, corpus, settings, record["steps"], machine, replayed)
+    trainer = Trainer(base.model, objective, corpus, settings, length.steps, machine, replayed)
     trainer.restore(state)
-    folder = base.folder.parent
     watch = Watch(**record["watch"])
     kept = {key: record[key] for key in record if key not in ("step", "evaluations")}
+    kept |= {"text": text.record, "tokenizer": base.tokenizer.sha256}
+    kept["replay"] = mixed and mixed.record
     kept["machine"] = record["machine"] | changes
+    history = record["evaluations"]
+    if not all(type(each["step"]) is int for each in history):
+        raise TypeError("evaluations without their steps")
+    saved = trainer.step, len(history)
     return Run(
-        trainer,
-        base.tokenizer,
-        held_out,
-        watch,
-        kept,
-        folder,
-        quiet=quiet,
-        history=record["evaluations"],
-    )
+        trainer, base.tokenizer, held_out, watch, kept, folder, quiet, history, saved
+    )  # fmt: skip
+
+
+def told(problem: str, accept: bool) -> None:
+    """A change that makes another run of it: refused unless it was accepted."""
+    if not accept:
+        raise InputError(f"{problem}, or accept it with --accept-changes")
+    say(f"{problem.split(';')[0]}: accepted, so the run does not end as it would have")
 
 
 def machine_of(record: dict, changes: dict) -> Machine:

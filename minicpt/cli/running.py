@@ -18,7 +18,9 @@ import torch
 from tqdm import tqdm
 
 from minicpt import __version__, checkpoint
+from minicpt.cli.signals import Interrupted, Signals
 from minicpt.data.corpus import Corpus
+from minicpt.disk import discard
 from minicpt.errors import InputError, WorkError
 from minicpt.evaluation import evaluate
 from minicpt.generation import Sampling
@@ -43,51 +45,6 @@ class Watch(Checked):
     keep: int = setting(2, "how many checkpoints stay", least=1)
 
 
-class Interrupted(Exception):
-    """SIGINT or SIGTERM came; ``number`` is the signal's."""
-
-    def __init__(self, number: int):
-        self.number = number
-
-
-class Signals:
-    """Remembers SIGINT and SIGTERM, so that a step is finished before they take effect.
-
-    The second one of them has its ordinary effect: it stops the program at once.
-    """
-
-    def __enter__(self) -> "Signals":
-        self.number: int | None = None
-        # One that is ignored, as under nohup, stays so.
-        self.before = {
-            number: signal.signal(number, self.remember)
-            for number in (signal.SIGINT, signal.SIGTERM)
-            if signal.getsignal(number) != signal.SIG_IGN
-        }
-        return self
-
-    def remember(self, number: int, frame) -> None:
-        self.number = number
-        self.restore()
-
-    def restore(self) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-
-    def __exit__(self, *exception) -> None:
-        self.restore()
-
-    def check(self) -> None:
-        if self.number is not None:
-            raise Interrupted(self.number)
-
-    def watching(self, iterable: Iterable) -> Iterable:
-        """The same items, with a stop between them when a signal has come."""
-        for item in iterable:
-            self.check()
-            yield item
-
-
 @dataclass
 class Run:
     """Everything a run needs, and its record: what a checkpoint keeps about it.
@@ -105,6 +62,7 @@ class Run:
     folder: Path | None = None
     quiet: bool = False
     history: list[dict] = field(default_factory=list)
+    saved: tuple[int, int] = (0, 0)  # step and evaluations of the newest checkpoint
 
     def go(self) -> int:
         """Trains to the end; returns the exit status."""
@@ -117,8 +75,11 @@ class Run:
             except (InputError, NotFinite) as error:
                 if self.folder is None or self.trainer.step == 0:
                     raise
-                self.save()
-                saved = f"step {self.trainer.step} is saved in {self.folder}"
+                try:
+                    self.save()
+                    saved = f"step {self.trainer.step} is saved in {self.folder}"
+                except WorkError as refused:
+                    saved = str(refused)
                 raise WorkError(f"{error}; {saved}") from None
         return 0
 
@@ -146,6 +107,7 @@ class Run:
                     self.look(signals, None if last else self.watch.evaluate_passages, loss)
                 if last or self.watch.save_every and step.number % self.watch.save_every == 0:
                     self.save()
+                    signals.check()
                 begun = time.perf_counter()  # the speed is that of the steps alone
 
     def looked(self) -> bool:
@@ -183,8 +145,14 @@ class Run:
 
     def save(self) -> None:
         """Writes this step's checkpoint, in place of one that is there, and clears old ones."""
-        if self.folder is None:
+        standing = self.trainer.step, len(self.history)
+        if self.folder is None or standing == self.saved:
             return
+        if not all(torch.isfinite(each).all() for each in self.trainer.model.parameters()):
+            raise WorkError(
+                f"step {self.trainer.step} is not saved: its weights are not finite any more;"
+                " go on from an older checkpoint with a lower --learning-rate"
+            )
         folder = self.folder / f"step-{self.trainer.step:08d}"
         record = self.record | {
             "step": self.trainer.step,
@@ -194,17 +162,17 @@ class Run:
         }
         state = self.trainer.state()
         checkpoint.save(folder, self.trainer.model, self.tokenizer, record, state)
+        self.saved = standing
         # A later step that is there is damaged, or the run would have gone on from it.
-        found = [path for path in checkpoint.steps(self.folder) if path.name <= folder.name]
+        found = checkpoint.steps(self.folder)
+        found = found[: found.index(folder) + 1]
         for old in found[: -self.watch.keep]:
-            shutil.rmtree(old, ignore_errors=True)
+            discard(old)
 
     def interrupted(self, number: int) -> int:
         """Saves after SIGINT or SIGTERM, says how to go on, and returns the exit status."""
         name = signal.Signals(number).name
         if self.folder is None or self.trainer.step == 0:
-            if self.folder is not None and self.folder.is_dir() and not any(self.folder.iterdir()):
-                self.folder.rmdir()
             say(f"{name}: stopped at step {self.trainer.step}; there was nothing to save")
         else:
             self.save()

@@ -1,11 +1,15 @@
 """``minicpt train``: trains a model from scratch, or continues one with ``--init``."""
 
 import argparse
+import contextlib
 import copy
 import dataclasses
 import itertools
 import math
+import os
+import re
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +17,7 @@ import torch
 
 from minicpt import checkpoint, replay
 from minicpt.cli import continuing, flags, pieces
+from minicpt.cli.lock import locked, missing
 from minicpt.cli.running import Run, Watch, print_json, say, summary_of, tell
 from minicpt.data.split import sample
 from minicpt.data.tokenizer import Tokenizer
@@ -38,7 +43,7 @@ class Length(Checked):
     )
     epochs: float | None = setting(None, "how often to see the text instead", above=0, most=10_000)
     minutes: float | None = setting(
-        None, "about how long instead, evaluations apart; fixes the steps once", above=0
+        None, "about how long instead, evaluations apart; fixes the steps once", above=0, most=10**6
     )
 
     def __post_init__(self):
@@ -95,9 +100,9 @@ def add(verbs) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     places = flags.build(arguments, Places)
-    check_out(places.out)
-    run = prepare(arguments, places)
-    status = run.go()
+    with own_folder(places.out, arguments.objective) as folder:
+        run = prepare(arguments, places, folder)
+        status = run.go()
     without = run.trainer.steps_without_targets
     if without:
         say(f"{without} of {run.trainer.step} steps had no target and changed nothing")
@@ -108,7 +113,7 @@ def run(arguments: argparse.Namespace) -> int:
     return status
 
 
-def prepare(arguments: argparse.Namespace, places: Places) -> Run:
+def prepare(arguments: argparse.Namespace, places: Places, folder: Path) -> Run:
     """Everything that can be wrong is found here, before training starts."""
     length, watch = flags.build(arguments, Length), flags.build(arguments, Watch)
     settings = flags.build(arguments, Training)
@@ -126,6 +131,7 @@ def prepare(arguments: argparse.Namespace, places: Places) -> Run:
     tokenizer = objective.tokenizer
     corpus, held_out = pieces.corpora(text, old, tokenizer)
     pieces.check_plans(objective, {"training": corpus} | held_out)
+    pieces.check_batch(settings.batch_size, objective, corpus)
     mixed = None
     if wanted:
         passages = None if length.epochs or length.minutes else length.count * settings.batch_size
@@ -153,7 +159,6 @@ def prepare(arguments: argparse.Namespace, places: Places) -> Run:
         "base": str(Path(places.init).resolve()) if places.init else None,
         "tokenizer": tokenizer.sha256,
     }
-    folder = new_folder(places.out, arguments.objective)
     if not arguments.json:
         describe(trainer, text, corpus, held_out, folder)
         if mixed:
@@ -253,39 +258,41 @@ def describe(trainer: Trainer, text, corpus, held_out, folder) -> None:
     )
 
 
-def check_out(out: str | None) -> None:
-    """InputError unless the run's folder is new or empty."""
-    if out is None:
-        return
-    folder = Path(out)
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"--out {folder} is a file; give a folder")
-    if folder.is_dir() and any(folder.iterdir()):
-        raise InputError(
-            f"--out {folder} is not empty; give a new folder, or go on: minicpt resume {folder}"
-        )
-
-
-def new_folder(out: str | None, objective: str) -> Path:
-    """Makes the run's folder, so that it is this run's, and known to be writable, from the start.
+@contextlib.contextmanager
+def own_folder(out: str | None, objective: str) -> Iterator[Path]:
+    """The run's folder, known to be writable and this run's alone; removed if it stays empty.
 
     Without ``out`` it is the first of runs/OBJECTIVE-1, -2, … that nobody has taken.
     """
+    made = None
+    if out is not None:
+        folder = Path(out)
+        check_out(folder, ours=r"\.lock|\.?step-\d+.*")  # nothing foreign, before it is touched
+    for number in itertools.count(1) if out is None else ():
+        folder = Path("runs", f"{objective}-{number}")
+        made = missing(folder)
+        try:
+            folder.mkdir(parents=True)
+            break
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise InputError(f"{folder} cannot be made ({error.strerror}); give --out") from None
+    with locked(folder, made):
+        checkpoint.clean(folder)
+        check_out(folder, ours=r"\.lock")
+        yield folder
+
+
+def check_out(folder: Path, ours: str) -> None:
+    """InputError unless all that the run's folder holds, if it is there, has a name of ours."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"--out {folder} is a file; give a folder")
     try:
-        if out is not None:
-            Path(out).mkdir(parents=True, exist_ok=True)
-            (Path(out) / ".trial.tmp").touch()
-            (Path(out) / ".trial.tmp").unlink()
-            return Path(out)
-        Path("runs").mkdir(exist_ok=True)
-        for number in itertools.count(1):
-            try:
-                folder = Path("runs", f"{objective}-{number}")
-                folder.mkdir()
-                return folder
-            except FileExistsError:
-                continue
+        names = os.listdir(folder) if folder.exists() else []
     except OSError as error:
+        raise InputError(f"--out {folder} cannot be read ({error.strerror})") from None
+    if not all(re.fullmatch(ours, name) for name in names):
         raise InputError(
-            f"--out {out or 'runs'} cannot be written ({error.strerror}); give another folder"
-        ) from None
+            f"--out {folder} is not empty; give a new folder, or go on: minicpt resume {folder}"
+        )

@@ -37,7 +37,9 @@ class Config(Checked):
     pad: int = field(default=0, metadata={"least": 0})  # id of the pad token, starts the decoder
     width: int = setting(128, "width of the hidden states", least=1, most=2**16)
     layers: int = setting(4, "number of layers of the encoder", least=1, most=1024)
-    decoder_layers: int = setting(0, "layers of the decoder; 0 = as the encoder", least=0)
+    decoder_layers: int = setting(
+        0, "layers of the decoder; 0 = as the encoder", least=0, most=1024
+    )
     heads: int = setting(4, "attention heads", least=1)
     head_width: int = setting(0, "width of a head; 0 = width / heads", least=0)
     feed_forward: int = setting(0, "width inside the feed-forward layers; 0 = 4 x width", least=0)

@@ -420,10 +420,11 @@ def bidirectional(subject):
 
 
 def resaved(folder: Path, change: Callable[[dict], dict]) -> None:
-    """Writes a checkpoint's tensors again; without a manifest, which would notice."""
+    """Writes a checkpoint's tensors again, and a manifest that holds for them."""
     weights = folder / checkpoint.WEIGHTS
     torch.save(change(torch.load(weights, weights_only=True)), weights)
     (folder / checkpoint.MANIFEST).unlink()
+    checkpoint.write_manifest(folder)
 
 
 @fault(15, "causal-lm", "tied weights are saved twice")

@@ -1,0 +1,167 @@
+"""Runs that are killed, interrupted and resumed, for ``faults.py``. Each test yields, for every
+trial, None or what went wrong."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from children import HANG, OBJECTIVES, Child, contents, fresh, run, same, train, write_text
+
+from minicpt import checkpoint
+from minicpt.cli.running import Run
+from minicpt.errors import InputError
+
+INTERVAL = 2  # steps between checkpoints
+CHAIN = 10  # kills of one run, each of which is resumed by the next
+LONG = 10**6  # steps
+STEPS = 30
+SHORT = 20  # steps of a run that a signal may find at its end
+
+
+def kills(folder: Path, tries: int) -> Iterator[str | None]:
+    """SIGKILL at a random moment: all checkpoints load, and at most one interval is lost."""
+    draws = random.Random(1)
+    text = write_text(folder / "text.txt")
+    out, before = folder / "run", 0
+    for number in range(tries):
+        if number % CHAIN == 0:
+            fresh(folder / "run")
+            before = 0
+            objective = draws.choice(OBJECTIVES)
+        words = train(objective, text, out, LONG, "--save-every", str(INTERVAL))
+        child = Child(["resume", str(out)] if before else words, folder)
+        child.sleep(draws.uniform(0.0, 0.4))
+        child.kill()
+        outcome = child.end()
+        done = before + outcome.steps
+        try:
+            for each in checkpoint.steps(out):
+                checkpoint.verify(each)
+            before = checkpoint.load(out).record["step"] if done > INTERVAL else before
+            lost = done - before
+        except InputError as error:
+            yield f"{objective}: killed after step {done}: {error}"
+            before = 0
+            continue
+        if checkpoint.steps(out):
+            before = checkpoint.load(out).record["step"]
+        if outcome.status != -signal.SIGKILL:
+            yield f"{objective}: ended by itself with {outcome.status}: {outcome.error[-300:]}"
+        else:
+            yield None if lost <= INTERVAL else f"{objective}: {lost} of {done} steps lost"
+
+
+def resumes(folder: Path, steps: int) -> Iterator[str | None]:
+    """Killed after each step and resumed: the end is that of the run that was left alone."""
+    text = write_text(folder / "text.txt")
+    for objective in OBJECTIVES:
+        whole = folder / "whole"
+        fresh(whole)
+        outcome = run(train(objective, text, whole, steps), folder)
+        if outcome.status:
+            yield f"{objective}: {outcome.error}"
+            continue
+        expected = contents(whole)
+        for step in range(1, steps + 1):
+            out = fresh(folder / "run")
+
+            def die(step=step):
+                save = Run.save
+
+                def fatal(self):
+                    save(self)
+                    if self.trainer.step == step:
+                        os.kill(os.getpid(), signal.SIGKILL)
+
+                Run.save = fatal
+
+            outcome = run(train(objective, text, out, steps, "--save-every", "1"), folder, die)
+            if outcome.status != -signal.SIGKILL:
+                yield f"{objective}: not killed after step {step}: {outcome.error}"
+                continue
+            if step == STEPS // 2:  # once in a new Python, which has imported everything anew
+                words = [sys.executable, "-m", "minicpt", "resume", str(out)]
+                status = subprocess.run(words, capture_output=True).returncode
+            else:
+                status = run(["resume", str(out)], folder).status
+            found = contents(out)
+            alike = all(same(expected[key], found[key]) for key in ("config", "tensors", "state"))
+            yield None if alike and not status else f"{objective}: another end after step {step}"
+
+
+def signals(folder: Path, tries: int) -> Iterator[str | None]:
+    """SIGINT or SIGTERM at a random moment, sometimes a second one at once."""
+    draws = random.Random(2)
+    text = write_text(folder / "text.txt")
+    # A program in the background of a shell script has SIGINT ignored, and hands that on.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in range(tries):
+        out = folder / "run"
+        fresh(out).rmdir()
+        kind = draws.choice((signal.SIGINT, signal.SIGTERM))
+        words = train(draws.choice(OBJECTIVES), text, out, SHORT, "--save-every", "3")
+        if number % 10 == 0:
+            yield from_the_start(words, kind, draws.uniform(0.05, 3.0), out)
+            continue
+        child = Child(words, folder)
+        child.wait_until_ready()
+        child.sleep(draws.uniform(0.0, 0.5))
+        child.kill(kind)
+        twice = draws.random() < 0.25
+        if twice:
+            child.sleep(draws.uniform(0.0, 0.02))
+            child.kill(kind)
+            sent = time.monotonic()
+        outcome = child.end()
+        slow = twice and time.monotonic() - sent > 1.0
+        where = f"{kind.name}{' twice' if twice else ''} after step {outcome.steps}"
+        problem = wrong(outcome.status, outcome.error, kind, out, None if twice else outcome.steps)
+        problem = problem or ("a second signal did not stop it at once" if slow else None)
+        yield problem and f"{where}: {problem}: {outcome.error[-400:]}"
+
+
+def from_the_start(words: list[str], kind: int, delay: float, out: Path) -> str | None:
+    """The same to a new Python, which may not have imported anything yet."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "minicpt", *words],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    time.sleep(delay)
+    process.send_signal(kind)
+    try:
+        error = process.communicate(timeout=HANG)[1]
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return "hung"
+    ours = "minicpt/__main__.py" in error or "minicpt: " in error or out.exists()
+    if not ours and process.returncode in (-kind, 1, 130):
+        return None  # before minicpt's first line, while Python itself was starting
+    problem = wrong(process.returncode, error, kind, out, None)
+    return problem and f"{delay:.2f} s after the start: {problem}: {error[-400:]}"
+
+
+def wrong(status: int | None, error: str, kind: int, out: Path, steps: int | None) -> str | None:
+    """What is not as promised after a signal; ``steps`` were done, if that is known."""
+    if "Traceback" in error or "Exception ignored" in error:
+        return "a traceback"
+    if status not in (0, 128 + kind):
+        return f"status {status}"
+    saved = checkpoint.steps(out) if out.is_dir() else []
+    try:
+        last = checkpoint.load(out).record["step"] if saved else 0
+    except InputError as problem:
+        return str(problem)
+    if status == 0:
+        return None if last == SHORT else "status 0 before the last step"
+    if kind and "minicpt: SIG" not in error:
+        return "nothing was said"
+    if steps is not None and last != steps:
+        return f"step {last} is saved"
+    return None
