@@ -25,11 +25,11 @@ from minicpt.cli import main as command_line
 from minicpt.training import Trainer
 
 OBJECTIVES = ("causal-lm", "masked-lm", "next-sentence", "reconstruction")
-TINY = (
-    "--width 8 --layers 1 --heads 1 --vocab-size 256 --window 16 --batch-size 4 --held-out 0"
-    " --micro-batches 2 --threads 1"
-).split()
-HANG = 10.0  # seconds
+NEW = "--width 8 --layers 1 --heads 1 --vocab-size 256".split()
+SMALL = "--window 16 --batch-size 4 --held-out 0 --micro-batches 2 --threads 1".split()
+TINY = NEW + SMALL
+HANG = 10.0  # seconds of CPU: what takes longer hangs, however busy the machine is
+PATIENCE = 120.0  # seconds on the clock, for what hangs without computing
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,6 @@ class Outcome:
     status: int | None
     error: str
     steps: int
-    seconds: float
 
     @property
     def clean(self) -> bool:
@@ -63,7 +62,7 @@ class Child:
     ):
         self.log = folder / "child.err"
         self.reports, there = os.pipe()
-        self.begun, self.marks = time.monotonic(), b""
+        self.marks = b""
         sys.stdout.flush()
         self.pid = os.fork()
         if self.pid == 0:
@@ -103,7 +102,7 @@ class Child:
             os._exit(status)
 
     def wait_until_ready(self) -> None:
-        self._read(HANG, enough=1)
+        self._read(PATIENCE, enough=1)
 
     def sleep(self, seconds: float) -> None:
         """Waits, unless the child ends before."""
@@ -112,17 +111,18 @@ class Child:
     def kill(self, number: int = signal.SIGKILL) -> None:
         os.kill(self.pid, number)
 
-    def end(self, seconds: float = HANG) -> Outcome:
+    def end(self) -> Outcome:
         """Waits for the end; a child that hangs is killed."""
-        hung = not self._read(seconds)
+        hung = not self._read(PATIENCE)
         if hung:
             self.kill()
-        status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        _, status, usage = os.wait4(self.pid, 0)
         self._read(1.0)
         os.close(self.reports)
+        hung = hung or usage.ru_utime + usage.ru_stime > HANG
         error = self.log.read_text(errors="replace") if self.log.exists() else ""
-        took = time.monotonic() - self.begun
-        return Outcome(None if hung else status, error, self.marks.count(b"s"), took)
+        status = None if hung else os.waitstatus_to_exitcode(status)
+        return Outcome(status, error, self.marks.count(b"s"))
 
     def _read(self, seconds: float, enough: int | None = None) -> bool:
         """Reads what the child reports; True at its end (or at so many reports)."""
@@ -138,19 +138,16 @@ class Child:
 
 
 def run(
-    words: Sequence[str],
-    folder: Path,
-    prepare: Callable[[], None] | None = None,
-    seconds: float = 6 * HANG,
+    words: Sequence[str], folder: Path, prepare: Callable[[], None] | None = None
 ) -> Outcome:
-    """A child from its start to its end, which a busy machine may put off."""
-    return Child(words, folder, prepare).end(seconds)
+    """A child from its start to its end."""
+    return Child(words, folder, prepare).end()
 
 
 def train(objective: str, text: Path, out: Path, steps: int, *more: str) -> list[str]:
-    """The words of a small training that saves often."""
+    """The words of a small training, of a new model if ``more`` names no base."""
     words = ["train", objective, "--corpus", str(text), "--out", str(out), "--steps", str(steps)]
-    return [*words, *TINY, *more]
+    return [*words, *(SMALL if "--init" in more else TINY), *more]
 
 
 def warm_up(folder: Path) -> None:
@@ -163,9 +160,9 @@ def warm_up(folder: Path) -> None:
             contents(out)
 
 
-def write_text(path: Path) -> Path:
+def write_text(path: Path, seed: int = 0) -> Path:
     """A small text in which no two sentences are alike."""
-    draws = random.Random(0)
+    draws = random.Random(seed)
     animals = "cat dog owl fox hen cow ant bee".split()
     lines = [
         f"On day {day} the {draws.choice(animals)} saw {draws.randrange(99)} boats. It counted"

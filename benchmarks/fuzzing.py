@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
-from children import HANG, OBJECTIVES, TINY, Outcome, fresh, run, train, write_text
+from children import OBJECTIVES, TINY, Outcome, fresh, run, train, write_text
 
 from minicpt import checkpoint
 from minicpt.cli.main import parser
@@ -40,7 +40,7 @@ def fuzz(folder: Path, tries: int) -> Iterator[str | None]:
             words = of_config(folder, runs[draws.choice(OBJECTIVES)], draws)
         else:
             words = of_flags(text, runs, draws)
-        outcome = run(words, folder, two_steps, HANG)
+        outcome = run(words, folder, two_steps)
         problem = wrong(outcome, place)
         yield problem and f"{problem}: minicpt {words}: {outcome.error[-400:]}"
 

@@ -7,10 +7,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from children import HANG, OBJECTIVES, Child, contents, fresh, run, same, train, write_text
+from children import OBJECTIVES, PATIENCE, Child, contents, fresh, run, same, train, write_text
 
 from minicpt import checkpoint
 from minicpt.cli.running import Run
@@ -21,6 +21,15 @@ CHAIN = 10  # kills of one run, each of which is resumed by the next
 LONG = 10**6  # steps
 STEPS = 30
 SHORT = 20  # steps of a run that a signal may find at its end
+# What a run that continues a base may add: objective and flags.
+CONTINUED = (
+    ("causal-lm", "--replay base --replay-fraction 0.3"),
+    ("causal-lm", "--replay self --replay-tokens 512 --replay-fraction 0.3"),
+    ("causal-lm", "--train-last 1 --l2 0.1"),
+    ("masked-lm", "--lora 2"),
+    ("next-sentence", "--lora 2 --replay base --kl 0.5"),
+    ("reconstruction", "--kl 0.5 --l2 0.1"),
+)
 
 
 def kills(folder: Path, tries: int) -> Iterator[str | None]:
@@ -57,41 +66,59 @@ def kills(folder: Path, tries: int) -> Iterator[str | None]:
 
 
 def resumes(folder: Path, steps: int) -> Iterator[str | None]:
-    """Killed after each step and resumed: the end is that of the run that was left alone."""
-    text = write_text(folder / "text.txt")
+    """Killed after each step and resumed: the end is that of the run that was left alone.
+
+    So for every objective; what stays near a base is killed after a few of the steps.
+    """
+    text, other = write_text(folder / "text.txt"), write_text(folder / "other.txt", 1)
     for objective in OBJECTIVES:
-        whole = folder / "whole"
-        fresh(whole)
-        outcome = run(train(objective, text, whole, steps), folder)
-        if outcome.status:
-            yield f"{objective}: {outcome.error}"
+        words = train(objective, text, fresh(folder / "run"), steps, "--save-every", "1")
+        yield from killed_after(range(1, steps + 1), objective, words, folder)
+    few = sorted({1, steps // 3, steps // 2, steps - 1} - {0})
+    for objective, flags in CONTINUED:
+        base = fresh(folder / "base")
+        run(train(objective, text, base, 2), folder)
+        more = ["--init", str(base), *flags.split(), "--save-every", "1"]
+        words = train(objective, other, fresh(folder / "run"), steps, *more)
+        yield from killed_after(few, f"{objective} {flags}", words, folder)
+
+
+def killed_after(
+    points: Sequence[int], name: str, words: list[str], folder: Path
+) -> Iterator[str | None]:
+    """What is wrong after a kill at each of some steps of the same run."""
+    out = folder / "run"
+    outcome = run(words, folder)
+    if outcome.status:
+        yield f"{name}: {outcome.error}"
+        return
+    expected = contents(out)
+    for step in points:
+        fresh(out)
+        outcome = run(words, folder, lambda step=step: dying_after(step))
+        if outcome.status != -signal.SIGKILL:
+            yield f"{name}: not killed after step {step}: {outcome.error}"
             continue
-        expected = contents(whole)
-        for step in range(1, steps + 1):
-            out = fresh(folder / "run")
+        if step == STEPS // 2:  # once in a new Python, which has imported everything anew
+            again = [sys.executable, "-m", "minicpt", "resume", str(out)]
+            status = subprocess.run(again, capture_output=True).returncode
+        else:
+            status = run(["resume", str(out)], folder).status
+        found = contents(out)
+        alike = all(same(expected[key], found[key]) for key in ("config", "tensors", "state"))
+        yield None if alike and not status else f"{name}: another end after step {step} ({status})"
 
-            def die(step=step):
-                save = Run.save
 
-                def fatal(self):
-                    save(self)
-                    if self.trainer.step == step:
-                        os.kill(os.getpid(), signal.SIGKILL)
+def dying_after(step: int) -> None:
+    """SIGKILL for this process as soon as a step is saved."""
+    save = Run.save
 
-                Run.save = fatal
+    def fatal(self):
+        save(self)
+        if self.trainer.step == step:
+            os.kill(os.getpid(), signal.SIGKILL)
 
-            outcome = run(train(objective, text, out, steps, "--save-every", "1"), folder, die)
-            if outcome.status != -signal.SIGKILL:
-                yield f"{objective}: not killed after step {step}: {outcome.error}"
-                continue
-            if step == STEPS // 2:  # once in a new Python, which has imported everything anew
-                words = [sys.executable, "-m", "minicpt", "resume", str(out)]
-                status = subprocess.run(words, capture_output=True).returncode
-            else:
-                status = run(["resume", str(out)], folder).status
-            found = contents(out)
-            alike = all(same(expected[key], found[key]) for key in ("config", "tensors", "state"))
-            yield None if alike and not status else f"{objective}: another end after step {step}"
+    Run.save = fatal
 
 
 def signals(folder: Path, tries: int) -> Iterator[str | None]:
@@ -136,7 +163,7 @@ def from_the_start(words: list[str], kind: int, delay: float, out: Path) -> str 
     time.sleep(delay)
     process.send_signal(kind)
     try:
-        error = process.communicate(timeout=HANG)[1]
+        error = process.communicate(timeout=PATIENCE)[1]
     except subprocess.TimeoutExpired:
         process.kill()
         return "hung"

@@ -2,15 +2,16 @@
 
 import errno
 import math
-import os
 import random
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from children import OBJECTIVES, contents, fresh, litter, run, same, train, write_text
+from killing import dying_after
 
 from minicpt import checkpoint, training
 from minicpt.cli.running import Run
@@ -30,7 +31,7 @@ def disks(folder: Path, sizes: int) -> Iterator[str | None]:
     expected = contents(first)
     total = sum(-(-path.stat().st_size // PAGE) * PAGE for path in first.iterdir())
     largest = max(path.stat().st_size for path in first.iterdir())
-    if outcome.status == 0:
+    if outcome.status != -signal.SIGKILL:
         yield "the run was not killed"
     for number in range(sizes):
         share = (number + 0.5) / sizes
@@ -73,17 +74,6 @@ def limited(size: int | None) -> None:
         import resource
 
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-
-
-def dying_after(step: int) -> None:
-    save = Run.save
-
-    def fatal(self):
-        save(self)
-        if self.trainer.step == step:
-            os._exit(9)
-
-    Run.save = fatal
 
 
 def vanishing(out: Path) -> None:

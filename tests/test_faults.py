@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 
 import children  # noqa: E402
 import faults  # noqa: E402
-import refusing  # noqa: E402
+import killing  # noqa: E402
 
 from minicpt import checkpoint, containers, disk  # noqa: E402
 from minicpt.cli import lock  # noqa: E402
@@ -77,7 +77,7 @@ def test_two_trainings_into_one_new_folder(folder, tmp_path):
     words = children.train("causal-lm", folder / "text.txt", tmp_path / "out", 30)
     places = [children.fresh(tmp_path / str(number)) for number in range(2)]
     both = [children.Child([*words, "--save-every", "1"], place) for place in places]
-    outcomes = [child.end(60) for child in both]
+    outcomes = [child.end() for child in both]
     assert sorted(outcome.status for outcome in outcomes) == [0, 2]
     refused = next(outcome for outcome in outcomes if outcome.status == 2)
     assert refused.one_line and ("is writing to" in refused.error or "not empty" in refused.error)
@@ -170,7 +170,7 @@ def test_changes_can_be_accepted(folder, tmp_path, capsys):
     text, out = tmp_path / "text.txt", tmp_path / "run"
     text.write_text((folder / "text.txt").read_text())
     words = children.train("causal-lm", text, out, 4, "--save-every", "1")
-    children.run(words, tmp_path, lambda: refusing.dying_after(2))
+    children.run(words, tmp_path, lambda: killing.dying_after(2))
     assert checkpoint.load(out).record["step"] == 2
     text.write_text(text.read_text() + " One more day.")
     assert main(["resume", str(out)]) == 2
