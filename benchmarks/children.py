@@ -108,6 +108,11 @@ class Child:
         """Waits, unless the child ends before."""
         self._read(seconds)
 
+    @property
+    def steps(self) -> int:
+        """How many it has reported so far."""
+        return self.marks.count(b"s")
+
     def kill(self, number: int = signal.SIGKILL) -> None:
         os.kill(self.pid, number)
 
@@ -122,7 +127,7 @@ class Child:
         hung = hung or usage.ru_utime + usage.ru_stime > HANG
         error = self.log.read_text(errors="replace") if self.log.exists() else ""
         status = None if hung else os.waitstatus_to_exitcode(status)
-        return Outcome(status, error, self.marks.count(b"s"))
+        return Outcome(status, error, self.steps)
 
     def _read(self, seconds: float, enough: int | None = None) -> bool:
         """Reads what the child reports; True at its end (or at so many reports)."""

@@ -143,9 +143,10 @@ def signals(folder: Path, tries: int) -> Iterator[str | None]:
         if twice:
             child.sleep(draws.uniform(0.0, 0.02))
             child.kill(kind)
-            sent = time.monotonic()
+            child.sleep(0.0)
+            sent = child.steps
         outcome = child.end()
-        slow = twice and time.monotonic() - sent > 1.0
+        slow = twice and outcome.steps > sent + 1
         where = f"{kind.name}{' twice' if twice else ''} after step {outcome.steps}"
         problem = wrong(outcome.status, outcome.error, kind, out, None if twice else outcome.steps)
         problem = problem or ("a second signal did not stop it at once" if slow else None)

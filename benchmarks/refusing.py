@@ -135,9 +135,9 @@ def poisoned(call: int, value: float, where: str) -> None:
     """Makes the loss of one micro-batch, or one number of its gradient, not finite."""
     real, calls = training.whole_sequence_loss, []
 
-    def loss(model, batch):
+    def loss(model, batch, *more):
         calls.append(1)
-        losses = real(model, batch)
+        losses = real(model, batch, *more)
         if len(calls) != call:
             return losses
         if where == "loss":
