@@ -65,17 +65,21 @@ def test_another_text_name_or_tokenizer_is_another_corpus(documents, tokenizer, 
 
 
 @pytest.mark.parametrize("name", [*cache.KINDS, cache.HEADER])
-@pytest.mark.parametrize("how", ["gone", "cut", "longer", "empty"])
-def test_what_is_not_whole_is_made_anew(documents, tokenizer, place, name, how):
+@pytest.mark.parametrize("how", ["gone", "cut", "longer", "empty", "flipped"])
+def test_what_is_not_whole_is_made_anew_and_it_is_said(documents, tokenizer, place, name, how):
     cache.corpus(documents, tokenizer)
     (entry,) = place.iterdir()
     data = (entry / name).read_bytes()
     if how == "gone":
         (entry / name).unlink()
     else:
-        new = {"cut": data[:-1], "longer": data + b"x", "empty": b""}[how]
+        flipped = bytes([data[0] ^ 1]) + data[1:]
+        new = {"cut": data[:-1], "longer": data + b"x", "empty": b"", "flipped": flipped}[how]
         (entry / name).write_bytes(new)
-    assert same(cache.corpus(documents, tokenizer, say=quiet), Corpus.build(documents, tokenizer))
+    said = []
+    made = cache.corpus(documents, tokenizer, say=said.append)
+    assert same(made, Corpus.build(documents, tokenizer))
+    assert len(said) == 1 and str(entry) in said[0] and "damaged" in said[0]
     assert (entry / name).read_bytes() == data and len(list(place.iterdir())) == 1
 
 

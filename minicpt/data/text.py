@@ -148,16 +148,16 @@ def stretches(
     ['It never ends. It goes', ' on and on.']
     """
     held, start, inside = "", 0, False
-    place = _place(breaks)
+    place, most = _place(breaks), max(LONGEST, size)
     for piece in document.pieces():
         rest = held[start:]
         held, start = rest + piece, 0
         sought = max(size, len(rest) - 2 * SHORT)  # before that nothing was found
-        while match := place and place.search(held, sought):
+        while match := place and place.search(held, sought, start + most + 2 * SHORT):
             broken = match["broken"] is not None
             yield Stretch(held[start : match.end()], inside, broken, last=False)
             start, inside, sought = match.end(), broken, match.end() + size
-        if len(held) - start > max(LONGEST, size):
+        if len(held) - start > most:
             raise InputError(
                 f"{document.name!r} has {LONGEST >> 20} Mi characters on end without a space where "
                 "it could be cut: break it into words, or into documents"
