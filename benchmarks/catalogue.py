@@ -9,9 +9,8 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import tokenizers
 from children import TINY, fresh, run, train, write_text
-
-from minicpt import checkpoint
 
 LONG = 10**8  # bytes of a line
 HUGE = 30 << 30  # bytes of a file, more than most memories; it has holes, and takes no room
@@ -36,7 +35,7 @@ TEXTS: dict[str, tuple[bytes | Callable[[Path], object], str]] = {
     "short.txt": (b"Hi", "the training text gives 1 passages"),
     "one-word-long.txt": (b"x" * LONG, "without a space"),
     "one-word-long.jsonl": (b'{"text": "' + b"x" * LONG + b'"}\n', "without a space"),
-    "longer.jsonl": (b'{"text": "' + b"x y " * (LONG // 2) + b'"}\n', "has a line of 128 MiB"),
+    "longer.jsonl": (b'{"text": "' + b"x y " * (1 << 25) + b'"}\n', "has a line of 128 MiB"),
     "larger-than-memory.txt": (lambda path: os.truncate(path, HUGE), "NUL byte at byte 0"),
     "larger-than-memory.jsonl": (lambda path: os.truncate(path, HUGE), "NUL byte at byte 0"),
     "folder-of-nothing": (lambda path: (path.unlink(), path.mkdir()), "holds no text"),
@@ -61,7 +60,7 @@ WORDS: dict[str, str] = {
     "train causal-lm --corpus TEXT --width 7 --heads 2": "width",
     "train causal-lm --corpus TEXT --width 1000000000": "",
     "train masked-lm --corpus TEXT --rate 2": "rate",
-    "train masked-lm --corpus TEXT --batch-size 1 --tokenizer DECODER": "mask",
+    "train masked-lm --corpus TEXT --tokenizer WORDS": "the tokenizer has no cls token",
     "train masked-lm --corpus TEXT --init RUN": "encoder",
     "train causal-lm --corpus TEXT --out RUN": "not empty",
     "train causal-lm --corpus TEXT --out FOREIGN": "not empty",
@@ -70,6 +69,7 @@ WORDS: dict[str, str] = {
     "resume missing": "not a folder",
     "evaluate RUN --corpus missing.txt": "no such file",
     "generate RUN --length -1": "length",
+    "export RUN --to \0": "cannot be the name of a folder",
 }
 
 
@@ -85,12 +85,14 @@ def inputs(folder: Path, tries: int) -> Iterator[str | None]:
         "TEXT": write_text(folder / "text.txt"),
         "RUN": fresh(folder / "run"),
         "FOREIGN": fresh(folder / "foreign"),
+        "WORDS": fresh(folder / "words"),
         "ONE": folder / "one.txt",
     }
     names["ONE"].write_text("The one sentence of it all")
     (names["FOREIGN"] / "letter.txt").write_text("Keep me.")
     run(train("causal-lm", names["TEXT"], names["RUN"], 1), folder)
-    names["DECODER"] = checkpoint.find(names["RUN"])[0]
+    plain = tokenizers.Tokenizer(tokenizers.models.WordLevel({"[UNK]": 0, "a": 1}, "[UNK]"))
+    plain.save(str(names["WORDS"] / "tokenizer.json"))
     trials = [(name, expected) for name, (_, expected) in TEXTS.items()] + list(WORDS.items())
     for name, expected in trials[:: max(1, len(trials) // tries)]:
         if name in TEXTS:

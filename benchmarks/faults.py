@@ -33,7 +33,7 @@ TESTS = {
     "resume": (killing.resumes, killing.STEPS, 2, "other final weights than without the kill"),
     "mutate": (mutations.mutations, 2000, 60, "loaded with anything changed, or a traceback"),
     "hostile": (hostile.hostile, 99, 12, "executed, or more than 1.5 x the memory"),
-    "input": (catalogue.inputs, 99, 6, "not refused in one line within 10 s, or something touched"),
+    "input": (catalogue.inputs, 99, 7, "not refused in one line within 10 s, or something touched"),
     "fuzz": (fuzzing.fuzz, 1000, 30, "a traceback, a hang over 10 s, or something left behind"),
     "signal": (killing.signals, 200, 11, "no valid checkpoint, or another exit status"),
     "disk": (refusing.disks, 50, 4, "the old checkpoint hurt, litter, or no clear line"),

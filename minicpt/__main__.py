@@ -19,8 +19,8 @@ def main() -> int:
     signals.install(signals.stop)
     try:
         return command(sys.argv[1:])
-    except signals.Stop as stopped:
-        return 128 + stopped.number
+    except signals.Stop as stopped:  # it came before the command could catch it, or after that
+        signals.leave(stopped.number)
     finally:
         signals.install(signals.leave)
 

@@ -94,6 +94,8 @@ def check_export(folder: Path) -> None:
     """Raises InputError where ``export`` to ``folder`` would."""
     if os.path.lexists(folder):
         raise InputError(f"{folder} exists already, and nothing is overwritten; name a new folder")
+    if "\0" in str(folder):
+        raise InputError(f"{str(folder)!r} cannot be the name of a folder; name another")
     weights.need_safetensors(folder)
 
 

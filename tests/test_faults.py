@@ -12,11 +12,16 @@ from pathlib import Path
 import pytest
 import torch
 
+import minicpt.__main__
+
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 
 import children  # noqa: E402
 import faults  # noqa: E402
+import fuzzing  # noqa: E402
 import killing  # noqa: E402
+import mutations  # noqa: E402
+import refusing  # noqa: E402
 
 from minicpt import checkpoint, containers, disk  # noqa: E402
 from minicpt.cli import lock  # noqa: E402
@@ -39,23 +44,37 @@ def finished(folder, tmp_path):
     return tmp_path / "run"
 
 
+@pytest.fixture
+def little(monkeypatch):
+    """Fewer objectives and shorter runs than a benchmark has."""
+    for module in (fuzzing, mutations):
+        monkeypatch.setattr(module, "OBJECTIVES", ("causal-lm", "reconstruction"))
+    monkeypatch.setattr(killing, "CONTINUED", (killing.CONTINUED[4],))
+    monkeypatch.setattr(killing, "OBJECTIVES", ("masked-lm",))
+    monkeypatch.setattr(refusing, "STEPS", 6)
+
+
 @pytest.mark.parametrize(
     "name, tries",
-    [("kill", 4), ("mutate", 15), ("hostile", 10), ("fuzz", 12), ("disk", 2), ("not finite", 3)],
-)
-def test_a_part_of_the_benchmark_finds_nothing(name, tries, folder, tmp_path):
+    [
+        ("kill", 4), ("resume", 2), ("mutate", 15), ("hostile", 10), ("input", 7), ("fuzz", 9),
+        ("disk", 2),
+    ],
+)  # fmt: skip
+def test_a_part_of_the_benchmark_finds_nothing(name, tries, folder, tmp_path, little):
     found = list(faults.TESTS[name][0](tmp_path, tries))
     assert len(found) >= tries and not any(found), found
 
 
-def test_the_benchmark_writes_its_rows(tmp_path):
+def test_the_benchmark_writes_its_rows(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(children, "warm_up", lambda folder: None)
     path = tmp_path / "rows.json"
     assert faults.main(["--quick", "--only", "not finite", "--json", str(path)]) == 0
     (row,) = json.loads(path.read_text())
     assert row["test"] == "not finite" and row["tried"] == 3 and row["failed"] == 0
 
 
-def test_the_benchmark_notices_what_is_lost(folder, tmp_path, monkeypatch):
+def test_the_benchmark_notices_what_is_lost(folder, tmp_path, monkeypatch, little):
     """Tests that cannot fail prove nothing: without the manifest's check, mutations get through."""
     monkeypatch.setattr(checkpoint, "verify", lambda folder: None)
     found = list(faults.TESTS["mutate"][0](tmp_path, 15))
@@ -116,6 +135,11 @@ def test_what_was_made_for_nothing_is_removed(folder, tmp_path, monkeypatch, cap
         assert list(tmp_path.iterdir()) == []
 
 
+def test_a_name_that_no_folder_can_have(finished, capsys):
+    assert main(["export", str(finished), "--to", "\0"]) == 2
+    assert "cannot be the name of a folder" in capsys.readouterr().err
+
+
 # --- what a kill leaves
 
 
@@ -161,6 +185,19 @@ def test_a_signal_before_the_first_step_leaves_nothing(kind, folder, tmp_path):
     assert outcome.status == 128 + kind and outcome.clean
     assert f"{kind.name}: stopped; nothing to save" in outcome.error
     assert not (tmp_path / "out").exists()
+
+
+def test_a_signal_that_no_verb_has_caught_is_said(folder, tmp_path):
+    """It comes after the handler is there, and before the command is."""
+
+    def early():
+        def command(words):
+            raise minicpt.__main__.signals.Stop(signal.SIGTERM)
+
+        children.command_line.main = command
+
+    outcome = children.run([], tmp_path, early)
+    assert outcome.status == 143 and outcome.error.startswith("minicpt: SIGTERM: stopped")
 
 
 # --- what has changed

@@ -134,6 +134,13 @@ def test_a_text_without_a_place_to_cut_stays_whole_or_is_refused(monkeypatch, br
         list(stretches(Document("x", text), breaks, 4))
 
 
+def test_a_place_to_cut_is_sought_no_further_than_it_counts(monkeypatch):
+    """Beyond that the text is refused already: looking through 100 MB of it would take long."""
+    monkeypatch.setattr("minicpt.data.text.LONGEST", 20)
+    with pytest.raises(InputError, match="without a space"):
+        list(stretches(Document("x", "x" * 99 + " goes on and on here"), size=4))
+
+
 def test_words():
     assert words("") == words(" \n") == []
     assert cut(" a\tb\u00a0c\n\nd", words) == ["a", "b", "c", "d"]
