@@ -8,7 +8,11 @@
     probe.py       the linear classifier on frozen features
     store.py       the folder that keeps what is done, so that nothing is done twice
     statistics.py  intervals over seeds and text
-    summary.py     gained, forgotten, what is within noise, the Pareto front, the advice
+    summary.py     gained, forgotten, what is within noise, the Pareto front
+    advice.py      the same in plain sentences
 
-Leaves out what is printed and drawn (``report/compare.py``) and the flags (``cli/compare.py``).
+The parts of a comparison are those of work; the parts of a text, those that the probe tells apart.
+
+Leaves out what is printed and drawn (``report/compare.py``,
+``report/compare_plot.py``) and the flags (``cli/compare.py``).
 """

@@ -16,9 +16,12 @@ from minicpt.comparison.statistics import Figures, Interval, interval, less, neg
 SIDES = ("new", "old")
 
 
+PRIVATE = ("figures", "probed")  # of a row, left out of JSON
+
+
 @dataclass(frozen=True)
 class Row:
-    """One objective with one arm, over its seeds; or, with ``arm`` None, the bases' probe.
+    """One objective with one arm, over its seeds.
 
     before, after  mean losses by side, "new" and "old"
     spared         how much less it forgets than nothing does; None for nothing itself
@@ -26,6 +29,7 @@ class Row:
     net            gained less forgotten
     probe          the probe's share of right answers by side; None where there is no probe
     figures        what the intervals are of, by side, to hold rows against each other
+    probed         the same of the probe
     """
 
     objective: str
@@ -47,9 +51,6 @@ class Row:
         """For JSON."""
         kept = {name: value for name, value in vars(self).items() if name not in PRIVATE}
         return {name: _plain(value) for name, value in kept.items()}
-
-
-PRIVATE = ("figures", "probed")
 
 
 @dataclass(frozen=True)
