@@ -13,6 +13,6 @@
 
 The parts of a comparison are those of work; the parts of a text, those that the probe tells apart.
 
-Leaves out what is printed and drawn (``report/compare.py``,
-``report/compare_plot.py``) and the flags (``cli/compare.py``).
+Leaves out what is printed and drawn (``report/compare.py``, ``report/compare_plot.py``) and the
+flags (``cli/compare.py``).
 """
