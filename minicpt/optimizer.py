@@ -89,8 +89,8 @@ def lengthened(step: int, old: int, new: int, settings: Optimization) -> Optimiz
 
 
 def make_optimizer(model: nn.Module, settings: Optimization) -> torch.optim.AdamW:
-    """AdamW over the model's parameters (tied ones once); only matrices decay."""
-    parameters = list(model.parameters())
+    """AdamW over the parameters that learn (tied ones once); only matrices decay."""
+    parameters = [each for each in model.parameters() if each.requires_grad]
     groups = [
         {
             "params": [each for each in parameters if each.dim() >= 2],

@@ -31,7 +31,9 @@ from minicpt.errors import InputError, WorkError
 from minicpt.loss import Loss, objective_loss, whole_sequence_loss
 from minicpt.machine import CPU, Machine
 from minicpt.optimizer import Optimization, learning_rate, make_optimizer, restore_optimizer
+from minicpt.partial import factors, restore_factors
 from minicpt.randomness import generator
+from minicpt.replay import Mixture, Replay
 from minicpt.settings import MOST, setting
 
 NONE: Mapping = MappingProxyType({})  # no regularizers
@@ -170,6 +172,7 @@ class Trainer:
     step          the number of steps done; the data position is ``step * batch_size``
     machine       where and how the steps run; the model is moved there
     regularizers  the terms beside the objective, by name, on the machine's device
+    replay        old text to mix in
     """
 
     def __init__(
@@ -181,12 +184,17 @@ class Trainer:
         steps: int,
         machine: Machine = CPU,
         regularizers: Mapping[str, nn.Module] = NONE,
+        replay: Replay | None = None,
     ):
         self.model, self.objective, self.settings = model.to(machine.device), objective, settings
         self.machine, self.compiled = machine, machine.compiled(model)
         self.regularizers = regularizers
         self.steps, self.step = steps, 0
-        self.stream = Stream(objective, corpus, settings.seed)
+        self.stream, self.replay = Stream(objective, corpus, settings.seed), replay
+        if replay:
+            own = int(generator("replay", settings.seed).initial_seed())
+            old = Stream(objective, replay.corpus, own)
+            self.stream = Mixture(self.stream, old, replay.fraction)
         self.optimizer = make_optimizer(model, settings)
         self.steps_without_targets = 0
         torch.manual_seed(int(generator("dropout", settings.seed).initial_seed()))
@@ -241,6 +249,8 @@ class Trainer:
             "step": self.step,
             "steps_without_targets": self.steps_without_targets,
             "optimizer": self.optimizer.state_dict(),
+            "factors": factors(self.model),
+            "written": self.replay.written if self.replay else None,
             "random": self.machine.random_states(),
             "regularizers": {name: each.state_dict() for name, each in self.regularizers.items()},
         }
@@ -251,6 +261,7 @@ class Trainer:
             step, without = state["step"], state["steps_without_targets"]
             if not (type(step) is type(without) is int and 0 <= without <= step <= self.steps):
                 raise InputError(f"step {step!r:.20} is none of the run's {self.steps}")
+            restore_factors(self.model, state["factors"])
             restore_optimizer(self.optimizer, state["optimizer"])
             for name, each in self.regularizers.items():
                 each.load_state_dict(state["regularizers"][name])

@@ -9,12 +9,13 @@ from pathlib import Path
 import torch
 
 from minicpt import checkpoint
-from minicpt.cli import flags, pieces, terms, train
+from minicpt.cli import continuing, flags, pieces, terms, train
 from minicpt.cli.lock import locked
 from minicpt.cli.running import Run, Watch, print_json, say, summary_of, versions
 from minicpt.errors import InputError
 from minicpt.machine import Machine
 from minicpt.optimizer import lengthened
+from minicpt.partial import Partial, restrict
 from minicpt.settings import Checked, setting
 from minicpt.training import Trainer, Training
 
@@ -129,12 +130,19 @@ def revived(base, folder: Path, changes: dict, accept: bool, quiet: bool, steps)
     corpus, held_out = pieces.corpora(text, old, base.tokenizer)
     pieces.check_plans(objective, {"training": corpus} | held_out)
     settings, length = Training(**record["training"]), train.Length(steps=record["steps"])
+    state = base.state()
+    mixed = continuing.recorded(record["replay"], state, objective, text, old, accept)
+    restrict(base.model, Partial(**record["partial"]), settings.seed)
     near = terms.built(terms.recorded(record["regularizers"]), base.model, machine.device)
-    trainer = Trainer(base.model, objective, corpus, settings, length.steps, machine, near)
-    trainer.restore(base.state())
+    replayed = mixed and mixed.replay
+    trainer = Trainer(
+        base.model, objective, corpus, settings, length.steps, machine, near, replayed
+    )
+    trainer.restore(state)
     watch = Watch(**record["watch"])
     kept = {key: record[key] for key in record if key not in ("step", "evaluations")}
     kept |= {"text": text.record, "tokenizer": base.tokenizer.sha256}
+    kept["replay"] = mixed and mixed.record
     kept["machine"] = record["machine"] | changes
     history = record["evaluations"]
     if not all(type(each["step"]) is int for each in history):

@@ -69,6 +69,16 @@ def check_old_text(settings: dict, old: Sequence) -> None:
             )
 
 
+def check_lora(settings: dict) -> None:
+    """InputError for a term on the weights: LoRA's factors have no place in the base."""
+    for name in settings:
+        if modules()[name].Regularizer.on == "weights":
+            raise InputError(
+                f"--{name} and --lora exclude each other: the weights stay as they are, beside"
+                " LoRA's factors; use --kl, or a smaller --lora"
+            )
+
+
 def learn(terms: dict[str, nn.Module], objective, old: Sequence, seed: int, device: str) -> None:
     """Lets the terms read the training part of the old texts, with a progress bar."""
     for name, term in terms.items():
