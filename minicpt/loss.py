@@ -69,12 +69,17 @@ class TargetLosses:
         return Loss(self.losses.sum(), len(self.losses))
 
 
-def target_losses(model: nn.Module, batch: Batch, fused: bool = True) -> dict[str, TargetLosses]:
-    """Each target's cross-entropy by head, from one forward pass over the whole sequence."""
-    hidden = model(**batch.inputs)  # (B, T, D)
+def target_losses(
+    model: nn.Module, batch: Batch, fused: bool = True, hidden: Tensor | None = None
+) -> dict[str, TargetLosses]:
+    """Each target's cross-entropy by head, from one forward pass over the whole sequence.
+
+    hidden  (B, T, D), the result of that pass where the caller has made it already
+    """
+    hidden = model(**batch.inputs) if hidden is None else hidden
     result = {}
     for name, target in batch.targets.items():
-        places = (target != IGNORE).flatten().nonzero()[:, 0]  # (N,)
+        places = places_of(target)  # (N,)
         chosen = target.flatten()[places]  # (N,)
         kept = hidden.flatten(0, 1).index_select(0, places)  # (B, T, D) -> (N, D)
         losses = head_losses(model.heads[name], kept, chosen, fused)  # (N,)
@@ -83,9 +88,17 @@ def target_losses(model: nn.Module, batch: Batch, fused: bool = True) -> dict[st
     return result
 
 
-def whole_sequence_loss(model: nn.Module, batch: Batch, fused: bool = True) -> dict[str, Loss]:
+def places_of(target: Tensor) -> Tensor:
+    """Where the flattened ``target`` (B, T) has targets: (N,)."""
+    return (target != IGNORE).flatten().nonzero()[:, 0]
+
+
+def whole_sequence_loss(
+    model: nn.Module, batch: Batch, fused: bool = True, hidden: Tensor | None = None
+) -> dict[str, Loss]:
     """The batch's loss by head, from one forward pass over the whole sequence."""
-    return {name: each.total() for name, each in target_losses(model, batch, fused).items()}
+    found = target_losses(model, batch, fused, hidden)
+    return {name: each.total() for name, each in found.items()}
 
 
 def head_losses(head: nn.Module, hidden: Tensor, targets: Tensor, fused: bool = True) -> Tensor:
@@ -134,7 +147,10 @@ def swept_losses(
     weight, bias = head.weight, head.bias
     if hasattr(head, "transform"):  # a plain nn.Linear has nothing before its projection
         hidden = head.transform(hidden)
-    learns = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
+    learns = tuple(
+        torch.is_grad_enabled() and each is not None and each.requires_grad
+        for each in (hidden, weight, bias)
+    )
     kind = hidden.device.type
     autocast = torch.is_autocast_enabled(kind)
     dtype = torch.get_autocast_dtype(kind) if autocast else hidden.dtype
@@ -159,7 +175,8 @@ class _Sweep(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, factors: Tensor):
-        again = functools.partial(sweep, *ctx.saved_tensors, ctx.losses_of, ctx.dtype, True)
+        learns = ctx.needs_input_grad[:3]
+        again = functools.partial(sweep, *ctx.saved_tensors, ctx.losses_of, ctx.dtype, learns)
         gradients, ctx.gradients = ctx.gradients, None
         if len(factors) and bool((factors == factors[0]).all()):
             gradients = gradients or again()[1:]
@@ -176,11 +193,12 @@ def sweep(
     bias: Tensor | None,
     losses_of: Callable[[Tensor, slice], Tensor],
     dtype: torch.dtype,
-    learns: bool,
+    learns: tuple[bool, bool, bool],
     factors: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
-    """The losses (N,) and, if it ``learns``, the gradients of hidden states, weight and bias.
+    """The losses (N,) and the gradients of hidden states, weight and bias, those that are wanted.
 
+    learns   which of the three; a weight that is frozen costs no product
     dtype    of the matrix products; losses and derivatives are at least float32
     factors  (N,), what the gradient of each loss is multiplied by; None: 1
     """
@@ -190,9 +208,9 @@ def sweep(
     hidden, weight = hidden.to(dtype), weight.to(dtype)
     logits = hidden.new_empty(rows, classes)
     losses = hidden.new_empty(count, dtype=torch.promote_types(dtype, torch.float32))
-    for_hidden = torch.empty_like(hidden) if learns else None
-    for_weight = losses.new_zeros(weight.shape) if learns else None
-    for_bias = None if bias is None or not learns else losses.new_zeros(classes)
+    for_hidden = torch.empty_like(hidden) if learns[0] else None
+    for_weight = losses.new_zeros(weight.shape) if learns[1] else None
+    for_bias = losses.new_zeros(classes) if learns[2] else None
     for begin in range(0, count, max(1, rows)):
         part = slice(begin, min(begin + rows, count))
         some = logits[: part.stop - begin]
@@ -202,14 +220,17 @@ def sweep(
             torch.addmm(bias.to(dtype), hidden[part], weight.t(), out=some)
         derivatives = some.to(losses.dtype)  # itself, but for half precision
         losses[part] = losses_of(derivatives, part)
-        if not learns:
+        if not any(learns):
             continue
         if factors is not None:
             derivatives *= factors[part, None]
         if for_bias is not None:
             for_bias += derivatives.sum(dim=0)
         products = derivatives.to(dtype)
-        torch.mm(products, weight, out=for_hidden[part])
+        if for_hidden is not None:
+            torch.mm(products, weight, out=for_hidden[part])
+        if for_weight is None:
+            continue
         if dtype == for_weight.dtype:
             for_weight.addmm_(products.t(), hidden[part])
         else:  # added up in float32

@@ -18,6 +18,7 @@ tensor: only a whole head may be missing, and then a note says so. Leaves out fi
 
 import dataclasses
 import re
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
@@ -212,11 +213,21 @@ def _family(model: nn.Module) -> ModuleType:
     raise InputError(f"{type(model).__name__} has no table of names: put it into minicpt.models")
 
 
-def _rows(model: nn.Module) -> dict[str, tuple[nn.Parameter, tuple[str, ...], bool]]:
-    """Our name -> the parameter, its foreign names, and whether they hold it transposed."""
+def _weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Our name and the weight as the model reads it: a tied one once, one with LoRA merged."""
+    for name, parameter in model.named_parameters():
+        place, parametrized, rest = name.partition(".parametrizations.")
+        if not parametrized:
+            yield name, parameter
+        elif rest == "weight.original":
+            yield f"{place}.weight", model.get_submodule(place).weight
+
+
+def _rows(model: nn.Module) -> dict[str, tuple[Tensor, tuple[str, ...], bool]]:
+    """Our name -> the weight, its foreign names, and whether they hold it transposed."""
     table = _family(model).NAMES
     rows = {}
-    for ours, parameter in model.named_parameters():  # a tied parameter comes once
+    for ours, parameter in _weights(model):
         number = re.search(r"\.(\d+)\.", ours)
         template = re.sub(r"\.\d+\.", ".{i}.", ours)
         names = table["weights"][template]

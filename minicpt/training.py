@@ -10,6 +10,8 @@ What makes it exact:
   every micro-batch is divided by that count: however a step is split, it has one gradient.
 * A step without targets changes nothing. A loss or gradient that is not finite stops the run
   before the weights change.
+* Regularizers (terms beside the objective) read the hidden states of the step's one forward pass.
+  Those on the targets are divided as the loss is; those on the weights count once a step.
 
 Leaves out files, signals and what is printed: ``Trainer.steps`` yields after each step, and the
 caller does those things.
@@ -17,19 +19,24 @@ caller does those things.
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
-from torch import Generator, nn
+from torch import Generator, Tensor, nn
 
 from minicpt.batch import Batch, real
 from minicpt.errors import InputError, WorkError
 from minicpt.loss import Loss, objective_loss, whole_sequence_loss
 from minicpt.machine import CPU, Machine
 from minicpt.optimizer import Optimization, learning_rate, make_optimizer, restore_optimizer
+from minicpt.partial import factors, restore_factors
 from minicpt.randomness import generator
+from minicpt.replay import Mixture, Replay
 from minicpt.settings import MOST, setting
+
+NONE: Mapping = MappingProxyType({})  # no regularizers
 
 
 @dataclass(frozen=True)
@@ -62,29 +69,46 @@ def train_step(
     clip: float,
     fused: bool = True,
     machine: Machine = CPU,
+    regularizers: Mapping[str, nn.Module] = NONE,
 ) -> dict[str, Loss]:
-    """One update of the weights from the micro-batches of a step; returns its loss by head.
+    """One update of the weights from the micro-batches of a step.
 
-    Raises NotFinite, with the weights unchanged, if a loss or the gradient's norm is not finite.
+    Returns the step's loss by head, and by the name of each regularizer the value of its term
+    (count 1). Raises NotFinite, with the weights unchanged, if one of them or the gradient's norm
+    is not finite.
     """
     counts = sum((Counter(batch.counts()) for batch in batches), Counter())
     optimizer.zero_grad(set_to_none=True)
     total: dict[str, Loss] = {}
+    values: dict[str, Tensor] = {}
+    on_targets = {name: each for name, each in regularizers.items() if each.on == "targets"}
+    on_weights = {name: each for name, each in regularizers.items() if each.on == "weights"}
     for batch in batches:
         with machine.autocast():
-            losses = whole_sequence_loss(model, batch, fused)
-        if counts:
-            objective_loss(losses, counts).backward()
+            hidden = model(**batch.inputs)
+            losses = whole_sequence_loss(model, batch, fused, hidden)
+            near = {name: each(model, batch, hidden) for name, each in on_targets.items()}
         for name, loss in losses.items():
             total[name] = total[name] + loss.detach() if name in total else loss.detach()
+        if counts:
+            terms = {name: objective_loss(each, counts) for name, each in near.items()}
+            (objective_loss(losses, counts) + sum(terms.values())).backward()
+            for name, term in terms.items():
+                values[name] = values.get(name, 0) + term.detach()
     if not counts:
         return total
+    for name, each in on_weights.items():
+        term = each(model)
+        term.backward()
+        values[name] = term.detach()
     norm = nn.utils.clip_grad_norm_(model.parameters(), clip or float("inf"))
-    for name, value in [*((name, loss.sum) for name, loss in total.items()), ("gradient", norm)]:
+    checked = {f"{name} loss": loss.sum for name, loss in total.items()}
+    checked |= {f"{name} term": value for name, value in values.items()}
+    for name, value in (checked | {"gradient norm": norm}).items():
         if not torch.isfinite(value):
-            raise NotFinite(f"the {name} {'norm' if value is norm else 'loss'} is {value.item()}")
+            raise NotFinite(f"the {name} is {value.item()}")
     optimizer.step()
-    return total
+    return total | {name: Loss(value, 1) for name, value in values.items()}
 
 
 # ---------------------------------------------------------------------------------------------
@@ -127,10 +151,16 @@ class Stream:
 
 @dataclass(frozen=True)
 class Step:
-    """What one step did. ``tokens`` counts the real positions that the model read."""
+    """What one step did.
+
+    losses  by head: the objective's
+    terms   by name: what each regularizer added to it
+    tokens  the real positions that the model read
+    """
 
     number: int
     losses: dict[str, Loss]
+    terms: dict[str, float]
     tokens: int
     learning_rate: float
 
@@ -138,9 +168,11 @@ class Step:
 class Trainer:
     """A model, an objective and a corpus, and how far training has come.
 
-    steps      the length of the run, to which the schedule is fitted
-    step       the number of steps done; the data position is ``step * batch_size``
-    machine    where and how the steps run; the model is moved there
+    steps         the length of the run, to which the schedule is fitted
+    step          the number of steps done; the data position is ``step * batch_size``
+    machine       where and how the steps run; the model is moved there
+    regularizers  the terms beside the objective, by name, on the machine's device
+    replay        old text to mix in
     """
 
     def __init__(
@@ -151,11 +183,18 @@ class Trainer:
         settings: Training,
         steps: int,
         machine: Machine = CPU,
+        regularizers: Mapping[str, nn.Module] = NONE,
+        replay: Replay | None = None,
     ):
         self.model, self.objective, self.settings = model.to(machine.device), objective, settings
         self.machine, self.compiled = machine, machine.compiled(model)
+        self.regularizers = regularizers
         self.steps, self.step = steps, 0
-        self.stream = Stream(objective, corpus, settings.seed)
+        self.stream, self.replay = Stream(objective, corpus, settings.seed), replay
+        if replay:
+            own = int(generator("replay", settings.seed).initial_seed())
+            old = Stream(objective, replay.corpus, own)
+            self.stream = Mixture(self.stream, old, replay.fraction)
         self.optimizer = make_optimizer(model, settings)
         self.steps_without_targets = 0
         torch.manual_seed(int(generator("dropout", settings.seed).initial_seed()))
@@ -173,9 +212,7 @@ class Trainer:
         parts = self.settings.micro_batches
         cuts = [len(passages) * part // parts for part in range(parts + 1)]
         batches = [
-            self.objective.batch(passages[begin:end], generators[begin:end]).to(
-                self.machine.device
-            )
+            self.objective.batch(passages[begin:end], generators[begin:end]).to(self.machine.device)
             for begin, end in zip(cuts, cuts[1:], strict=False)
         ]
         rate = learning_rate(self.step, self.steps, self.settings)
@@ -190,6 +227,7 @@ class Trainer:
                 self.settings.clip,
                 self.settings.fused_loss,
                 self.machine,
+                self.regularizers,
             )
         except NotFinite as error:
             self.machine.set_random_states(random)  # dropout too is as it was before the step
@@ -199,10 +237,11 @@ class Trainer:
                 f"step {self.step + 1} stopped before the weights changed: {error}; its batch is"
                 f" {places}{more}; lower --learning-rate, or look at that text"
             ) from None
+        terms = {n: float(losses.pop(n).mean) for n in self.regularizers if n in losses}
         self.step += 1
         self.steps_without_targets += not any(loss.count for loss in losses.values())
         tokens = sum(int(real(batch.inputs["mask"]).sum()) for batch in batches)
-        return Step(self.step, losses, tokens, rate)
+        return Step(self.step, losses, terms, tokens, rate)
 
     def state(self) -> dict:
         """What a new process needs, beside weights and settings, to go on exactly as this one."""
@@ -210,7 +249,10 @@ class Trainer:
             "step": self.step,
             "steps_without_targets": self.steps_without_targets,
             "optimizer": self.optimizer.state_dict(),
+            "factors": factors(self.model),
+            "written": self.replay.written if self.replay else None,
             "random": self.machine.random_states(),
+            "regularizers": {name: each.state_dict() for name, each in self.regularizers.items()},
         }
 
     def restore(self, state: dict) -> None:
@@ -219,7 +261,10 @@ class Trainer:
             step, without = state["step"], state["steps_without_targets"]
             if not (type(step) is type(without) is int and 0 <= without <= step <= self.steps):
                 raise InputError(f"step {step!r:.20} is none of the run's {self.steps}")
+            restore_factors(self.model, state["factors"])
             restore_optimizer(self.optimizer, state["optimizer"])
+            for name, each in self.regularizers.items():
+                each.load_state_dict(state["regularizers"][name])
             self.machine.set_random_states(state["random"])
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:120]

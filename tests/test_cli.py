@@ -253,9 +253,9 @@ def test_not_finite_stops_saves_and_names_the_batch(text, tmp_path, capsys, monk
     real = training.whole_sequence_loss
     calls = []
 
-    def poisoned(model, batch, fused):
+    def poisoned(*arguments):
         calls.append(1)
-        losses = real(model, batch, fused)
+        losses = real(*arguments)
         if len(calls) == 4:
             losses = {"tokens": training.Loss(losses["tokens"].sum * float("nan"), 1)}
         return losses

@@ -214,6 +214,20 @@ def test_the_fused_gradient_is_that_of_finite_differences(bias, monkeypatch):
     assert torch.autograd.gradcheck(mean, (hidden, *parameters))
 
 
+def test_a_frozen_projection_costs_no_gradient(monkeypatch):
+    swept = []
+    sweep = loss_module.sweep
+    monkeypatch.setattr(loss_module, "sweep", lambda *a: swept.append(sweep(*a)) or swept[-1])
+    head, hidden, targets = random_head(bias=True)
+    loss_module.head_losses(head, hidden, targets).sum().backward()
+    expected = hidden.grad.clone(), head.bias.grad.clone()
+    hidden.grad = head.bias.grad = head.weight.grad = None
+    head.weight.requires_grad_(False)
+    loss_module.head_losses(head, hidden, targets).sum().backward()
+    assert swept[0][2] is not None and swept[1][2] is None and head.weight.grad is None
+    assert torch.equal(hidden.grad, expected[0]) and torch.equal(head.bias.grad, expected[1])
+
+
 def test_the_fused_form_repeats_bitwise_and_may_be_asked_twice(few_logits):
     model, _, batch = case("causal-lm")
     first, again = (gradients(model, target_losses(model, batch)) for _ in range(2))

@@ -14,7 +14,7 @@ from minicpt.evaluation import evaluate
 from minicpt.loss import objective_loss, whole_sequence_loss
 from minicpt.models import decoder, encoder, encoder_decoder
 from minicpt.objectives import causal_lm, masked_lm, next_sentence, reconstruction
-from minicpt.optimizer import Optimization, learning_rate, make_optimizer
+from minicpt.optimizer import Optimization, learning_rate, lengthened, make_optimizer
 from minicpt.randomness import generator
 from minicpt.training import NotFinite, Stream, Trainer, Training, train_step
 
@@ -230,6 +230,52 @@ def test_schedules_worked_out_by_hand():
     assert rates["linear"][6] == pytest.approx(0.55)
     assert rates["cosine"][10] == pytest.approx(0.1) == pytest.approx(rates["linear"][10])
     assert rates["constant"][10] == 1.0
+
+
+def rates(steps, **settings):
+    settings = Optimization(learning_rate=1.0, **settings)
+    return [learning_rate(step, steps, settings) for step in range(steps)]
+
+
+def test_warm_up_stable_and_decay_worked_out_by_hand():
+    """Two steps rise, four stay, and the last four fall linearly to the end."""
+    stable = {"schedule": "warmup-stable-decay", "warmup": 0.2, "decay": 0.4, "final": 0.2}
+    expected = [0.5, 1, 1, 1, 1, 1, 0.8, 0.6, 0.4, 0.2]
+    assert rates(10, **stable) == pytest.approx(expected)
+    assert rates(10, **stable | {"decay": 0.0}) == [0.5] + [1.0] * 9
+    with pytest.raises(ValueError, match="exceed 1 together"):
+        Optimization(schedule="warmup-stable-decay", warmup=0.7, decay=0.4)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "warmup-stable-decay"])
+def test_continued_without_a_warm_up_the_rate_goes_on(schedule):
+    """What a checkpoint of the stable part is continued with: from the first step, the highest."""
+    assert rates(10, schedule=schedule, warmup=0.0)[:8] == [1.0] * 8
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear"])
+def test_a_continued_run_warms_up_again_and_decays_again(schedule):
+    found = rates(20, schedule=schedule, warmup=0.2, final=0.0)
+    assert found[:4] == [0.25, 0.5, 0.75, 1.0] and found[-1] == pytest.approx(0)
+    assert all(now > then for now, then in zip(found[4:], found[5:], strict=False))
+
+
+def test_a_run_is_made_longer_where_its_rates_stay_what_they_were():
+    def longer(step, new, **settings):
+        settings = Optimization(warmup=0.2, **settings)
+        changed = lengthened(step, 10, new, settings)
+        for each in range(step):
+            assert learning_rate(each, 10, settings) == learning_rate(each, new, changed)
+        return changed
+
+    assert round(longer(10, 1000, schedule="constant").warmup * 1000) == 2
+    stable = {"schedule": "warmup-stable-decay", "decay": 0.5}
+    longer(5, 30, **stable)  # the first 5 of 10 have not fallen
+    longer(3, 6, **stable)  # nor have the first 3 of 6: shorter is possible, too
+    longer(2, 30, schedule="cosine")  # still warming up
+    for step, new, settings in ((6, 30, stable), (5, 6, stable), (5, 30, {"schedule": "linear"})):
+        with pytest.raises(ValueError, match=f"--steps {new} does not fit"):
+            longer(step, new, **settings)
 
 
 # --- the stream of passages

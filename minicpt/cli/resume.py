@@ -9,19 +9,31 @@ from pathlib import Path
 import torch
 
 from minicpt import checkpoint
-from minicpt.cli import flags, pieces
+from minicpt.cli import continuing, flags, pieces, terms, train
 from minicpt.cli.lock import locked
 from minicpt.cli.running import Run, Watch, print_json, say, summary_of, versions
-from minicpt.cli.train import Length
 from minicpt.errors import InputError
 from minicpt.machine import Machine
+from minicpt.optimizer import lengthened
+from minicpt.partial import Partial, restrict
 from minicpt.settings import Checked, setting
 from minicpt.training import Trainer, Training
 
 EXAMPLES = """examples:
   minicpt resume runs/first
-  minicpt resume runs/first --json
+  minicpt resume runs/first --steps 2000
 """
+
+
+@dataclass(frozen=True)
+class Length(Checked):
+    steps: int | None = setting(
+        None,
+        "how many steps in all, where the learning rate has not begun to fall (default: as the run"
+        " began)",
+        least=1,
+        most=10**9,
+    )
 
 
 @dataclass(frozen=True)
@@ -39,6 +51,7 @@ def add(verbs) -> None:
         epilog=EXAMPLES,
     )
     parser.add_argument("folder", metavar="DIR", help="the folder of the run")
+    flags.add(parser, "another length", Length)
     flags.add(parser, "another machine", Machine, default="as the run began")
     flags.add(parser, "what has changed", Changes)
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -47,10 +60,11 @@ def add(verbs) -> None:
 def run(arguments: argparse.Namespace) -> int:
     accept = flags.build(arguments, Changes).accept_changes
     machine = flags.given(arguments, Machine)
+    steps = flags.build(arguments, Length).steps
     folder = run_folder(arguments.folder)
     with locked(folder):
         checkpoint.clean(folder)
-        run = restored(arguments.folder, folder, machine, accept, arguments.json)
+        run = restored(arguments.folder, folder, machine, accept, arguments.json, steps)
         trainer = run.trainer
         if trainer.step == trainer.steps and run.looked():
             say(f"{arguments.folder} is already at its last step, {trainer.step}; nothing to do")
@@ -75,10 +89,14 @@ def run_folder(path: str) -> Path:
     return folder
 
 
-def restored(path: str, folder: Path, changes: dict, accept: bool, quiet: bool) -> Run:
+def restored(
+    path: str, folder: Path, changes: dict, accept: bool, quiet: bool, steps: int | None = None
+) -> Run:
     """The run as it was after its newest whole checkpoint, or after the one that is named.
 
     It goes on on its machine with ``changes``; ``accept``: though its text may be another one.
+
+    steps  its new length; None: the one it has
     """
     base = checkpoint.load(path)
     if not base.record:
@@ -86,7 +104,7 @@ def restored(path: str, folder: Path, changes: dict, accept: bool, quiet: bool) 
     for note in base.notes:
         say(note)
     try:
-        return revived(base, folder, changes, accept, quiet)
+        return revived(base, folder, changes, accept, quiet, steps)
     except (KeyError, TypeError, AttributeError) as error:
         # The manifest holds, so this is no damage: some other program wrote the record.
         raise InputError(
@@ -95,8 +113,8 @@ def restored(path: str, folder: Path, changes: dict, accept: bool, quiet: bool) 
         ) from None
 
 
-def revived(base, folder: Path, changes: dict, accept: bool, quiet: bool) -> Run:
-    record = base.record
+def revived(base, folder: Path, changes: dict, accept: bool, quiet: bool, steps) -> Run:
+    record = base.record | (longer(base, steps) if steps else {})
     if base.tokenizer.sha256 != record["tokenizer"]:
         told(f"the tokenizer in {base.folder} is not the one of the run; put it back", accept)
     for name, value in versions().items():
@@ -111,12 +129,20 @@ def revived(base, folder: Path, changes: dict, accept: bool, quiet: bool) -> Run
     old = pieces.old_texts(record["old_texts"])
     corpus, held_out = pieces.corpora(text, old, base.tokenizer)
     pieces.check_plans(objective, {"training": corpus} | held_out)
-    settings, length = Training(**record["training"]), Length(steps=record["steps"])
-    trainer = Trainer(base.model, objective, corpus, settings, length.steps, machine)
-    trainer.restore(base.state())
+    settings, length = Training(**record["training"]), train.Length(steps=record["steps"])
+    state = base.state()
+    mixed = continuing.recorded(record["replay"], state, objective, text, old, accept)
+    restrict(base.model, Partial(**record["partial"]), settings.seed)
+    near = terms.built(terms.recorded(record["regularizers"]), base.model, machine.device)
+    replayed = mixed and mixed.replay
+    trainer = Trainer(
+        base.model, objective, corpus, settings, length.steps, machine, near, replayed
+    )
+    trainer.restore(state)
     watch = Watch(**record["watch"])
     kept = {key: record[key] for key in record if key not in ("step", "evaluations")}
     kept |= {"text": text.record, "tokenizer": base.tokenizer.sha256}
+    kept["replay"] = mixed and mixed.record
     kept["machine"] = record["machine"] | changes
     history = record["evaluations"]
     if not all(type(each["step"]) is int for each in history):
@@ -132,6 +158,20 @@ def told(problem: str, accept: bool) -> None:
     if not accept:
         raise InputError(f"{problem}, or accept it with --accept-changes")
     say(f"{problem.split(';')[0]}: accepted, so the run does not end as it would have")
+
+
+def longer(base: checkpoint.Checkpoint, steps: int) -> dict:
+    """What changes in the record of a run that shall have ``steps`` steps in all."""
+    done, old = base.record["step"], base.record["steps"]
+    if steps < done:
+        raise InputError(f"--steps {steps} is less than the {done} that are done; give more")
+    if base.folder != checkpoint.steps(base.folder.parent)[-1]:
+        raise InputError(
+            f"--steps goes on from a run's newest checkpoint, and {base.folder} is not it; start a"
+            f" new run: minicpt train {base.record['objective']} --init {base.folder}"
+        )
+    settings = lengthened(done, old, steps, Training(**base.record["training"]))
+    return {"steps": steps, "training": dataclasses.asdict(settings)}
 
 
 def machine_of(record: dict, changes: dict) -> Machine:

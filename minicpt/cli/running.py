@@ -10,7 +10,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -98,13 +98,15 @@ class Run:
                 tokens, seconds = tokens + step.tokens, seconds + time.perf_counter() - begun
                 loss = sum(float(each.mean) for each in step.losses.values())
                 speed = tokens / seconds
-                bar.set_postfix_str(f"loss {loss:.3f}, {speed:,.0f} tokens/s", refresh=False)
+                shown = [f"loss {loss:.3f}", *named(step.terms), f"{speed:,.0f} tokens/s"]
+                bar.set_postfix_str(", ".join(shown), refresh=False)
                 bar.update()
                 signals.check()
                 last = step.number == trainer.steps
                 if last or step.number % every == 0:
                     bar.clear()
-                    self.look(signals, None if last else self.watch.evaluate_passages, loss)
+                    passages = None if last else self.watch.evaluate_passages
+                    self.look(signals, passages, training=loss, terms=step.terms)
                 if last or self.watch.save_every and step.number % self.watch.save_every == 0:
                     self.save()
                     signals.check()
@@ -114,9 +116,12 @@ class Run:
         """Whether the newest evaluation is that of the step at which the run stands."""
         return bool(self.history) and self.history[-1]["step"] == self.trainer.step
 
-    def look(self, signals: Signals, passages: int | None, training: float | None = None) -> None:
-        """Evaluates on ``passages`` of each held-out text (None: all), shows and remembers it."""
-        entry: dict = {"step": self.trainer.step, "training": training}
+    def look(self, signals: Signals, passages: int | None, **step) -> None:
+        """Evaluates on ``passages`` of each held-out text (None: all), shows and remembers it.
+
+        step  of the newest step: ``training``, its loss, and ``terms``, what was added to it
+        """
+        entry = {"step": self.trainer.step, "training": None, "terms": {}} | step
         for name, corpus in self.held_out.items():
             model, objective = self.trainer.model, self.trainer.objective
             with self.trainer.machine.autocast():
@@ -197,11 +202,16 @@ def row(entry: dict) -> str:
     """An evaluation as one line of the table."""
     cells = [f"{entry['step']:>7}"]
     if entry["training"] is not None:
-        cells.append(f"training {entry['training']:.3f}")
+        cells.append(", ".join([f"training {entry['training']:.3f}", *named(entry["terms"])]))
     for name in entry:
-        if isinstance(entry[name], dict):
+        if isinstance(entry[name], dict) and name != "terms":
             cells.append(f"{name} {figures(entry[name])}")
     return " | ".join(cells)
+
+
+def named(terms: Mapping[str, float]) -> list[str]:
+    """The regularizers' terms, each by itself: "kl 0.0123"."""
+    return [f"{name} {value:.4f}" for name, value in terms.items()]
 
 
 def figures(summary: dict) -> str:

@@ -15,20 +15,22 @@ from pathlib import Path
 
 import torch
 
-from minicpt import checkpoint
-from minicpt.cli import flags, pieces
+from minicpt import checkpoint, replay
+from minicpt.cli import continuing, flags, pieces, terms
 from minicpt.cli.lock import locked, missing
 from minicpt.cli.running import Run, Watch, print_json, say, summary_of, tell
 from minicpt.data.split import sample
 from minicpt.data.tokenizer import Tokenizer
 from minicpt.errors import InputError
 from minicpt.machine import Machine
+from minicpt.partial import Partial, factors, restrict, trained
 from minicpt.settings import Checked, setting
 from minicpt.training import Trainer, Training
 
 EXAMPLES = """examples:
   minicpt train {name} --steps 200 --out runs/first
-  minicpt train {name} --corpus builtin:code --init runs/first --steps 100 --out runs/second
+  minicpt train {name} --corpus builtin:code --init runs/first --kl 0.5 --out runs/second
+  minicpt train {name} --init runs/first --corpus builtin:code --replay base --out runs/second
 """
 TIMED_STEPS = 5  # steps that --minutes times, after two that it does not
 
@@ -49,6 +51,11 @@ class Length(Checked):
         super().__post_init__()
         if sum(value is not None for value in (self.steps, self.epochs, self.minutes)) > 1:
             raise InputError("--steps, --epochs and --minutes exclude each other; give one")
+
+    @property
+    def count(self) -> int:
+        """The steps, where neither epochs nor minutes decide."""
+        return self.steps or 1000
 
 
 @dataclass(frozen=True)
@@ -86,6 +93,8 @@ def add(verbs) -> None:
         flags.add(parser, f"the objective, {name}", module.Settings)
         flags.add(parser, f"the model, {module.Objective.architecture}", config)
         flags.add(parser, "training", Training)
+        near = replay.Settings, Partial, *terms.classes()
+        flags.add(parser, "staying near the base, with --init", *near)
         flags.add(parser, "evaluation and saving", Watch)
         flags.add(parser, "the machine", Machine)
         parser.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -112,37 +121,65 @@ def prepare(arguments: argparse.Namespace, places: Places, folder: Path) -> Run:
     settings = flags.build(arguments, Training)
     text_settings = flags.build(arguments, pieces.Text)
     machine = flags.build(arguments, Machine)
+    near = terms.asked(arguments)
     machine.prepare(say)
+    partial = flags.build(arguments, Partial)
+    if not partial.lora:
+        others = ("freeze", "train_last", "lora")
+        flags.refuse(arguments, Partial, "it belongs to --lora", but=others)
+    else:
+        terms.check_lora(near)
+    wanted = continuing.settings_of(arguments) if places.init else None
     begin = continued if places.init else from_scratch
-    model, objective, text, old = begin(arguments, places, text_settings, settings.seed)
+    model, objective, text, old, base = begin(arguments, places, text_settings, settings.seed)
+    restrict(model.to(machine.device), partial, settings.seed)
     tokenizer = objective.tokenizer
     corpus, held_out = pieces.corpora(text, old, tokenizer)
     pieces.check_plans(objective, {"training": corpus} | held_out)
     pieces.check_batch(settings.batch_size, objective, corpus)
-    trainer = Trainer(model, objective, corpus, settings, 1, machine)
+    mixed = None
+    if wanted:
+        passages = None if length.epochs or length.minutes else length.count * settings.batch_size
+        mixed = continuing.replayed(
+            wanted, base, objective, text, old, places.old_corpus, passages, settings.seed
+        )
+    replayed = mixed and mixed.replay
+    regularizers = terms.built(near, model, machine.device)
+    trainer = Trainer(model, objective, corpus, settings, 1, machine, regularizers, replayed)
     trainer.steps = steps_of(length, trainer)
+    terms.learn(regularizers, objective, old, settings.seed, machine.device)
+    fit = continuing.vocabulary(tokenizer, text, old) if base else {}
     record = {
         "objective": arguments.objective,
         "objective_settings": dataclasses.asdict(objective.settings),
         "training": dataclasses.asdict(settings),
         "watch": dataclasses.asdict(watch),
         "machine": dataclasses.asdict(machine),
+        "regularizers": {name: dataclasses.asdict(each) for name, each in near.items()},
         "fused": model.config.fused,
         "steps": trainer.steps,
         "minutes": length.minutes,
         "text": text.record,
         "old_texts": [each.record for each in old],
+        "replay": mixed and mixed.record,
+        "partial": dataclasses.asdict(partial),
+        "vocabulary": fit,
         "base": str(Path(places.init).resolve()) if places.init else None,
         "tokenizer": tokenizer.sha256,
     }
     if not arguments.json:
         describe(trainer, text, corpus, held_out, folder)
+        if mixed:
+            tell(f"replay    {mixed}")
+        for line in continuing.vocabulary_lines(fit, tokenizer):
+            tell(f"tokenizer {line}")
     return Run(trainer, tokenizer, held_out, watch, record, folder, quiet=arguments.json)
 
 
 def from_scratch(arguments: argparse.Namespace, places: Places, settings: pieces.Text, seed: int):
     """A new model, its objective and tokenizer, and the text; there is no old text."""
-    flags.refuse(arguments, Places, "there is no base without --init", but=("out",))
+    for taken in (Places, replay.Settings, Partial, *terms.classes()):
+        flags.refuse(arguments, taken, "there is no base without --init", but=("out",))
     module = pieces.objective_module(arguments.objective)
     objective_settings = flags.build(arguments, module.Settings)
     kind = pieces.model_module(module.Objective.architecture)
@@ -157,7 +194,7 @@ def from_scratch(arguments: argparse.Namespace, places: Places, settings: pieces
         tokenizer = Tokenizer.train(sample(text.training), vocabulary.vocab_size)
     objective = module.Objective(tokenizer, objective_settings)
     torch.manual_seed(seed)
-    return pieces.untrained(objective, **sizes), objective, text, []
+    return pieces.untrained(objective, **sizes), objective, text, [], None
 
 
 def continued(arguments: argparse.Namespace, places: Places, settings: pieces.Text, seed: int):
@@ -172,21 +209,9 @@ def continued(arguments: argparse.Namespace, places: Places, settings: pieces.Te
     for note in base.notes:
         say(note)
     objective = pieces.fitted(base, arguments.objective, given)
-    old = known_texts(base, places, settings)
-    return base.model, objective, pieces.texts(settings), old
-
-
-def known_texts(base, places: Places, settings: pieces.Text) -> list[pieces.Texts]:
-    """The texts that the base was trained on: those named, else its own and its bases'."""
-    if places.old_corpus:
-        return [pieces.texts(dataclasses.replace(settings, corpus=places.old_corpus))]
-    if not base.record:
-        say(
-            "the base does not say what text it was trained on, so no forgetting is measured;"
-            " name it with --old-corpus"
-        )
-        return []
-    return pieces.old_texts([base.record["text"], *base.record["old_texts"]])
+    old = continuing.known_texts(base, places.old_corpus, settings)
+    terms.check_old_text(terms.asked(arguments), old)
+    return base.model, objective, pieces.texts(settings), old, base
 
 
 def steps_of(length: Length, trainer: Trainer) -> int:
@@ -201,7 +226,7 @@ def steps_of(length: Length, trainer: Trainer) -> int:
         passages = sum(trainer.stream.epoch_length(epoch) for epoch in range(int(whole)))
         passages += part * trainer.stream.epoch_length(int(whole)) if part else 0
         return max(1, math.ceil(passages / trainer.settings.batch_size))
-    return length.steps or 1000
+    return length.count
 
 
 def seconds_per_step(trainer: Trainer) -> float:
@@ -209,7 +234,9 @@ def seconds_per_step(trainer: Trainer) -> float:
     machine, corpus = trainer.machine, trainer.stream.corpus
     random = machine.random_states()
     model = copy.deepcopy(trainer.model)
-    trial = Trainer(model, trainer.objective, corpus, trainer.settings, trainer.steps, machine)
+    parts = model, trainer.objective, corpus, trainer.settings, trainer.steps, machine
+    trial = Trainer(*parts, trainer.regularizers)
+    trial.stream = trainer.stream
     for _ in range(2):
         trial.advance()
     begun = time.perf_counter()
@@ -221,7 +248,9 @@ def seconds_per_step(trainer: Trainer) -> float:
 
 
 def describe(trainer: Trainer, text, corpus, held_out, folder) -> None:
-    parameters = sum(each.numel() for each in trainer.model.parameters())
+    learning, parameters = trained(trainer.model)
+    among = "beside" if factors(trainer.model) else "of"
+    part = "" if learning == parameters else f", {learning:,} {among} them trained"
     documents = len(corpus.documents)
     tell(
         f"text      {' '.join(text.settings.corpus)}: {text.documents.bytes:,} bytes, SHA-256 "
@@ -234,7 +263,7 @@ def describe(trainer: Trainer, text, corpus, held_out, folder) -> None:
     for name, each in held_out.items():
         tell(f"{name:<9} {len(each.documents):,} documents, {len(each.tokens):,} tokens")
     tell(
-        f"model     {parameters:,} parameters, {trainer.steps:,} steps of "
+        f"model     {parameters:,} parameters{part}, {trainer.steps:,} steps of "
         f"{trainer.settings.batch_size} passages, into {folder}"
     )
 

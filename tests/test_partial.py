@@ -1,0 +1,258 @@
+"""Freezing and LoRA: what learns, what stays bitwise, and that the folder holds the merged sum."""
+
+import copy
+
+import pytest
+import torch
+import transformers
+from oracles import TEXT, exact
+
+from minicpt import checkpoint, pretrained
+from minicpt.data.corpus import Corpus
+from minicpt.data.documents import Document
+from minicpt.data.tokenizer import Tokenizer
+from minicpt.errors import InputError
+from minicpt.loss import whole_sequence_loss
+from minicpt.models import decoder, encoder, encoder_decoder
+from minicpt.objectives import causal_lm, masked_lm, reconstruction
+from minicpt.partial import Partial, factors, restrict, trained
+from minicpt.randomness import generator
+from minicpt.training import Stream, Trainer, Training
+
+KINDS = {
+    "decoder": (decoder, causal_lm.Objective, causal_lm.Settings(window=16)),
+    "encoder": (encoder, masked_lm.Objective, masked_lm.Settings(window=16)),
+    "encoder-decoder": (
+        encoder_decoder,
+        reconstruction.Objective,
+        reconstruction.Settings(window=24),
+    ),
+}
+EVERY = pytest.mark.parametrize("kind", KINDS)
+LORA = Partial(lora=3, lora_alpha=5.0)
+# Whose transformers class opens the folder.
+CLASSES = {
+    "decoder": "GPT2LMHeadModel",
+    "encoder": "BertForPreTraining",
+    "encoder-decoder": "T5ForConditionalGeneration",
+}
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return Tokenizer.train([TEXT], 256)
+
+
+@pytest.fixture(scope="module")
+def corpus(tokenizer):
+    return Corpus.build([Document("days", TEXT)], tokenizer)
+
+
+def make(kind, tokenizer, seed=0, dropout=0.0, **sizes):
+    module, objective, settings = KINDS[kind]
+    objective = objective(tokenizer, settings)
+    own = {"version": "1.0"} if kind == "encoder-decoder" else {"positions": objective.length}
+    sizes = {"width": 12, "layers": 2, "heads": 2, "dropout": dropout} | own | sizes
+    torch.manual_seed(seed)
+    return module.Model(module.Config(vocabulary=tokenizer.size, **sizes)), objective
+
+
+def learning(model):
+    return {name for name, each in model.named_parameters() if each.requires_grad}
+
+
+def train(model, objective, corpus, steps=3):
+    trainer = Trainer(model, objective, corpus, Training(batch_size=2, learning_rate=0.01), steps)
+    list(trainer.run())
+    return trainer
+
+
+def batch_of(objective, corpus):
+    return objective.batch(*Stream(objective, corpus, 0).passages(0, 2))
+
+
+# --- freezing
+
+
+EMBEDDINGS = {
+    "decoder": {"tokens.weight", "positions.weight"},
+    "encoder": {"tokens.weight", "positions.weight", "segments.weight"},
+    "encoder-decoder": {"tokens.weight"},
+}
+
+
+@EVERY
+@pytest.mark.parametrize("fused", [True, False])
+def test_frozen_embeddings_stay_and_all_the_rest_learns(kind, fused, tokenizer, corpus):
+    model, objective = make(kind, tokenizer)
+    before = copy.deepcopy(model.state_dict())
+    restrict(model, Partial(freeze="embeddings"), seed=0)
+    assert learning(model) == {n for n, _ in model.named_parameters()} - EMBEDDINGS[kind]
+    # The heads are tied: their matrix is the frozen one.
+    assert not model.heads["tokens"].weight.requires_grad
+    settings = Training(batch_size=2, fused_loss=fused)
+    trainer = Trainer(model, objective, corpus, settings, 3)
+    list(trainer.run())
+    held = [p for group in trainer.optimizer.param_groups for p in group["params"]]
+    assert {id(p) for p in held} == {id(p) for p in model.parameters() if p.requires_grad}
+    moved = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
+    frozen = EMBEDDINGS[kind] | {n for n in before if ".pair." in n}  # it has no targets here
+    assert moved == {n for n, _ in model.named_parameters()} - frozen
+
+
+LAST = {
+    "decoder": ("layers.1.", "norm.", "heads."),
+    "encoder": ("layers.1.", "heads."),
+    "encoder-decoder": ("decoder.layers.1.", "decoder.norm.", "heads."),
+}
+
+
+@EVERY
+def test_the_last_layer_and_what_follows_it(kind, tokenizer):
+    model, _ = make(kind, tokenizer)
+    restrict(model, Partial(train_last=1), seed=0)
+    expected = {n for n, _ in model.named_parameters() if n.startswith(LAST[kind])}
+    assert learning(model) == expected and expected
+
+
+def test_the_layers_of_an_encoder_decoder_count_through_both_stacks(tokenizer):
+    model, _ = make("encoder-decoder", tokenizer, version="1.1")
+    restrict(model, Partial(train_last=3), seed=0)
+    frozen = {n for n, _ in model.named_parameters()} - learning(model)
+    assert frozen == {
+        n
+        for n, _ in model.named_parameters()
+        if n.startswith(("tokens", "encoder.position_bias", "encoder.layers.0."))
+    }
+    assert "heads.tokens.weight" in learning(model)  # version 1.1 has a head of its own
+    with pytest.raises(InputError, match="--train-last is 5, but the model has 4 layers"):
+        restrict(model, Partial(train_last=5), seed=0)
+
+
+def test_a_frozen_weight_costs_no_gradient_and_the_others_are_the_same(tokenizer, corpus):
+    gradients = []
+    for settings in (Partial(), Partial(freeze="embeddings")):
+        model, objective = make("encoder", tokenizer)
+        restrict(model.double(), settings, seed=0)
+        whole_sequence_loss(model, batch_of(objective, corpus))["tokens"].mean.backward()
+        gradients.append({n: p.grad for n, p in model.named_parameters()})
+    everything, some = gradients
+    assert everything["tokens.weight"] is not None and some["tokens.weight"] is None
+    for name in some:
+        if some[name] is not None:
+            torch.testing.assert_close(some[name], everything[name], rtol=0, atol=1e-14)
+
+
+# --- LoRA
+
+
+@EVERY
+def test_lora_starts_from_the_base_and_trains_its_factors_alone(kind, tokenizer, corpus):
+    base, objective = make(kind, tokenizer)
+    model = copy.deepcopy(base)
+    restrict(model, LORA, seed=0)
+    inputs = batch_of(objective, corpus).inputs
+    with torch.no_grad():  # what needs a gradient decides which kernel torch takes for T5
+        assert torch.equal(model(**inputs), base(**inputs))
+    assert all(name.endswith((".A", ".B")) for name in learning(model))
+    # Worked out: for each projection (12, 12) two factors (3, 12); 4 of them in an attention, and
+    # 6 attentions in a T5 of two layers each.
+    attentions = 6 if kind == "encoder-decoder" else 2
+    assert trained(model) == (attentions * 4 * 2 * 3 * 12, trained(base)[1])
+    train(model, objective, corpus)
+    old, new = dict(base.named_parameters()), dict(model.named_parameters())
+    for name, value in old.items():
+        kept = name if name in new else name.replace(".weight", ".parametrizations.weight.original")
+        assert torch.equal(new[kept], value), name
+    assert (model(**inputs) - base(**inputs)).abs().max() > 1e-3
+
+
+@EVERY
+def test_merged_weights_are_the_base_and_the_product(kind, tokenizer, corpus):
+    base, objective = make(kind, tokenizer)
+    base.double()
+    model = copy.deepcopy(base)
+    restrict(model, LORA, seed=0)
+    train(model, objective, corpus)
+    merged = copy.deepcopy(base)
+    pretrained.import_state(merged, pretrained.export_state(model))
+    state, changed = factors(model), 0
+    for name, old in base.named_parameters():
+        found, place = merged.get_parameter(name), f"{name[:-7]}.parametrizations.weight"
+        if f"{place}.original" not in state:
+            assert torch.equal(found.float(), old.float()), name
+            continue
+        product = []  # query, key and value each with factors of their own
+        for a, b in zip(state[f"{place}.0.A"], state[f"{place}.0.B"], strict=True):
+            product.append(b.numpy() @ a.numpy())
+        expected = old.detach() + 5.0 / 3 * torch.cat([torch.tensor(each) for each in product])
+        torch.testing.assert_close(found.detach(), expected, rtol=0, atol=1e-12)
+        changed += 1
+    assert changed == (2 * 2 + 2 * 5 if kind == "encoder-decoder" else 4)
+    inputs = batch_of(objective, corpus).inputs
+    model.eval(), merged.eval()
+    logits = [each.heads["tokens"](each(**inputs)) for each in (model, merged)]
+    torch.testing.assert_close(*logits, rtol=0, atol=1e-12)
+
+
+@EVERY
+def test_the_folder_opens_in_transformers_with_the_merged_weights(
+    kind, tokenizer, corpus, tmp_path, monkeypatch
+):
+    model, objective = make(kind, tokenizer)
+    restrict(model, LORA, seed=0)
+    train(model, objective, corpus)
+    checkpoint.save(tmp_path / "step-1", model, tokenizer, {"fused": True}, {})
+    opened = getattr(transformers, CLASSES[kind]).from_pretrained(tmp_path / "step-1")
+    exact(monkeypatch)
+    model.double().eval(), opened.double().eval()
+    inputs = batch_of(objective, corpus).inputs
+    theirs = {"input_ids": inputs["tokens"][:1]}
+    ours = {"tokens": inputs["tokens"][:1]}
+    if kind == "encoder-decoder":
+        theirs["decoder_input_ids"] = ours["decoder_tokens"] = inputs["decoder_tokens"][:1]
+    found = opened(**theirs)
+    found = found.prediction_logits if kind == "encoder" else found.logits
+    expected = model.heads["tokens"](model(**ours).flatten(0, 1)).view_as(found)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("settings", [LORA, Partial(train_last=1)], ids=["lora", "last"])
+def test_a_run_that_stopped_goes_on_bitwise(settings, tokenizer, corpus, tmp_path):
+    def start(seed):
+        model, objective = make("decoder", tokenizer, seed, dropout=0.1)
+        restrict(model, settings, seed)
+        return Trainer(model, objective, corpus, Training(batch_size=2), 6)
+
+    whole, folder = start(0), tmp_path / "step-2"
+    for step in whole.run():
+        if step.number == 2:
+            checkpoint.save(folder, whole.model, tokenizer, {"fused": True}, whole.state())
+    base = checkpoint.load(folder, dropout=0.1)
+    restrict(base.model, settings, seed=9)
+    again = Trainer(base.model, whole.objective, corpus, Training(batch_size=2), 6)
+    again.restore(base.state())
+    list(again.run())
+    expected, found = whole.model.state_dict(), again.model.state_dict()
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_what_does_not_fit_is_refused(tokenizer):
+    with pytest.raises(InputError, match="leave out --freeze"):
+        Partial(lora=2, freeze="embeddings")
+    model, _ = make("decoder", tokenizer)
+    with pytest.raises(InputError, match="--lora 13 is more than the 12"):
+        restrict(model, Partial(lora=13), seed=0)
+
+
+def test_the_random_factor_is_a_function_of_the_seed(tokenizer):
+    states = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(int(generator("anything", len(states)).initial_seed()) % 1000)
+        model = copy.deepcopy(make("decoder", tokenizer)[0])
+        restrict(model, LORA, seed)
+        states.append(factors(model))
+    name = "layers.0.attention.qkv.parametrizations.weight.0.A"
+    assert torch.equal(states[0][name], states[1][name])
+    assert not torch.equal(states[0][name], states[2][name])

@@ -1,0 +1,477 @@
+"""The terms that keep a model near its base, against closed forms and plain computations."""
+
+import copy
+import dataclasses
+import io
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import minicpt.loss as loss_module
+import minicpt.models.decoder as decoder_module
+import minicpt.regularizers
+from minicpt import discovery
+from minicpt.batch import IGNORE, Batch
+from minicpt.models import decoder, encoder, encoder_decoder
+from minicpt.objectives import causal_lm, masked_lm, next_sentence, reconstruction
+from minicpt.randomness import generator
+from minicpt.regularizers import ewc, frozen, kl, l2
+from minicpt.training import NotFinite, Stream, Trainer, Training, train_step
+
+FOUND = discovery.modules(minicpt.regularizers)
+EVERY = pytest.mark.parametrize("name", FOUND)
+KINDS = {"decoder": decoder, "encoder": encoder, "encoder-decoder": encoder_decoder}
+CASES = {
+    "decoder": (causal_lm, {"window": 16}),
+    "encoder": (masked_lm, {"window": 16}),
+    "encoder with two heads": (next_sentence, {"window": 32, "masked": True}),
+    "encoder-decoder": (reconstruction, {"window": 24}),
+}
+EVERY_CASE = pytest.mark.parametrize("case", CASES)
+
+
+def make(case, tokenizer, dropout=0.0, seed=0):
+    module, settings = CASES[case]
+    objective = module.Objective(tokenizer, module.Settings(**settings))
+    kind = KINDS[objective.architecture]
+    positions = {} if kind is encoder_decoder else {"positions": objective.length}
+    torch.manual_seed(seed)
+    sizes = {"width": 16, "layers": 1, "heads": 2, "dropout": dropout}
+    model = kind.Model(kind.Config(vocabulary=tokenizer.size, **positions, **sizes))
+    return model.double(), objective
+
+
+def term_of(name, model, weight=1.0):
+    """The regularizer with the model as its base, and a Fisher diagonal that is not zero."""
+    module = FOUND[name]
+    term = module.Regularizer(module.Settings(**{name: weight}), frozen(model))
+    if hasattr(term, "fisher"):
+        for each in term.fisher.parameters():
+            each.fill_(0.5)
+    return term
+
+
+def moved(model, size=0.1):
+    """A copy of the model whose every weight has been moved at random."""
+    result, draws = copy.deepcopy(model), generator("moved")
+    for parameter in result.parameters():
+        noise = torch.randn(parameter.shape, dtype=parameter.dtype, generator=draws)
+        parameter.data += size * noise
+    return result
+
+
+def batches_of(objective, corpus, *sizes):
+    passages, generators = Stream(objective, corpus, 0).passages(0, sum(sizes))
+    result, begin = [], 0
+    for size in sizes:
+        cut = slice(begin, begin + size)
+        result.append(objective.batch(passages[cut], generators[cut]))
+        begin += size
+    return result
+
+
+def value_of(term, model, batch):
+    """What a step adds to its loss for a batch."""
+    if term.on == "weights":
+        return term(model)
+    losses = term(model, batch, model(**batch.inputs))
+    return sum(loss.mean for loss in losses.values())
+
+
+def gradients(value, model):
+    found = torch.autograd.grad(value, list(model.parameters()), allow_unused=True)
+    pairs = zip(found, model.parameters(), strict=True)
+    return [torch.zeros_like(p) if g is None else g for g, p in pairs]
+
+
+# --- what every regularizer keeps to
+
+
+@EVERY
+@EVERY_CASE
+def test_zero_in_value_and_gradient_at_the_base(name, case, tokenizer, corpus):
+    model, objective = make(case, tokenizer, dropout=0.0)
+    term = term_of(name, model)
+    (batch,) = batches_of(objective, corpus, 5)
+    value = value_of(term, model.train(), batch)
+    assert abs(float(value.detach())) <= 1e-12
+    assert all(float(each.abs().max()) <= 1e-12 for each in gradients(value, model))
+    away = moved(model)
+    value = value_of(term, away, batch)
+    assert float(value.detach()) > 1e-6, "the check above can fail"
+    assert any(float(each.abs().max()) > 1e-6 for each in gradients(value, away))
+
+
+@EVERY
+def test_settings_weight_and_source(name):
+    module = FOUND[name]
+    (weight, *others) = dataclasses.fields(module.Settings)
+    assert weight.name == name and weight.default == 0.0
+    assert all("help" in field.metadata for field in (weight, *others))
+    assert all(field.name.startswith(f"{name}_") for field in others)
+    assert "arXiv" in module.__doc__
+    assert module.Regularizer.on in ("weights", "targets")
+    with pytest.raises(ValueError, match=f"--{name} must be at least 0"):
+        module.Settings(**{name: -1.0})
+
+
+@EVERY
+def test_the_weight_multiplies_the_term(name, tokenizer, corpus):
+    model, objective = make("decoder", tokenizer)
+    (batch,) = batches_of(objective, corpus, 3)
+    once, thrice = (
+        float(value_of(term_of(name, model, weight), moved(model), batch).detach())
+        for weight in (1.0, 3.0)
+    )
+    assert thrice == pytest.approx(3 * once, rel=1e-12)
+
+
+@EVERY
+@EVERY_CASE
+def test_however_a_step_is_split_it_has_one_gradient(name, case, tokenizer, corpus):
+    """A term on the weights counts once a step; one on the targets has the whole step's count."""
+    results = []
+    for sizes in ((8,), (3, 5), (2, 1, 4, 1)):
+        base, objective = make(case, tokenizer)
+        model = moved(base)
+        optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+        batches = batches_of(objective, corpus, *sizes)
+        terms = {name: term_of(name, base, 2.0)}
+        losses = train_step(model, optimizer, batches, 0, regularizers=terms)
+        results.append((losses[name].mean, list(model.parameters())))
+        assert set(losses) == {*batches[0].targets, name}
+    (first, expected), *others = results
+    assert float(first) > 0
+    for value, found in others:
+        torch.testing.assert_close(value, first, rtol=1e-12, atol=0)
+        for one, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
+
+
+@EVERY
+def test_a_steps_gradient_is_that_of_loss_and_term_together(name, tokenizer, corpus):
+    """And the loss is reported without the term."""
+    base, objective = make("encoder with two heads", tokenizer)
+    model = moved(base)
+    (batch,) = batches_of(objective, corpus, 4)
+    term = term_of(name, base, 0.7)
+    alone = loss_module.whole_sequence_loss(model, batch)
+    total = loss_module.objective_loss(alone, batch.counts()) + value_of(term, model, batch)
+    expected = gradients(total, model)
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    found = train_step(model, optimizer, [batch], 0, regularizers={name: term})
+    for then, now, gradient in zip(before, model.parameters(), expected, strict=True):
+        torch.testing.assert_close(then - now.detach(), gradient, rtol=0, atol=1e-12)
+    for head, loss in alone.items():
+        torch.testing.assert_close(found[head].sum, loss.sum.detach(), rtol=1e-12, atol=0)
+    added = sum(float(each.mean) for each in found.values())
+    assert added == pytest.approx(float(total.detach()), rel=1e-12)
+
+
+@EVERY
+def test_base_and_random_state_are_left_alone(name, tokenizer, corpus):
+    """With a weight of almost nothing, steps with dropout are those without the term."""
+    ends = []
+    for terms in ((), (name,)):
+        model, objective = make("decoder", tokenizer, dropout=0.3)
+        base = frozen(model)
+        module = FOUND[name]
+        settings = module.Settings(**{name: 1e-300})
+        regularizers = {each: module.Regularizer(settings, base) for each in terms}
+        settings = Training(batch_size=3, learning_rate=1e-2, seed=4)
+        trainer = Trainer(model, objective, corpus, settings, 4, regularizers=regularizers)
+        for _ in trainer.run():
+            pass
+        assert not base.training and all(p.grad is None for p in base.parameters())
+        begin, _ = make("decoder", tokenizer, dropout=0.3)
+        for one, other in zip(base.parameters(), begin.parameters(), strict=True):
+            assert torch.equal(one, other)
+        ends.append((list(model.parameters()), torch.get_rng_state()))
+    assert torch.equal(ends[0][1], ends[1][1])
+    assert all(torch.equal(one, other) for one, other in zip(ends[0][0], ends[1][0], strict=True))
+
+
+@EVERY
+def test_a_step_without_targets_changes_nothing(name, tokenizer, corpus):
+    base, objective = make("decoder", tokenizer)
+    model = moved(base)
+    before = copy.deepcopy(model.state_dict())
+    (batch,) = batches_of(objective, corpus, 3)
+    empty = Batch(batch.inputs, {"tokens": torch.full_like(batch.targets["tokens"], IGNORE)})
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.5)
+    terms = {name: term_of(name, base)}
+    losses = train_step(model, optimizer, [empty, empty], 1.0, regularizers=terms)
+    assert set(losses) == {"tokens"} and losses["tokens"].count == 0
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
+@EVERY
+def test_a_term_that_is_not_finite_stops_before_the_weights_change(name, tokenizer, corpus):
+    base, objective = make("decoder", tokenizer)
+    model = moved(base)
+    term = term_of(name, base)
+    next(term.base.parameters()).data.fill_(float("nan"))
+    trainer = Trainer(
+        model, objective, corpus, Training(batch_size=2), 3, regularizers={name: term}
+    )
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(NotFinite, match=f"step 1 .* the {name} term is nan"):
+        trainer.advance()
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
+def test_all_terms_together_go_on_bitwise(tokenizer, corpus):
+    settings = Training(batch_size=5, micro_batches=2, seed=1, learning_rate=1e-2)
+
+    def begin(seed):
+        model, objective = make("encoder", tokenizer, dropout=0.1, seed=seed)
+        base = frozen(model)
+        terms = {
+            name: module.Regularizer(module.Settings(**{name: 0.5}), base)
+            for name, module in FOUND.items()
+        }
+        return model, objective, terms
+
+    model, objective, terms = begin(seed=0)
+    terms["ewc"].learn(lambda count: batches_of(objective, corpus, 1, 1, 1))
+    trainer = Trainer(model, objective, corpus, settings, 6, regularizers=terms)
+    for step in trainer.run():
+        assert set(step.terms) == set(FOUND) and set(step.losses) == {"tokens"}
+        assert (step.number > 1) == all(value > 0 for value in step.terms.values())
+        if step.number == 3:
+            weights, file = copy.deepcopy(model.state_dict()), io.BytesIO()
+            torch.save(trainer.state(), file)
+    file.seek(0)
+    # In another process the model that is loaded is no longer the base.
+    again, objective, terms = begin(seed=7)
+    again.load_state_dict(weights)
+    resumed = Trainer(again, objective, corpus, settings, 6, regularizers=terms)
+    resumed.restore(torch.load(file, weights_only=True))
+    *_, last = resumed.run()
+    assert last.terms == step.terms
+    for key, value in model.state_dict().items():
+        assert torch.equal(again.state_dict()[key], value)
+
+
+# --- L2
+
+
+def test_l2_is_half_the_squared_distance_with_tied_weights_once():
+    config = decoder_module.Config(vocabulary=7, positions=4, width=4, layers=1, heads=1)
+    base = decoder_module.Model(config).double()
+    model = copy.deepcopy(base)
+    model.tokens.weight.data[2, 1] += 3.0  # also the head's
+    model.norm.bias.data[0] -= 4.0
+    term = l2.Regularizer(l2.Settings(l2=0.1), frozen(base))
+    value = term(model)
+    assert float(value.detach()) == pytest.approx(0.1 / 2 * (9 + 16), rel=1e-12)
+    value.backward()
+    assert float(model.tokens.weight.grad[2, 1]) == pytest.approx(0.3, rel=1e-12)
+    assert float(model.norm.bias.grad[0]) == pytest.approx(-0.4, rel=1e-12)
+    assert int((model.tokens.weight.grad != 0).sum()) == 1
+
+
+@pytest.mark.parametrize("name", ["l2", "ewc"])
+def test_weights_that_are_not_trained_do_not_count(name, tokenizer):
+    base, _ = make("decoder", tokenizer)
+    model, term = moved(base), term_of(name, base)
+    whole = float(term(model).detach())
+    model.tokens.requires_grad_(False)
+    part = float(term(model).detach())
+    factor = 1.0 if name == "l2" else 0.5
+    apart = float((model.tokens.weight - base.tokens.weight).detach().square().sum())
+    assert whole - part == pytest.approx(factor * apart / 2, rel=1e-9)
+
+
+# --- EWC
+
+
+class Softmax(nn.Module):
+    """Softmax regression: the hidden state of a token is its row of a fixed table."""
+
+    def __init__(self, table, weight):
+        super().__init__()
+        self.register_buffer("table", table)
+        head = nn.Linear(table.shape[1], weight.shape[0], bias=False, dtype=torch.float64)
+        head.weight.data.copy_(weight)
+        self.heads = nn.ModuleDict({"tokens": head})
+
+    def forward(self, tokens, mask):
+        return self.table[tokens]
+
+
+def softmax_case():
+    draws = generator("softmax")
+    table = torch.randn(4, 3, dtype=torch.float64, generator=draws)
+    weight = torch.randn(5, 3, dtype=torch.float64, generator=draws)
+    passages = [([0, 2], [1, IGNORE]), ([1, 3], [4, 0]), ([2, 2], [IGNORE, 3])]
+    batches = [
+        Batch(
+            {"tokens": torch.tensor([tokens]), "mask": torch.ones(1, 2, dtype=torch.bool)},
+            {"tokens": torch.tensor([targets])},
+        )
+        for tokens, targets in passages
+    ]
+    return Softmax(table, weight), passages, batches
+
+
+def test_the_fisher_diagonal_is_the_mean_of_squared_scores_by_hand():
+    """The score of a target y at hidden state x is (e_y - p) xᵀ; a passage's is their sum."""
+    model, passages, batches = softmax_case()
+    term = ewc.Regularizer(ewc.Settings(ewc=2.0, ewc_passages=3), frozen(model))
+    asked = []
+    term.learn(lambda count: asked.append(count) or batches)
+    assert asked == [3]
+    table, weight = model.table, model.heads["tokens"].weight.detach()
+    scores = []
+    for tokens, targets in passages:
+        score = torch.zeros(5, 3, dtype=torch.float64)
+        for token, target in zip(tokens, targets, strict=True):
+            if target != IGNORE:
+                odds = (weight @ table[token]).exp()
+                residual = -odds / odds.sum()
+                residual[target] += 1
+                score += torch.outer(residual, table[token])
+        scores.append(score)
+    expected = (scores[0] ** 2 + scores[1] ** 2 + scores[2] ** 2) / 3
+    (found,) = term.fisher.parameters()
+    torch.testing.assert_close(found.detach(), expected, rtol=1e-12, atol=0)
+    # What a batch's mean gradient would give is another thing, and much less.
+    mean = (scores[0] + scores[1] + scores[2]) / 3
+    assert float((mean**2).sum()) < 0.7 * float(expected.sum())
+    # The term itself: ewc / 2 times the sum of F (w - w0)².
+    model.heads["tokens"].weight.data[4, 1] += 3.0
+    value = term(model)
+    assert float(value.detach()) == pytest.approx(9.0 * float(expected[4, 1]), rel=1e-12)
+    value.backward()
+    gradient = model.heads["tokens"].weight.grad
+    assert float(gradient[4, 1]) == pytest.approx(6.0 * float(expected[4, 1]), rel=1e-12)
+
+
+@EVERY_CASE
+def test_the_fisher_diagonal_of_each_architecture_by_a_plain_loop(case, tokenizer, corpus):
+    """Also of tied weights, of heads without a target, and of a model that is left training."""
+    model, objective = make(case, tokenizer, dropout=0.5)
+    model.train()
+    batches = batches_of(objective, corpus, 1, 1, 1, 1)
+    term = ewc.Regularizer(ewc.Settings(ewc=1.0), frozen(model))
+    before, random = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    term.learn(lambda count: batches)
+    assert torch.equal(random, torch.get_rng_state()) and model.training
+    assert all(p.grad is None for p in model.parameters())
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    assert not any(each.requires_grad for each in term.parameters())
+    plain = copy.deepcopy(model).eval()
+    expected = [torch.zeros_like(p) for p in plain.parameters()]
+    for batch in batches:
+        plain.zero_grad(set_to_none=False)
+        hidden = plain(**batch.inputs).flatten(0, 1)
+        for head, target in batch.targets.items():
+            F.cross_entropy(
+                plain.heads[head](hidden), target.flatten(), ignore_index=IGNORE, reduction="sum"
+            ).backward(retain_graph=True)
+        for total, parameter in zip(expected, plain.parameters(), strict=True):
+            if parameter.grad is not None:
+                total += parameter.grad**2 / len(batches)
+    for found, wanted in zip(term.fisher.parameters(), expected, strict=True):
+        torch.testing.assert_close(found.detach(), wanted, rtol=1e-9, atol=1e-12)
+
+
+# --- KL
+
+
+@EVERY_CASE
+def test_kl_is_that_of_the_full_logits(case, tokenizer, corpus, monkeypatch):
+    monkeypatch.setattr(loss_module, "LOGITS", 700)  # several sweeps over a small batch
+    base, objective = make(case, tokenizer)
+    model = moved(base)
+    (batch,) = batches_of(objective, corpus, 5)
+    term = kl.Regularizer(kl.Settings(kl=1.0), frozen(base))
+    found = term(model, batch, model(**batch.inputs))
+    assert {name: loss.count for name, loss in found.items()} == batch.counts()
+    hidden, hidden_base = model(**batch.inputs), base.eval()(**batch.inputs).detach()
+    expected = 0.0
+    for name, target in batch.targets.items():
+        where = target != IGNORE
+        logits = model.heads[name](hidden[where])
+        logits_base = base.heads[name](hidden_base[where]).detach()
+        plain = F.kl_div(
+            logits.log_softmax(1), logits_base.log_softmax(1), log_target=True, reduction="sum"
+        )
+        torch.testing.assert_close(found[name].sum, plain, rtol=0, atol=1e-12)
+        expected = expected + plain / int(where.sum())
+    value = sum(loss.mean for loss in found.values())
+    pairs = zip(gradients(value, model), gradients(expected, model), strict=True)
+    for ours, theirs in pairs:
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_kls_gradient_is_that_of_finite_differences(bias, monkeypatch):
+    monkeypatch.setattr(loss_module, "LOGITS", 14)  # two rows at a time
+    draws = generator("kl head")
+    head, base = (nn.Linear(5, 7, bias=bias, dtype=torch.float64) for _ in range(2))
+    for parameter in (*head.parameters(), *base.parameters()):
+        parameter.data.normal_(generator=draws)
+    hidden, expected = (torch.randn(6, 5, dtype=torch.float64, generator=draws) for _ in range(2))
+    hidden.requires_grad_()
+
+    def losses(hidden, *_):  # a loss each: gradcheck gives every one a factor of its own
+        return kl.divergences(head, hidden, base, expected)
+
+    assert torch.autograd.gradcheck(losses, (hidden, *head.parameters()))
+    assert (losses(hidden) > 0).all()
+
+
+def test_kl_of_two_classes_by_hand():
+    """From (1/2, 1/2) to (3/4, 1/4): log(2/3)/2 + log(2)/2, whatever the targets are."""
+    base = Softmax(torch.ones(1, 1).double(), torch.zeros(2, 1))
+    model = copy.deepcopy(base)
+    model.heads["tokens"].weight.data[0] = torch.tensor(3.0).log()
+    term = kl.Regularizer(kl.Settings(kl=2.0), frozen(base))
+    tokens = torch.zeros(1, 3, dtype=torch.int64)
+    inputs = {"tokens": tokens, "mask": tokens == 0}
+    batch = Batch(inputs, {"tokens": torch.tensor([[1, IGNORE, 0]])})
+    loss = term(model, batch, model(**inputs))["tokens"]
+    expected = torch.tensor([2 / 3, 2.0]).double().log().sum()  # 2 * 2 targets * half of this / 2
+    assert loss.count == 2
+    torch.testing.assert_close(loss.mean.detach(), expected, rtol=1e-6, atol=0)
+
+
+def test_kl_makes_no_tensor_of_all_logits():
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_leaves
+
+    head, base = nn.Linear(8, 4096), nn.Linear(8, 4096).requires_grad_(False)
+    hidden = torch.randn(8192, 8, requires_grad=True)
+
+    class Largest(TorchDispatchMode):
+        numbers = 0
+
+        def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+            result = function(*arguments, **(keywords or {}))
+            sizes = [each.numel() for each in tree_leaves(result) if isinstance(each, torch.Tensor)]
+            self.numbers = max([self.numbers, *sizes])
+            return result
+
+    with Largest() as largest:
+        kl.divergences(head, hidden, base, hidden.detach()).sum().backward()
+    assert loss_module.LOGITS / 2 < largest.numbers <= loss_module.LOGITS  # of 33.5 million
+
+
+@EVERY
+def test_in_bfloat16_the_terms_stay_near_those_of_float32(name, tokenizer, corpus):
+    base, objective = make("encoder", tokenizer)
+    base, away = base.float(), moved(base.float())
+    (batch,) = batches_of(objective, corpus, 4)
+    term = term_of(name, base)
+    plain = float(value_of(term, away, batch).detach())
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = value_of(term, away, batch)
+        at_base = value_of(term, base, batch)
+    assert rounded.dtype == torch.float32
+    assert float(rounded.detach()) == pytest.approx(plain, rel=0.1)
+    assert float(at_base.detach()) == pytest.approx(0.0, abs=1e-6)

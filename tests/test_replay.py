@@ -1,0 +1,185 @@
+"""Replay: the exact share, the order as a function of the position, text written by the base."""
+
+import math
+from collections import Counter
+from fractions import Fraction
+
+import pytest
+import torch
+
+from minicpt.data.corpus import Corpus
+from minicpt.data.documents import Document
+from minicpt.data.tokenizer import Tokenizer
+from minicpt.models import decoder
+from minicpt.objectives import causal_lm
+from minicpt.randomness import generator
+from minicpt.replay import Mixture, Replay, replayed
+from minicpt.sampling import Cache, Samples, choose_each, sample
+from minicpt.training import Stream, Trainer, Training
+
+NEW = "The ship sank. Nobody swam, and a bell rang under the sea. " * 4
+OLD = "It rained on the old house at noon, day after day. " * 4
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return Tokenizer.train([], 256)
+
+
+@pytest.fixture(scope="module")
+def objective(tokenizer):
+    return causal_lm.Objective(tokenizer, causal_lm.Settings(window=16))
+
+
+def corpus_of(name, text, tokenizer):
+    return Corpus.build([Document(name, text)], tokenizer)
+
+
+def mixture_of(objective, fraction, seed=3):
+    new, old = (
+        Stream(objective, corpus_of(name, text, objective.tokenizer), seed)
+        for name, text in (("new", NEW), ("old", OLD))
+    )
+    return Mixture(new, old, fraction)
+
+
+def make(objective, seed=0, dropout=0.0):
+    torch.manual_seed(seed)
+    sizes = {"width": 16, "layers": 2, "heads": 2, "dropout": dropout, "positions": 16}
+    model = decoder.Model(decoder.Config(vocabulary=objective.tokenizer.size, **sizes))
+    with torch.no_grad():  # far from uniform, so that what it reads matters
+        for parameter in model.parameters():
+            parameter.mul_(4)
+    return model
+
+
+# --- the mixture
+
+
+@pytest.mark.parametrize("fraction", [0.05, 0.1, 1 / 3, 0.5, 0.999, 1e-9])
+def test_the_share_is_never_off_by_more_than_half_a_passage(fraction):
+    exact = Fraction(str(fraction))
+    for count in [*range(300), 10**6, 10**15, 10**15 + 1]:
+        assert abs(replayed(count, exact) - count * exact) <= Fraction(1, 2)
+    assert replayed(20 * 10**15, Fraction("0.05")) == 10**15  # in floating point it is not
+
+
+@pytest.mark.parametrize("fraction", [0.05, 0.3, 0.7])
+def test_the_mixture_is_a_pure_function_of_the_position(objective, fraction):
+    mixture = mixture_of(objective, fraction)
+    passages, noise = mixture.passages(0, 120)
+    places = [passage.place for passage in passages]
+    draws = [torch.rand((), generator=each).item() for each in noise]
+    of_old = [place.startswith("old") for place in places]
+    for count in range(121):
+        assert abs(sum(of_old[:count]) - fraction * count) <= 0.5 + 1e-9
+    # Each side keeps the order that it has alone.
+    for stream, name in ((mixture.old, "old"), (mixture.new, "new")):
+        own = [place for place in places if place.startswith(name)]
+        assert own == [passage.place for passage in stream.passages(0, len(own))[0]]
+    for begin, count in ((0, 7), (33, 1), (50, 70)):
+        again, others = mixture_of(objective, fraction).passages(begin, count)
+        assert [passage.place for passage in again] == places[begin : begin + count]
+        assert [torch.rand((), generator=g).item() for g in others] == draws[begin : begin + count]
+
+
+@pytest.mark.parametrize("fraction", [0.05, 0.3, 0.7])
+def test_an_epoch_is_over_when_the_new_text_has_been_seen(objective, fraction):
+    mixture = mixture_of(objective, fraction)
+    end = 0
+    for epoch in range(3):
+        end += mixture.epoch_length(epoch)
+        seen = [p.place for p in mixture.passages(0, end)[0] if p.place.startswith("new")]
+        expected = sum(mixture.new.epoch_length(each) for each in range(epoch + 1))
+        assert len(seen) == expected
+        assert mixture.passages(end - 1, 1)[0][0].place.startswith("new")
+
+
+def test_order_of_the_two_sides_differs_and_micro_batches_are_alike(objective, tokenizer):
+    results = []
+    for parts in (1, 3):
+        model = make(objective).double()
+        replay = Replay(corpus_of("old", OLD, tokenizer), 0.25)
+        settings = Training(batch_size=6, micro_batches=parts)
+        new = corpus_of("new", NEW, tokenizer)
+        trainer = Trainer(model, objective, new, settings, 4, replay=replay)
+        list(trainer.run())
+        results.append(model.state_dict())
+        assert trainer.stream.corpus is new and trainer.stream.old.seed != trainer.stream.new.seed
+    for name, value in results[0].items():
+        torch.testing.assert_close(results[1][name], value, rtol=0, atol=1e-10)
+
+
+# --- text that the base writes
+
+
+def test_the_cache_gives_what_the_model_gives_on_the_whole_window(objective):
+    model = make(objective).double().eval()
+    cache = Cache(model, rows=3, window=16)
+    tokens = torch.randint(5, 200, (3, 40), generator=generator("tokens"))
+    starts = [{0, 16, 32}, {0, 5, 21, 30}, {0, 1, 2, 18, 34}]  # where each row begins anew
+    place = torch.zeros(3, dtype=torch.int64)
+    with torch.no_grad():
+        for at in range(40):
+            place = torch.tensor([0 if at in starts[r] else place[r] + 1 for r in range(3)])
+            found = cache.read(tokens[:, at], place)
+            for row in range(3):
+                window = tokens[row, at - int(place[row]) : at + 1]
+                expected = model(tokens=window[None])[0, -1]
+                torch.testing.assert_close(found[row], expected, rtol=0, atol=1e-12)
+
+
+def test_what_is_written_is_what_the_model_would_write_read_whole(objective, tokenizer):
+    """Each token has the place in the cumulated probabilities that the draws give it."""
+    model, end = make(objective), tokenizer.need("end")
+    with torch.no_grad():
+        model.tokens.weight[end] *= 3  # so that documents end now and then
+    written = sample(model, tokenizer, tokens=100, window=16, seed=5)
+    assert written.shape == (6, 17)
+    assert torch.equal(written, sample(model, tokenizer, 100, 16, 5))
+    assert not torch.equal(written, sample(model, tokenizer, 100, 16, 6))
+    assert (written == end).any() and model.training
+    draws = generator("self-replay", 5)
+    windows = [[end] for _ in range(6)]
+    model.eval()
+    for at in range(17):
+        uniform = torch.rand(6, 1, generator=draws, dtype=torch.float64)[:, 0]
+        for row, window in enumerate(windows):
+            with torch.no_grad():
+                logits = model.heads["tokens"](model(tokens=torch.tensor([window]))[0, -1])
+            logits[[i for i in tokenizer.special if i != end]] = -math.inf
+            cumulated, token = logits.double().softmax(0).cumsum(0), int(written[row, at])
+            assert token == end or token in tokenizer.ordinary
+            below = float(cumulated[token - 1]) if token else 0.0
+            assert below - 1e-5 <= uniform[row] <= cumulated[token] + 1e-5
+            windows[row] = [token] if token == end or len(window) == 16 else [*window, token]
+
+
+def test_tokens_are_drawn_as_often_as_they_are_likely():
+    probabilities = torch.tensor([0.5, 0.0, 0.2, 0.3])
+    draws = choose_each(probabilities.log().expand(40_000, 4), generator("draws"))
+    counts = Counter(draws.tolist())
+    assert counts[1] == 0
+    for token, probability in enumerate(probabilities.tolist()):  # five standard deviations
+        spread = 5 * math.sqrt(40_000 * probability * (1 - probability))
+        assert abs(counts[token] - 40_000 * probability) <= spread
+
+
+def test_a_text_that_is_broken_off_has_no_end_to_predict(objective):
+    end = objective.end
+    rows = [[50, 51, end, 60, 61], [end, 70, end, end, 80]]
+    samples = Samples.of(torch.tensor(rows), end)
+    assert samples.tokens.tolist() == [50, 51, 60, 70]
+    targets = {}
+    for passage in objective.plan(samples, 0, 0):
+        batch = objective.batch([passage], [None])
+        targets[tuple(batch.inputs["tokens"][0].tolist())] = batch.targets["tokens"][0].tolist()
+    assert targets == {
+        (end, 50, 51): [50, 51, end],
+        (end, 60): [60, 61],
+        (end, 70): [70, end],
+    }
+
+
+def test_nothing_but_ends_gives_no_text(objective):
+    assert len(Samples.of(torch.full((2, 3), objective.end), objective.end).tokens) == 0
