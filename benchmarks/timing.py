@@ -20,6 +20,8 @@ import torch
 import minicpt
 from minicpt.cli.main import complain
 from minicpt.errors import InputError, WorkError
+from minicpt.report.files import check_writable as check_writable  # for the scripts
+from minicpt.report.files import plotting as plotting
 
 MEBIBYTE = 1 << 20
 
@@ -158,36 +160,10 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{value:.{max(0, digits - 1 - math.floor(math.log10(abs(value))))}f}"
 
 
-def check_writable(path: str | None) -> None:
-    """Raises InputError where no file can be written: before the work, not after it."""
-    if path is None:
-        return
-    existed = os.path.lexists(path)
-    try:
-        with open(path, "a", encoding="utf-8"):
-            pass
-    except OSError as error:
-        raise InputError(f"cannot write {path!r}: {error.strerror}; give another path") from None
-    if not existed:
-        os.unlink(path)
-
-
 def write_json(path: str, value: object) -> None:
     with open(path, "w", encoding="utf-8") as file:
         json.dump(value, file, indent=1)
         file.write("\n")
-
-
-def plotting():
-    """matplotlib's pyplot, for files alone. Raises InputError where it is not installed."""
-    try:
-        import matplotlib
-    except ImportError:
-        raise InputError("--plot needs matplotlib: pip install 'minicpt[plot]'") from None
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as pyplot
-
-    return pyplot
 
 
 def run(main: Callable[[list[str]], int], words: list[str]) -> int:

@@ -60,8 +60,12 @@ def evaluate(
     passages: int | None = None,
     batch_size: int = 16,
     progress=lambda iterable: iterable,
+    each=lambda passages, losses: None,
 ) -> Evaluation:
-    """The loss of ``passages`` passages, evenly spread over the corpus' plan (default: of all)."""
+    """The loss of ``passages`` passages, evenly spread over the corpus' plan (default: of all).
+
+    each  called for every batch with its passages and their ``TargetLosses`` by head
+    """
     plan = objective.plan(corpus, SEED, 0)
     places = spread(plan, min(len(plan), passages or len(plan)))
     device = next(model.parameters()).device
@@ -70,15 +74,17 @@ def evaluate(
     with evaluating(model):
         begins: Iterable[int] = range(0, len(places), batch_size)
         for begin in progress(begins):
-            together = places[begin : begin + batch_size]
-            noise = [generator("evaluation", SEED, place) for place in together]
-            batch = objective.batch([plan[place] for place in together], noise).to(device)
-            for name, each in target_losses(model, batch).items():
-                nats_each = each.losses.cpu().double()  # (N,); some devices have no float64
+            some = places[begin : begin + batch_size]
+            noise = [generator("evaluation", SEED, place) for place in some]
+            together = [plan[place] for place in some]
+            found = target_losses(model, objective.batch(together, noise).to(device))
+            each(together, found)
+            for name, of_head in found.items():
+                nats_each = of_head.losses.cpu().double()  # (N,); some devices have no float64
                 loss = Loss(nats_each.sum(), len(nats_each))
                 losses[name] = losses[name] + loss if name in losses else loss
                 if objective.whole_text:
-                    text = text_bytes(objective, each.targets.cpu())
+                    text = text_bytes(objective, of_head.targets.cpu())
                     nats += float(nats_each[text > 0].sum())
                     size += int(text.sum())
     return Evaluation(losses, nats, size)

@@ -13,7 +13,7 @@ What makes it exact:
 * Regularizers (terms beside the objective) read the hidden states of the step's one forward pass.
   Those on the targets are divided as the loss is; those on the weights count once a step.
 
-Leaves out files, signals and what is printed: ``Trainer.steps`` yields after each step, and the
+Leaves out files, signals and what is printed: ``Trainer.run`` yields after each step, and the
 caller does those things.
 """
 

@@ -20,6 +20,7 @@ sys.path.insert(0, str(FOLDER))
 
 import batches  # noqa: E402
 import cached  # noqa: E402
+import continued_pretraining  # noqa: E402
 import single_pass  # noqa: E402
 import timing  # noqa: E402
 import variants  # noqa: E402
@@ -275,3 +276,25 @@ class TestBatches:
     def test_errors_are_one_line(self, capsys):
         assert timing.run(batches.main, ["--quick", "--steps", "0"]) == 2
         assert "--steps must be at least 1" in capsys.readouterr().err
+
+
+class TestContinuedPretraining:
+    SIZES = "--width 8 --layers 1 --window 16 --vocab-size 280 --batch-size 2 --steps 1 --seeds 1"
+    WORDS = [*SIZES.split(), "--base-steps", "1", "--evaluate-passages", "4", "--characters"]
+    WORDS += ["40000", "--objectives", "masked-lm", "--remedies", "control"]
+
+    def test_the_result_and_what_is_shown(self, capsys, tmp_path):
+        path = tmp_path / "result.json"
+        words = [*self.WORDS, "--out", str(tmp_path / "out"), "--json", str(path)]
+        assert continued_pretraining.main(words) == 0
+        result = json.loads(path.read_text(encoding="utf-8"))
+        found = {(row["objective"], row["arm"]) for row in result["rows"]}
+        assert found == {("masked-lm", "nothing"), ("masked-lm", "control")}
+        shown = capsys.readouterr().out
+        assert shown.startswith(continued_pretraining.__doc__.splitlines()[0] + "\n")
+        assert timing.machine() in shown and result["machine"] == timing.machine()
+        assert "masked-lm, in nats/target" in shown and "wrong text" in shown
+
+    def test_errors_are_one_line(self, capsys):
+        assert timing.run(continued_pretraining.main, ["--remedies", "hope"]) == 2
+        assert "no remedy is called 'hope'" in capsys.readouterr().err

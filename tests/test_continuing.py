@@ -119,6 +119,16 @@ def test_what_is_held_out_is_never_replayed(bases, texts, tmp_path, capsys):
         assert not replayed & held_out and len(replayed) > 50
 
 
+def test_errors_says_of_replayed_text_too_what_is_to_be_done(bases, texts, tmp_path, capsys):
+    """The base's own text was parted with ``--errors strict``; the flag of this run counts."""
+    own = tmp_path / "own.txt"
+    own.write_bytes(open(texts["old"], "rb").read().replace(b"cat", b"c\xfft"))
+    words = continuing_words(bases, texts, "causal-lm", tmp_path / "out", "--replay", str(own))
+    assert "replace what is invalid with --errors replace" in error_of(words, capsys)
+    assert main([*words, "--errors", "replace"]) == 0
+    assert "U+FFFD" in capsys.readouterr().err
+
+
 def test_a_changed_replayed_text_is_noticed_when_resuming(bases, texts, tmp_path, capsys):
     own, out = tmp_path / "own.txt", tmp_path / "out"
     own.write_text(open(texts["old"]).read())

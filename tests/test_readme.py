@@ -22,7 +22,8 @@ def test_every_file_is_listed():
         name = path.relative_to(package).as_posix()
         folder = name.split("/")[0] + "/"
         if not path.name.startswith("__"):
-            whole = folder in ("cli/", "report/", "verify/") and f"`{folder}`" in README
+            rooms = ("cli/", "comparison/", "report/", "verify/")
+            whole = folder in rooms and f"`{folder}`" in README
             assert f"`{name}`" in README or whole, name
 
 

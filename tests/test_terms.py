@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from minicpt import checkpoint
+from minicpt.batch import Batch
 from minicpt.cli import terms
 from minicpt.cli.main import main
+from minicpt.data.plan import Plan
 
 SMALL = ["--width", "16", "--layers", "1", "--heads", "2", "--vocab-size", "300", "--window", "32"]
 FEW = ["--batch-size", "4", "--evaluate-passages", "4"]
@@ -146,6 +148,20 @@ def test_old_text_is_read_one_passage_at_a_time_and_repeats(base, texts):
     for one, other in zip(first, again, strict=True):
         assert torch.equal(one.inputs["tokens"], other.inputs["tokens"])
     assert len(list(read(10**6))) == len(objective.plan(corpus, 0, 0))
+
+
+def test_old_text_is_read_in_all_its_lengths():
+    """Neighbours in a plan are of like length: the first few passages are not a fair sample."""
+    lengths = torch.arange(100).repeat_interleave(10)
+
+    class Lengths:
+        plan = staticmethod(lambda corpus, seed, epoch: Plan(lengths[:, None], int, lengths))
+        batch = staticmethod(lambda passages, noise: Batch({}, {"tokens": torch.tensor(passages)}))
+
+    read = terms.reader("ewc", Lengths, None, seed=0, device="cpu")
+    found = [int(batch.targets["tokens"]) for batch in read(20)]
+    assert sum(found) / 20 == pytest.approx(49.5, abs=5)
+    assert min(found) < 10 and max(found) > 90
 
 
 # --- runs made longer

@@ -117,7 +117,8 @@ def replayed(
     else:
         parted = base.record["text"] if base.record else text.record
         rule = {field.name: parted[field.name] for field in dataclasses.fields(pieces.Text)}
-        sources = [pieces.texts(pieces.Text(**rule | {"corpus": settings.replay}))]
+        rule |= {"corpus": settings.replay, "errors": text.settings.errors}
+        sources = [pieces.texts(pieces.Text(**rule))]
     record["texts"] = [each.record for each in sources]
     record["without"] = [each.record["sha256"] for each in (text, *old)]
     corpus = corpus_of(sources, [text, *old], objective.tokenizer)

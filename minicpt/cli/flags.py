@@ -49,7 +49,8 @@ def add_flag(group, field: dataclasses.Field, hint, default: str | None = None) 
         group.add_argument(flag(field), choices=choices, **options)
         return
     if typing.get_origin(hint) is tuple:
-        group.add_argument(flag(field), nargs="+", action="extend", metavar="SRC", **options)
+        metavar = field.metadata.get("metavar") or "SRC"
+        group.add_argument(flag(field), nargs="+", action="extend", metavar=metavar, **options)
         return
     kind = next((each for each in (choices or (hint,)) if each in (int, float)), str)
     metavar = field.metadata.get("metavar") or {int: "N", float: "X", str: "PATH"}[kind]

@@ -13,7 +13,7 @@ import sys
 import textwrap
 
 from minicpt import __version__
-from minicpt.cli import demo, evaluate, explain, export, generate, resume, train, verify
+from minicpt.cli import compare, demo, evaluate, explain, export, generate, resume, train, verify
 from minicpt.errors import InputError, WorkError
 
 VERBS = {
@@ -24,6 +24,7 @@ VERBS = {
     "generate": generate,
     "explain": explain,
     "verify": verify,
+    "compare": compare,
     "export": export,
 }
 

@@ -14,6 +14,7 @@ from minicpt.cli import flags, pieces
 from minicpt.data.corpus import Corpus
 from minicpt.data.documents import Documents
 from minicpt.errors import InputError
+from minicpt.evaluation import spread
 from minicpt.randomness import generator
 from minicpt.settings import flag
 
@@ -92,11 +93,14 @@ def learn(terms: dict[str, nn.Module], objective, old: Sequence, seed: int, devi
 def reader(
     name: str, objective, corpus: Corpus, seed: int, device: str
 ) -> Callable[[int], Iterable[Batch]]:
-    """From a number of passages of old text to batches of one passage each, under a bar."""
+    """From a number of passages of old text to batches of one passage each, under a bar.
+
+    They are spread over the plan, whose first passages would be all of a length.
+    """
 
     def read(count: int) -> Iterable[Batch]:
         plan = objective.plan(corpus, seed, 0)
-        places = range(min(count, len(plan)))
+        places = spread(plan, min(count, len(plan)))
         for place in tqdm(places, desc=f"{name}: old text", disable=None, dynamic_ncols=True):
             noise = [generator("old text", seed, place)]
             yield objective.batch([plan[place]], noise).to(device)

@@ -1,0 +1,77 @@
+"""Held-out losses by unit of text, so that before and after, and one remedy and another, pair up.
+
+A measurement is plain data, for a file: ``{"unit", "units", "heads": {name: [sums, sizes]}}``. The
+loss is the sum over heads of sum(sums) / sum(sizes): bits over bytes where the objective predicts
+all of the text (end-of-text left out), else nats over targets.
+
+A unit is a document; passages of one document are like each other, and to draw them apart would
+claim more text than there is. With fewer than FEW documents it is a passage.
+"""
+
+import math
+
+import torch
+from torch import nn
+
+from minicpt.comparison.statistics import Figures
+from minicpt.data.split import FEW
+from minicpt.evaluation import evaluate, text_bytes
+
+
+def measure(model: nn.Module, objective, corpus, passages: int) -> dict:
+    """The loss of the model on held-out text, by unit."""
+    rows: list[tuple[str, str, float, int]] = []  # place of the passage, head, sum, size
+
+    def collect(together, losses) -> None:
+        for head, each in losses.items():
+            nats = each.losses.cpu().double()  # (N,)
+            sizes = torch.ones_like(nats)
+            if objective.whole_text:
+                sizes = text_bytes(objective, each.targets.cpu()).double()
+                nats = nats.where(sizes > 0, 0.0) / math.log(2)  # bits from here on
+            of_row = torch.zeros(2, len(together), dtype=torch.float64)
+            of_row.index_add_(1, each.rows.cpu(), torch.stack([nats, sizes]))
+            for passage, value, size in zip(together, *of_row.tolist(), strict=True):
+                rows.append((passage.place, head, value, int(size)))
+
+    evaluate(model, objective, corpus, passages, each=collect)
+    documents = {place.split(", token ")[0] for place, *_ in rows}
+    heads: dict[str, dict[str, list]] = {}
+    for place, head, value, size in rows:
+        name = place.split(", token ")[0] if len(documents) >= FEW else place
+        entry = heads.setdefault(head, {}).setdefault(name, [0.0, 0])
+        entry[0] += value
+        entry[1] += size
+    units = sorted(next(iter(heads.values())))
+    return {
+        "unit": "bits/byte" if objective.whole_text else "nats/target",
+        "units": units,
+        "heads": {
+            head: [[entries[unit][column] for unit in units] for column in (0, 1)]
+            for head, entries in heads.items()
+        },
+    }
+
+
+def loss(measured: dict) -> float:
+    """The loss that was measured."""
+    return sum(sum(sums) / max(1, sum(sizes)) for sums, sizes in measured["heads"].values())
+
+
+def differences(before: list[dict], after: list[dict]) -> list[Figures]:
+    """The fall of the loss from ``before`` to ``after``, a measurement of each for every seed."""
+    figures = []
+    for head in before[0]["heads"]:
+        first, second = (
+            torch.tensor([each["heads"][head] for each in side], dtype=torch.float64)
+            for side in (before, after)
+        )  # (S, 2, U) each
+        figures.append(Figures(first[:, 0] - second[:, 0], second[:, 1]))
+    return figures
+
+
+def accuracies(probes: list[dict]) -> list[Figures]:
+    """The share of the probe's right answers: a probe of each seed."""
+    right = torch.tensor([each["right"] for each in probes], dtype=torch.float64)  # (S, U)
+    asked = torch.tensor([each["asked"] for each in probes], dtype=torch.float64)
+    return [Figures(right, asked)]

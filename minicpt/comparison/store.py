@@ -1,0 +1,111 @@
+"""The folder of a comparison: each part's result once it is done, and the bases.
+
+    comparison.json       the settings; another comparison in the same folder is refused
+    parts/NAME.json       a part's result, the hash of its settings, and the versions it ran on
+    bases/ARCHITECTURE-N  checkpoints of the bases, for any other use as well
+
+A file is written under a temporary name, synced and renamed, so that a part is either done or not
+there, whenever the program is killed.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+from minicpt.comparison.parts import Part
+from minicpt.disk import read_json, refusals, sync
+from minicpt.errors import InputError
+
+FILE = "comparison.json"
+MOST = 1 << 26  # bytes of a part's file
+
+
+class Store:
+    """``settings``, which ``open`` sets, hold all that a part's result depends on."""
+
+    def __init__(self, folder: str | os.PathLike, versions: dict, say: Callable[[str], None]):
+        self.folder, self.versions, self.say = Path(folder), versions, say
+        self.settings: dict = {}
+        self.warned = False
+
+    def check(self) -> None:
+        """InputError where ``folder`` holds something else than a comparison, before any work."""
+        if self.folder.exists() and not self.folder.is_dir():
+            raise InputError(f"--out {self.folder} is a file; give a folder")
+        found = self.folder.iterdir() if self.folder.is_dir() else []
+        used = any(not path.name.startswith(".") for path in found)
+        if used and not (self.folder / FILE).exists():
+            raise InputError(f"--out {self.folder} holds no comparison; give a new folder")
+
+    def open(self, settings: dict) -> None:
+        """Takes the folder for this comparison. InputError, naming what differs, for another."""
+        self.check()
+        self.settings = settings
+        path = self.folder / FILE
+        if path.exists():
+            found = read_json(path)
+            differ = [name for name in settings if found.get(name) != settings[name]]
+            if differ:
+                name = differ[0]
+                raise InputError(
+                    f"--out {self.folder} holds a comparison with {name} {found.get(name)}, and"
+                    f" this one has {settings[name]}; give the same, or another folder"
+                )
+        else:
+            self.write(path, settings)
+
+    def load(self, part: Part) -> dict | None:
+        """The result of a part that is done, else None."""
+        path = self.path(part)
+        if not path.exists():
+            return None
+        found = read_json(path, MOST)
+        if found.get("key") != self.key(part):
+            raise InputError(f"{path} is of other settings; give another folder with --out")
+        self.hold(found["versions"])
+        return found["result"]
+
+    def hold(self, versions: dict) -> None:
+        """Says, once, that parts were done with other versions than these."""
+        changed = [name for name in self.versions if versions.get(name) != self.versions[name]]
+        if changed and not self.warned:
+            self.warned = True
+            then = ", ".join(f"{name} {versions.get(name)}" for name in changed)
+            now = ", ".join(f"{name} {self.versions[name]}" for name in changed)
+            self.say(f"parts in {self.folder} were done with {then}; here it is {now}")
+
+    def keep(self, part: Part, result: dict) -> None:
+        record = {"key": self.key(part), "part": asdict(part), "versions": self.versions}
+        self.write(self.path(part), record | {"result": result})
+
+    def key(self, part: Part) -> str:
+        """A hash of all that the part's result depends on."""
+        return digest({"part": asdict(part), "settings": self.settings})
+
+    def path(self, part: Part) -> Path:
+        return self.folder / "parts" / f"{part.name}.json"
+
+    def base(self, part: Part) -> Path:
+        """The checkpoint of a base."""
+        return self.folder / "bases" / f"{part.architecture}-{part.base}"
+
+    def write(self, path: Path, content: dict) -> None:
+        temporary = path.with_name(f".{path.name}.tmp")
+        with refusals(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(json.dumps(content) + "\n", encoding="utf-8")
+            sync(temporary)
+            os.replace(temporary, path)
+            sync(path.parent)
+
+
+def digest(settings: dict) -> str:
+    """A hash of settings, the same in any order of their names.
+
+    >>> digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
+    True
+    """
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()

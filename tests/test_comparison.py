@@ -1,0 +1,318 @@
+"""The comparison's pieces: intervals, probe, texts, plan of parts, store, advice."""
+
+import json
+import math
+from itertools import product
+
+import pytest
+import torch
+
+from minicpt.comparison import advice, measure, probe, texts
+from minicpt.comparison.parts import ARMS, Comparison, Part, arms_of, parts
+from minicpt.comparison.statistics import Figures, Interval, interval, less
+from minicpt.comparison.store import Store
+from minicpt.comparison.summary import front, lead, rows
+from minicpt.data.documents import Document, Documents
+from minicpt.errors import InputError
+from minicpt.evaluation import evaluate
+from minicpt.models import decoder, encoder, encoder_decoder
+from minicpt.objectives import causal_lm, masked_lm
+
+DOUBLE = torch.float64
+
+
+def figures(values, sizes=None):
+    """Of values (S, U), with sizes 1."""
+    values = torch.as_tensor(values, dtype=DOUBLE)
+    return [Figures(values, torch.ones_like(values) if sizes is None else sizes)]
+
+
+# --- statistics
+
+
+def test_constant_data_have_an_interval_without_width():
+    sizes = torch.tensor([[1.0, 5.0, 2.0]] * 3, dtype=DOUBLE)
+    assert interval([Figures(0.25 * sizes, sizes)]) == Interval(0.25, 0.25, 0.25)
+
+
+def test_one_seed_of_normal_units_has_the_textbook_width():
+    draws = torch.randn(400, generator=torch.Generator().manual_seed(1), dtype=DOUBLE)
+    found = interval(figures(draws[None]))
+    error = float(draws.std()) / math.sqrt(400)
+    assert found.value == pytest.approx(float(draws.mean()))
+    assert found.high - found.low == pytest.approx(2 * 1.96 * error, rel=0.1)
+    assert found.low < found.value < found.high
+
+
+def test_units_that_all_seeds_share_do_not_average_away():
+    draws = torch.randn(400, generator=torch.Generator().manual_seed(2), dtype=DOUBLE)
+    one, three = (interval(figures(draws.expand(seeds, 400))) for seeds in (1, 3))
+    assert three.high - three.low == pytest.approx(one.high - one.low, rel=0.1)
+
+
+def test_seeds_alone_spread_as_all_their_draws_do():
+    values = [0.0, 1.0, 5.0]
+    found = interval(figures([[value] * 50 for value in values]))
+    means = sorted(sum(draw) / 3 for draw in product(values, repeat=3))  # all 27, alike likely
+    assert (found.low, found.high) == (means[0], means[-1])  # each end has 1/27 > 2.5 %
+    assert found.value == 2.0 and found.sign == 0
+
+
+def test_a_ratio_weighs_by_size():
+    sizes = torch.tensor([[1.0, 3.0]], dtype=DOUBLE)
+    sums = torch.tensor([[1.0, 0.0]], dtype=DOUBLE)
+    assert interval([Figures(sums, sizes)]).value == 0.25
+
+
+def test_pairing_takes_out_what_both_share():
+    shared = 10 * torch.randn(100, generator=torch.Generator().manual_seed(3), dtype=DOUBLE)
+    one, other = figures((shared + 1)[None]), figures(shared[None])
+    assert interval(one).sign == 0
+    difference = interval(less(one, other))
+    assert (difference.low, difference.high) == (pytest.approx(1), pytest.approx(1))
+
+
+# --- the probe
+
+
+def cloud(count, width, seed):
+    return torch.randn(count, width, generator=torch.Generator().manual_seed(seed))
+
+
+def test_the_probe_tells_what_a_line_can_separate():
+    labels = torch.arange(90) % 3
+    points = cloud(90, 5, 0) * 0.1
+    points[torch.arange(90), labels] += 3
+    found = probe.classify(points[:60], labels[:60], points[60:], 3)
+    assert found.tolist() == labels[60:].tolist()
+    again = probe.classify(points[:60], labels[:60], points[60:], 3)
+    assert torch.equal(found, again)
+
+
+def test_the_probe_finds_nothing_in_noise():
+    labels = torch.arange(2000) % 2
+    found = probe.classify(cloud(1000, 5, 1), labels[:1000], cloud(1000, 5, 2), 2)
+    assert abs(float((found == labels[1000:]).double().mean()) - 0.5) < 0.06  # 4 deviations
+
+
+def test_the_probe_does_not_mind_a_feature_that_never_changes():
+    points = torch.tensor([[1.0, 0.0], [1.0, 1.0]] * 4)
+    assert probe.classify(points, torch.tensor([0, 1] * 4), points, 2).tolist() == [0, 1] * 4
+
+
+@pytest.mark.parametrize("module", [encoder, decoder, encoder_decoder])
+def test_features_are_means_over_the_text_alone(module, tokenizer, corpus):
+    """Each passage by itself, without padding, and its own positions picked by hand."""
+    torch.manual_seed(0)
+    sizes = {"vocabulary": tokenizer.size, "width": 16, "layers": 1, "heads": 2, "dropout": 0.5}
+    if module is not encoder_decoder:
+        sizes["positions"] = 64
+    model = module.Model(module.Config(**sizes))
+    passages = [corpus.passage(0, 9), corpus.passage(2, 6)]
+    name = module.__name__.split(".")[-1].replace("_", "-")
+    found = probe.features(model, name, tokenizer, passages)
+    assert model.training  # as it was
+    model.eval()
+    roles = tokenizer.roles
+    for row, passage in zip(found, passages, strict=True):
+        ids = passage.tokens.tolist()
+        read, begin = {
+            "encoder": ([roles["cls"], *ids, roles["sep"]], 1),
+            "decoder": ([roles["end"], *ids], 1),
+            "encoder-decoder": (ids, 0),
+        }[name]
+        run = model.encode if name == "encoder-decoder" else model
+        hidden = run(torch.tensor([read]))[0, begin : begin + len(ids)]
+        torch.testing.assert_close(row, hidden.mean(0), rtol=1e-5, atol=1e-6)
+
+
+# --- texts
+
+
+def documents(*names):
+    return [Document(name, f"{name} " * 30) for name in names]
+
+
+def test_a_bound_takes_whole_documents_and_cuts_the_last():
+    given = Documents.of(Document(str(number), chr(97 + number) * 10) for number in range(10))
+    kept = texts.bounded(given, 35)
+    assert sum(len(each.text) for each in kept) == 35
+    assert sorted(len(each.text) for each in kept) == [5, 10, 10, 10]
+    assert [each.name for each in kept] == sorted(each.name for each in kept)
+    assert texts.bounded(given, 35) == kept and texts.bounded(given, 0) == list(given)
+
+
+def test_what_training_has_seen_is_not_held_out():
+    line = "a line of more than twenty characters"
+    training = [Document("t", f"first\n  {line}\nlast")]
+    copy, new = Document("copy", f"{line}\nshort"), Document("new", f"{line}\n{line[::-1]} more")
+    assert texts.unseen([copy, new], training) == [new]
+    with pytest.raises(InputError, match="word for word"):
+        texts.unseen([copy], training)
+
+
+def test_parts_are_folders_and_files_of_several_documents():
+    names = ["x/a/1.py", "x/a/b/2.py", "x/c.py", "x/d.jsonl:3", "x/e.txt, block 2"]
+    found = texts.parts(documents(*names), ["x"])
+    assert found == ["a", "a", "c.py", "d.jsonl", "e.txt"]
+
+
+def test_the_sides_of_the_probe_share_no_document(tokenizer):
+    training = documents(*(f"{part}/{number}" for part in "abc" for number in range(4)))
+    held_out = documents("a/8", "a/9", "b/8", "b/9", "c/9")  # c has one: too few
+    domain = texts.domain(training, held_out, tokenizer, ["."], 16, 6)
+    learning, tested = domain.probe
+    assert learning.parts == tested.parts == ["a", "b"]
+    assert not set(learning.units) & set(tested.units)
+    assert len(learning.passages) <= 12 and len(tested.passages) <= 6
+    for side in domain.probe:
+        for passage, label, unit in zip(side.passages, side.labels, side.units, strict=True):
+            assert unit.startswith("ab"[label]) and passage.place.startswith(unit)
+    assert texts.domain(training, documents("a/9", "b/9"), tokenizer, ["."], 16, 6).probe is None
+
+
+# --- measurements
+
+
+@pytest.mark.parametrize("objective", [causal_lm, masked_lm])
+def test_units_add_up_to_the_evaluation(objective, tokenizer, corpus):
+    torch.manual_seed(0)
+    made = objective.Objective(tokenizer, objective.Settings(window=16))
+    module = decoder if objective is causal_lm else encoder
+    sizes = {"vocabulary": tokenizer.size, "positions": 16, "width": 16, "layers": 1}
+    model = module.Model(module.Config(**sizes))
+    measured = measure.measure(model, made, corpus, 7)
+    expected = evaluate(model, made, corpus, 7)
+    whole = expected.bits_per_byte if objective is causal_lm else expected.total
+    assert measure.loss(measured) == pytest.approx(whole, rel=1e-6)
+    assert len(measured["units"]) == 7  # five documents are few: passages are units
+    assert json.loads(json.dumps(measured)) == measured
+
+
+def test_units_are_documents_where_there_are_many(tokenizer):
+    from minicpt.data.corpus import Corpus
+
+    corpus = Corpus.build(documents(*map(str, range(12))), tokenizer)
+    made = causal_lm.Objective(tokenizer, causal_lm.Settings(window=16))
+    config = decoder.Config(vocabulary=tokenizer.size, positions=16, width=16, layers=1)
+    measured = measure.measure(decoder.Model(config), made, corpus, 1000)
+    assert measured["units"] == sorted(map(str, range(12)))
+
+
+# --- the plan of parts
+
+
+KINDS = {"causal-lm": "decoder", "masked-lm": "encoder", "next-sentence": "encoder"}
+
+
+def test_every_base_comes_before_what_continues_it():
+    arms = arms_of(list(KINDS), (), KINDS, quick=False)
+    assert arms["causal-lm"] == list(ARMS)
+    assert arms["masked-lm"] == [arm for arm in ARMS if arm != "self-replay"]
+    for one_base, bases in ((True, 2), (False, 4)):
+        comparison = Comparison(seeds=2, one_base=one_base)
+        found = parts(comparison, KINDS, arms)
+        assert len(found) == len(set(found)) == 2 * (7 + 6 + 6) + bases
+        assert len({part.name for part in found}) == len(found)
+        for place, part in enumerate(found):
+            assert part.arm is None or part.from_base in found[:place]
+
+
+def test_quick_spends_remedies_on_causal_lm_alone():
+    arms = arms_of(list(KINDS), ("kl",), KINDS, quick=True)
+    assert arms["causal-lm"] == ["nothing", "kl"]
+    assert arms["masked-lm"] == arms["next-sentence"] == ["nothing"]
+    with pytest.raises(InputError, match="no remedy is called 'x'"):
+        arms_of(["causal-lm"], ("x",), KINDS, quick=True)
+
+
+# --- the store
+
+
+def test_a_store_keeps_parts_and_refuses_another_comparison(tmp_path):
+    said = []
+    folder = tmp_path / "out"
+    part = Part("decoder", 0, "causal-lm", "kl", 1)
+
+    def store(version="1", **settings):
+        made = Store(folder, {"minicpt": version}, said.append)
+        made.open({"steps": 5} | settings)
+        return made
+
+    assert store().load(part) is None
+    store().keep(part, {"a": [1.5]})
+    assert store().load(part) == {"a": [1.5]} and said == []
+    assert store("2").load(part) == {"a": [1.5]}
+    assert len(said) == 1 and "minicpt 1" in said[0] and "minicpt 2" in said[0]
+    with pytest.raises(InputError, match="steps 5, and this one has 6"):
+        store(steps=6)
+    (folder / "parts" / "causal-lm.kl.1.json").write_text("{")
+    with pytest.raises(InputError, match="causal-lm.kl.1.json"):
+        store().load(part)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "novel.txt").write_text("mine")
+    with pytest.raises(InputError, match="holds no comparison"):
+        Store(tmp_path / "other", {}, said.append).open({})
+
+
+# --- what the numbers say
+
+
+def results(**changes):
+    """Of one objective: each arm's (gained, forgotten), the same for both seeds and all units.
+
+    The bases' losses are 4 on the new and 2 on the old text.
+    """
+
+    def measured(value):
+        heads = {"tokens": [[value * 3] * 12, [3] * 12]}
+        return {"unit": "bits/byte", "units": list(map(str, range(12))), "heads": heads}
+
+    def result(new, old):
+        losses = {"causal-lm": {"new": measured(new), "old": measured(old)}}
+        return {"losses": losses, "probe": {"new": None, "old": None}}
+
+    found = {Part("decoder", 0): result(4.0, 2.0)}
+    for arm, (gained, forgotten) in changes.items():
+        for seed in range(2):
+            part = Part("decoder", 0, "causal-lm", arm, seed)
+            found[part] = result(4.0 - gained, 2.0 + forgotten)
+    return found
+
+
+def test_rows_by_hand():
+    found = rows(results(nothing=(1.0, 0.5), replay=(0.75, 0.125)))
+    plain, replay = found
+    assert plain.gained == Interval(1.0, 1.0, 1.0) and plain.forgotten.value == 0.5
+    assert plain.net.value == 0.5 and plain.spared is plain.lost is None
+    assert plain.before == {"new": 4.0, "old": 2.0} and plain.after == {"new": 3.0, "old": 2.5}
+    assert replay.spared == Interval(0.375, 0.375, 0.375) and replay.lost.value == 0.25
+    assert lead(replay, plain).value == 0.125
+    assert json.loads(json.dumps(replay.plain()))["spared"]["value"] == 0.375
+
+
+def test_the_front_is_what_nothing_beats_on_both_sides():
+    found = rows(
+        results(nothing=(1, 0.5), replay=(0.9, 0.1), kl=(0.8, 0.2), lora=(0.1, 0), control=(2, -1))
+    )
+    assert [row.arm for row in front(found)] == ["lora", "replay", "nothing"]
+
+
+def said(**changes):
+    return advice.sentences(rows(results(**changes)), lambda arm: arm)
+
+
+def test_advice_follows_the_numbers():
+    lines = said(nothing=(1, 0.5), replay=(0.75, 0.125), kl=(0.5, 0.125), control=(0.25, -0.5))
+    assert "replay keeps 75% of the gain and spares 75% of the forgetting" in lines[-1]
+    assert "ahead of nothing by +0.125" in lines[-1]
+    assert any("wrong text: gained +0.250 bits/byte" in line and "25%" in line for line in lines)
+    assert "no remedy pays here" in said(nothing=(1, 0.5), kl=(0.5, 0.25))[-1]
+    assert "does not gain" in said(nothing=(-1, 0.5), kl=(0.5, 0.25))[-1]
+
+
+def test_advice_says_what_is_within_noise():
+    lines = said(nothing=(1, 0.5), kl=(1, 0.5))
+    assert "its lead over" in lines[-1] and "within noise" in lines[-1]
+    assert any("less forgetting does not show" in line for line in lines)
+    assert "No gain shows for causal-lm" in said(nothing=(0, 0.5))[0]
