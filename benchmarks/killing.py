@@ -68,14 +68,15 @@ def kills(folder: Path, tries: int) -> Iterator[str | None]:
 def resumes(folder: Path, steps: int) -> Iterator[str | None]:
     """Killed after each step and resumed: the end is that of the run that was left alone.
 
-    So for every objective; what stays near a base is killed after a few of the steps.
+    So for every objective; what stays near a base is killed after a few of the steps, and a run of
+    two steps tries two kinds of it.
     """
     text, other = write_text(folder / "text.txt"), write_text(folder / "other.txt", 1)
     for objective in OBJECTIVES:
         words = train(objective, text, fresh(folder / "run"), steps, "--save-every", "1")
         yield from killed_after(range(1, steps + 1), objective, words, folder)
     few = sorted({1, steps // 3, steps // 2, steps - 1} - {0})
-    for objective, flags in CONTINUED:
+    for objective, flags in CONTINUED[:steps]:
         base = fresh(folder / "base")
         run(train(objective, text, base, 2), folder)
         more = ["--init", str(base), *flags.split(), "--save-every", "1"]
