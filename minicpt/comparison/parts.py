@@ -55,7 +55,13 @@ class Comparison(Checked):
 
 
 # What --quick changes.
-QUICK = {"steps": 150, "base_steps": 2000, "one_base": True, "width": 96, "evaluate_passages": 192}
+QUICK = {
+    "steps": 150,
+    "base_steps": 2000,
+    "one_base": True,
+    "width": 96,
+    "evaluate_passages": 192,
+}
 QUICK_REMEDIES = ("causal-lm",)  # the objectives that --quick continues with every arm
 
 
