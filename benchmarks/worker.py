@@ -118,8 +118,11 @@ def their_model(case: Case, attention: str) -> torch.nn.Module:
     config._attn_implementation = attention
     model = getattr(transformers, case.their_class)(config)
     if not values.get("tie_word_embeddings", True):
-        # transformers 5 ties the head of every T5 that is made from a config; ours has its own.
-        model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
+        # transformers 5 ties the head of every T5 that is made from a config; ours has its own. It
+        # begins as ours does: the deviation of 1 of the tied one gives probabilities so small that
+        # products with them take several times as long (denormal numbers).
+        model.lm_head.weight = torch.nn.Parameter(torch.empty_like(model.lm_head.weight))
+        torch.nn.init.normal_(model.lm_head.weight, std=model.config.d_model**-0.5)
     return model.train()
 
 

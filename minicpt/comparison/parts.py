@@ -29,7 +29,7 @@ class Comparison(Checked):
 
     seeds: int = setting(3, "how many continuations of each kind, seeds 0, 1, 2, …", least=1)
     steps: int = setting(300, "steps of a continuation", least=1, most=10**9)
-    base_steps: int = setting(800, "steps of a base", least=1, most=10**9)
+    base_steps: int = setting(2000, "steps of a base", least=1, most=10**9)
     one_base: bool = setting(False, "train each base once; else once for each seed")
     batch_size: int = setting(16, "passages of a step", least=1, most=2**20)
     window: int = setting(64, "the most tokens that a model reads at once", least=8, most=2**20)
@@ -55,7 +55,13 @@ class Comparison(Checked):
 
 
 # What --quick changes.
-QUICK = {"steps": 150, "base_steps": 500, "one_base": True, "width": 96, "evaluate_passages": 192}
+QUICK = {
+    "steps": 150,
+    "base_steps": 2000,
+    "one_base": True,
+    "width": 96,
+    "evaluate_passages": 192,
+}
 QUICK_REMEDIES = ("causal-lm",)  # the objectives that --quick continues with every arm
 
 
