@@ -14,6 +14,7 @@ import torch
 from minicpt import checkpoint
 from minicpt.cli import main as command_line
 from minicpt.cli.main import main
+from minicpt.objectives import causal_lm
 
 SMALL = ["--width", "16", "--layers", "1", "--heads", "2", "--vocab-size", "300", "--window", "32"]
 SMALL += ["--batch-size", "4", "--evaluate-passages", "8"]
@@ -214,6 +215,19 @@ def test_a_killed_run_resumes_from_its_last_checkpoint(text, tmp_path):
     checkpoint.save(more / base.name, loaded.model, loaded.tokenizer, record, loaded.state())
     assert main(["resume", str(more)]) == 0
     assert checkpoint.load(more).record["step"] == done + 1
+
+
+def test_a_run_plans_each_text_once(text, tmp_path, monkeypatch):
+    plan, asked = causal_lm.Objective.plan, []
+
+    def counting(objective, corpus, seed, epoch):
+        asked.append((len(corpus.tokens), seed, epoch))
+        return plan(objective, corpus, seed, epoch)
+
+    monkeypatch.setattr(causal_lm.Objective, "plan", counting)
+    words = ["train", "causal-lm", "--corpus", text, "--steps", "4", "--evaluate-every", "1"]
+    assert main([*words, "--out", str(tmp_path / "run"), *SMALL]) == 0
+    assert len(asked) == len(set(asked)) == 2  # the training text, the held-out one
 
 
 def test_keep_and_save_every(text, tmp_path):
