@@ -494,6 +494,8 @@ def test_nothing_to_predict_is_refused(tmp_path, capsys):
 def test_a_misspelt_flag_is_answered_with_the_right_one(capsys):
     message = error_of(["train", "causal-lm", "--learnign-rate", "1"], capsys)
     assert "--learning-rate" in message and "minicpt train causal-lm --help" in message
+    assert "perhaps --batch-size;" in error_of(["train", "causal-lm", "--batch", "4"], capsys)
+    assert "unknown argument --model;" in error_of(["explain", "causal-lm", "--model", "X"], capsys)
 
 
 def test_resume_works_from_another_folder(text, tmp_path, monkeypatch):
