@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from minicpt.data.plan import planned
 from minicpt.generation import evaluating
 from minicpt.loss import Loss, target_losses
 from minicpt.randomness import generator
@@ -66,7 +67,7 @@ def evaluate(
 
     each  called for every batch with its passages and their ``TargetLosses`` by head
     """
-    plan = objective.plan(corpus, SEED, 0)
+    plan = planned(objective, corpus, SEED, 0)
     places = spread(plan, min(len(plan), passages or len(plan)))
     device = next(model.parameters()).device
     losses: dict[str, Loss] = {}

@@ -4,7 +4,9 @@ Two streams of passages become one. Of the first n passages floor(n F + 1/2) are
 fraction F as it is written in decimals: never off by more than half a passage, spread evenly, and a
 function of the position alone. So the position in the data stays one integer, and batches and
 micro-batches are cut as ever. Each of the two streams keeps its own order, drawn from seed and
-epoch; the old text begins anew when it is used up. F is a share of passages, not of tokens.
+epoch; the old text begins anew when it is used up. F is a share of passages, not of tokens. Batches
+are padded more than without: each old passage has a length of its own among new ones of like
+length, and shifts the runs of these against the batches.
 
 Replay from nothing but the base: when the old text is gone, texts that the base writes itself stand
 in for it (self-replay, arXiv 2605.26097; the idea is older: Robins 1995, "Catastrophic Forgetting,

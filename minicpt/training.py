@@ -27,6 +27,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from minicpt.batch import Batch, real
+from minicpt.data.plan import planned
 from minicpt.errors import InputError, WorkError
 from minicpt.loss import Loss, objective_loss, whole_sequence_loss
 from minicpt.machine import CPU, Machine
@@ -120,15 +121,12 @@ class Stream:
     def __init__(self, objective, corpus, seed: int):
         self.objective, self.corpus, self.seed = objective, corpus, seed
         self.begins = [0]  # the position at which each epoch so far begins
-        self.planned: tuple[int, Sequence] | None = None
 
     def plan(self, epoch: int) -> Sequence:
-        if self.planned is None or self.planned[0] != epoch:
-            plan = self.objective.plan(self.corpus, self.seed, epoch)
-            if not len(plan):
-                raise InputError("the corpus is too short: it gives not a single passage")
-            self.planned = epoch, plan
-        return self.planned[1]
+        plan = planned(self.objective, self.corpus, self.seed, epoch)
+        if not len(plan):
+            raise InputError("the corpus is too short: it gives not a single passage")
+        return plan
 
     def epoch_length(self, epoch: int) -> int:
         """How many passages an epoch has; those of later epochs may be cut differently."""

@@ -101,6 +101,29 @@ def test_where_nothing_can_be_written_it_is_said_and_goes_on(
         cache.corpus(documents, tokenizer, say=said.append)
 
 
+@pytest.mark.parametrize("when", ["while it is written", "before it gets its name"])
+def test_what_another_process_made_meanwhile_is_taken(
+    documents, tokenizer, place, monkeypatch, when
+):
+    module, name = {"while it is written": (cache, "_write"), "before it gets its name": (
+        cache.os, "rename")}[when]  # fmt: skip
+    real, inodes = getattr(module, name), []
+
+    def slower(*arguments):
+        if not inodes:  # the other one does not wait for yet another one
+            inodes.append(None)
+            cache.corpus(documents, tokenizer, say=quiet)
+            (entry,) = [each for each in place.iterdir() if each.suffix != ".tmp"]
+            inodes.append(entry.stat().st_ino)
+        return real(*arguments)
+
+    monkeypatch.setattr(module, name, slower)
+    expected = Corpus.build(documents, tokenizer)
+    assert same(cache.corpus(documents, tokenizer, say=quiet), expected)
+    (entry,) = place.iterdir()
+    assert inodes[1:] == [entry.stat().st_ino]
+
+
 def test_a_full_disk_leaves_no_litter(documents, tokenizer, place, monkeypatch):
     real, calls = os.fsync, []
 

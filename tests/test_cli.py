@@ -14,6 +14,7 @@ import torch
 from minicpt import checkpoint
 from minicpt.cli import main as command_line
 from minicpt.cli.main import main
+from minicpt.objectives import causal_lm
 
 SMALL = ["--width", "16", "--layers", "1", "--heads", "2", "--vocab-size", "300", "--window", "32"]
 SMALL += ["--batch-size", "4", "--evaluate-passages", "8"]
@@ -214,6 +215,19 @@ def test_a_killed_run_resumes_from_its_last_checkpoint(text, tmp_path):
     checkpoint.save(more / base.name, loaded.model, loaded.tokenizer, record, loaded.state())
     assert main(["resume", str(more)]) == 0
     assert checkpoint.load(more).record["step"] == done + 1
+
+
+def test_a_run_plans_each_text_once(text, tmp_path, monkeypatch):
+    plan, asked = causal_lm.Objective.plan, []
+
+    def counting(objective, corpus, seed, epoch):
+        asked.append((len(corpus.tokens), seed, epoch))
+        return plan(objective, corpus, seed, epoch)
+
+    monkeypatch.setattr(causal_lm.Objective, "plan", counting)
+    words = ["train", "causal-lm", "--corpus", text, "--steps", "4", "--evaluate-every", "1"]
+    assert main([*words, "--out", str(tmp_path / "run"), *SMALL]) == 0
+    assert len(asked) == len(set(asked)) == 2  # the training text, the held-out one
 
 
 def test_keep_and_save_every(text, tmp_path):
@@ -480,6 +494,8 @@ def test_nothing_to_predict_is_refused(tmp_path, capsys):
 def test_a_misspelt_flag_is_answered_with_the_right_one(capsys):
     message = error_of(["train", "causal-lm", "--learnign-rate", "1"], capsys)
     assert "--learning-rate" in message and "minicpt train causal-lm --help" in message
+    assert "perhaps --batch-size;" in error_of(["train", "causal-lm", "--batch", "4"], capsys)
+    assert "unknown argument --model;" in error_of(["explain", "causal-lm", "--model", "X"], capsys)
 
 
 def test_resume_works_from_another_folder(text, tmp_path, monkeypatch):

@@ -259,7 +259,7 @@ def test_evaluation_reads_epoch_zero_and_repeats_itself(objective, corpus, monke
     model = model_for(objective).train()
     before = torch.get_rng_state()
     one, other = evaluate(model, objective, corpus, 9, 4), evaluate(model, objective, corpus, 9, 3)
-    assert asked == [(0, 0), (0, 0)]
+    assert set(asked) <= {(0, 0)}  # not at all where that plan is remembered
     assert model.training and torch.equal(torch.get_rng_state(), before)
     for name, loss in one.losses.items():
         assert other.losses[name].count == loss.count > 0

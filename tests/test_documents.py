@@ -154,3 +154,12 @@ def test_several_are_joined():
     assert [*both] == [Document("a", "b"), Document("c", "d")] and list(both.lengths) == [1, 1]
     assert both.key != Documents.joined([other, one]).key
     assert not len(Documents.joined([]))
+
+
+def test_bytes_are_counted_or_not_known():
+    one, other = Documents.of([Document("a", "Zwölf.")]), Documents.of([Document("c", "d")])
+    both = Documents.joined([one, other])
+    assert both.bytes == 8 and Documents.joined([]).bytes == 0
+    part = both.chosen("the first", [6], lambda number, document: None if number else document)
+    assert list(part) == [*one] and part.bytes is None
+    assert Documents.joined([one, part]).bytes is None

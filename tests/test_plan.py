@@ -1,5 +1,8 @@
 """The plan of an epoch: windows that hold every token once, like lengths together, full rows."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,7 +10,7 @@ from hypothesis import strategies as st
 
 from minicpt.data import plan as plan_module
 from minicpt.data.corpus import Corpus
-from minicpt.data.plan import Plan, alike, pack, windows
+from minicpt.data.plan import NEWEST, Plan, alike, pack, planned, windows
 from minicpt.errors import InputError
 from minicpt.evaluation import spread
 from minicpt.randomness import generator
@@ -50,6 +53,31 @@ def test_a_plan_cuts_only_what_is_asked_for():
     for place in (3, -4):
         with pytest.raises(IndexError):
             plan[place]
+
+
+def test_a_corpus_remembers_its_newest_plans_and_goes_with_them():
+    class Counting:
+        def __init__(self):
+            self.asked = []
+
+        def plan(self, corpus, seed, epoch):
+            self.asked.append((seed, epoch))
+            return Plan(windows(corpus, 3, seed, epoch), corpus.passage)
+
+    one, other, corpus = Counting(), Counting(), fake([5, 2, 7])
+    first = planned(one, corpus, 0, 0)
+    assert planned(one, corpus, 0, 0) is first and one.asked == [(0, 0)]
+    assert planned(other, corpus, 0, 0) is not first and other.asked == [(0, 0)]
+    assert planned(one, fake([5, 2, 7]), 0, 0) is not first and one.asked == [(0, 0)] * 2
+    for epoch in (1, 0, 1, 0):
+        expected = one.plan(corpus, 4, epoch)
+        assert torch.equal(planned(one, corpus, 4, epoch).rows, expected.rows)
+    assert one.asked[2:] == [(4, 1), (4, 1), (4, 0), (4, 0), (4, 1), (4, 0)]
+    assert len(corpus.plans) == NEWEST and planned(one, corpus, 0, 0) is not first
+    gone = weakref.ref(corpus)
+    del corpus, first, expected
+    gc.collect()
+    assert gone() is None
 
 
 def test_windows_by_hand():

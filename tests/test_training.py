@@ -296,6 +296,26 @@ def test_the_stream_is_a_pure_function_of_the_position(name, tokenizer, corpus):
     assert len(set(draws)) == 2 * length
 
 
+@EVERY
+def test_a_stream_and_evaluations_plan_each_epoch_once(name, tokenizer, documents, monkeypatch):
+    model, objective = make(name, tokenizer)
+    corpus, other = (Corpus.build(some, tokenizer) for some in (documents, documents[:2]))
+    asked, plan = [], objective.plan
+
+    def counting(corpus, seed, epoch):
+        asked.append((len(corpus.documents), seed, epoch))
+        return plan(corpus, seed, epoch)
+
+    monkeypatch.setattr(objective, "plan", counting)
+    stream = Stream(objective, corpus, seed=3)
+    length = stream.epoch_length(0)
+    for position in range(0, 2 * length + 3, 3):
+        stream.passages(position, 3)
+        if position % 2:
+            evaluate(model, objective, other, 2)
+    assert sorted(asked) == [(2, 0, 0), *((4, 3, epoch) for epoch in range(3))]
+
+
 # --- going on
 
 

@@ -29,6 +29,9 @@ VERBS = {
 }
 
 
+SIMILAR = 0.7  # of 1; all flags share their dashes, so what is less like one is not meant for it
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line, like all others."""
 
@@ -45,7 +48,7 @@ class Parser(argparse.ArgumentParser):
         """Unknown flags are refused where the known ones of the verb can be named."""
         found, unknown = super().parse_known_args(words, namespace)
         if unknown:
-            near = difflib.get_close_matches(unknown[0], self._option_string_actions, 1)
+            near = difflib.get_close_matches(unknown[0], self._option_string_actions, 1, SIMILAR)
             meant = f", perhaps {near[0]}" if near else ""
             self.error(f"unknown argument {unknown[0]}{meant}")
         return found, unknown

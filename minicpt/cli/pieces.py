@@ -15,6 +15,7 @@ from minicpt.data import cache
 from minicpt.data.builtin import BUILTIN
 from minicpt.data.corpus import Corpus
 from minicpt.data.documents import Documents
+from minicpt.data.plan import planned
 from minicpt.data.sources import read
 from minicpt.data.split import split
 from minicpt.data.tokenizer import Tokenizer
@@ -233,7 +234,7 @@ def old_texts(records: Sequence[dict]) -> list[Texts]:
 
 def check_batch(size: int, objective, corpus: Corpus) -> None:
     """InputError where a batch is larger than the text: it would hold passages twice."""
-    passages = len(objective.plan(corpus, 0, 0))
+    passages = len(planned(objective, corpus, 0, 0))
     if size > passages:
         raise InputError(
             f"--batch-size is {size}, and the training text gives {passages} passages; lower it,"
@@ -245,7 +246,7 @@ def check_plans(objective, corpora: dict[str, Corpus]) -> None:
     """InputError unless the objective finds passages in each text."""
     for name, corpus in corpora.items():
         try:
-            count = len(objective.plan(corpus, 0, 0))
+            count = len(planned(objective, corpus, 0, 0))
         except InputError as error:
             raise InputError(f"the {name} text is too short: {error}") from None
         if not count:

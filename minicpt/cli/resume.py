@@ -30,7 +30,7 @@ class Length(Checked):
     steps: int | None = setting(
         None,
         "how many steps in all, where the learning rate has not begun to fall (default: as the run"
-        " began)",
+        " began); --replay self repeats what was written for the first length",
         least=1,
         most=10**9,
     )

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from minicpt import __version__, checkpoint
 from minicpt.cli.signals import Interrupted, Signals
 from minicpt.data.corpus import Corpus
+from minicpt.data.plan import planned
 from minicpt.disk import discard
 from minicpt.errors import InputError, WorkError
 from minicpt.evaluation import evaluate
@@ -142,7 +143,7 @@ class Run:
         """What the model does with a held-out passage of middling length."""
         objective = self.trainer.objective
         corpus = next(iter(self.held_out.values()), None) or self.trainer.stream.corpus
-        passage = objective.plan(corpus, 0, 0).typical()
+        passage = planned(objective, corpus, 0, 0).typical()
         sampling = Sampling(length=PROBE_LENGTH)
         draws = generator("probe", self.trainer.settings.seed, self.trainer.step)
         with self.trainer.machine.autocast():

@@ -13,6 +13,7 @@ from minicpt.batch import Batch
 from minicpt.cli import flags, pieces
 from minicpt.data.corpus import Corpus
 from minicpt.data.documents import Documents
+from minicpt.data.plan import planned
 from minicpt.errors import InputError
 from minicpt.evaluation import spread
 from minicpt.randomness import generator
@@ -99,7 +100,7 @@ def reader(
     """
 
     def read(count: int) -> Iterable[Batch]:
-        plan = objective.plan(corpus, seed, 0)
+        plan = planned(objective, corpus, seed, 0)
         places = spread(plan, min(count, len(plan)))
         for place in tqdm(places, desc=f"{name}: old text", disable=None, dynamic_ncols=True):
             noise = [generator("old text", seed, place)]

@@ -91,11 +91,15 @@ def corpus(
         entry.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=entry.parent, suffix=".tmp") as temporary:
             _write(Path(temporary, "corpus"), key, documents, tokenizer, progress)
-            shutil.rmtree(entry, ignore_errors=True)
+            if (found := _open(entry, key)) is not None:  # another process was faster
+                return found
+            shutil.rmtree(entry, ignore_errors=True)  # damaged, or it would have been opened
             os.rename(Path(temporary, "corpus"), entry)
         tidy(entry)
         found = _open(entry, key)
     except OSError as error:
+        if (found := _open(entry, key)) is not None:  # it was made in this very moment
+            return found
         say(
             f"the cache {str(entry.parent)!r} cannot be written ({error.strerror}): the text is"
             " tokenised for this run alone; set MINICPT_CACHE to another folder"

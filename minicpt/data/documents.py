@@ -72,7 +72,7 @@ class Documents:
     lengths     the characters of each
     sha256      of the texts alone: a text stays the same text when its file moves
     key         of texts and names, so of everything that a corpus of them holds
-    bytes       of the texts in UTF-8
+    bytes       of the texts in UTF-8; None where nobody has counted them (``chosen``)
     replaced    how many invalid bytes or stretches of them became U+FFFD
 
     >>> documents = Documents.of([Document("a", "to be"), Document("b", "or not")])
@@ -81,9 +81,14 @@ class Documents:
     """
 
     def __init__(
-        self, again: Callable[[], Iterator], lengths: array, sha256: str, key: str, size: int = 0,
+        self,
+        again: Callable[[], Iterator],
+        lengths: array,
+        sha256: str,
+        key: str,
+        size: int | None = None,
         replaced: int = 0,
-    ):  # fmt: skip
+    ):
         self._again, self.lengths, self.sha256, self.key = again, lengths, sha256, key
         self.bytes, self.replaced = size, replaced
 
@@ -126,8 +131,13 @@ class Documents:
         lengths = array("q", (length for each in several for length in each.lengths))
         key = " + ".join(each.key for each in several)
         digest = hashlib.sha256(key.encode()).hexdigest()
+        sizes = [each.bytes for each in several]
         return Documents(
-            lambda: (document for each in several for document in each), lengths, digest, key
+            lambda: (document for each in several for document in each),
+            lengths,
+            digest,
+            key,
+            None if None in sizes else sum(sizes),
         )
 
     def __iter__(self) -> Iterator:

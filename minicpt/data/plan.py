@@ -22,6 +22,7 @@ from minicpt.errors import InputError
 from minicpt.randomness import generator
 
 RUN = 96  # passages of like length in a row: whole batches of 8, 12, 16, 24, 32 or 48
+NEWEST = 2  # plans of a corpus that are remembered: where epochs meet both are read
 POOL = 20 * RUN  # passages that are sorted together: fewer are more random, more are more alike
 
 
@@ -60,6 +61,20 @@ class Plan(Sequence):
     def typical(self):
         """A passage of middling length."""
         return self[int(self.lengths.argsort(stable=True)[len(self) // 2])]
+
+
+def planned(objective, corpus: Corpus, seed: int, epoch: int) -> Plan:
+    """As ``objective.plan``, which is called only if this is none of the corpus' newest plans."""
+    key = (id(objective), seed, epoch)
+    for known in corpus.plans:
+        if known[0] == key:
+            corpus.plans.remove(known)
+            break
+    else:
+        # The objective is held, so that no other one gets its id.
+        known = key, objective, objective.plan(corpus, seed, epoch)
+    corpus.plans[:] = [known, *corpus.plans[: NEWEST - 1]]
+    return known[2]
 
 
 def alike(lengths: Tensor, generator: Generator) -> Tensor:

@@ -40,8 +40,8 @@ class Settings(Checked):
     window: int = setting(128, "the most tokens that the model reads at once", least=2, most=2**20)
     pack: bool = setting(
         False,
-        "several short texts in each row, hidden from each other: steps of equal size, about as"
-        " fast as like lengths together (the default)",
+        "several short texts in each row, hidden from each other: steps of equal size, faster than"
+        " like lengths together (the default) where texts are short",
     )
 
 
