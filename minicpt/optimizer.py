@@ -122,8 +122,8 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict) -> None:
         raise InputError(f"the optimizer's state is not one of {len(parameters)} parameters")
     for index, moments in state["state"].items():
         for name, shape in fields.items():
-            wanted = parameters[index].shape if shape is None else torch.Size(shape)
+            own = parameters[index] if shape is None else torch.zeros(shape)  # the step: float32
             value = moments[name]
-            if value.shape != wanted or value.dtype != torch.float32 or len(moments) != len(fields):
+            if (value.shape, value.dtype) != (own.shape, own.dtype) or len(moments) != len(fields):
                 raise InputError(f"the optimizer's {name} of parameter {index} does not fit it")
     optimizer.load_state_dict(state)

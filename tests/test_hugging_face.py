@@ -305,5 +305,5 @@ def test_a_run_is_resumed_from_its_own_folders_alone(trained, tmp_path, capsys):
     """A foreign file among the steps, or a manifest taken away, is never resumed from."""
     folder = copy_of(trained / "causal-lm" / "step-00000004", tmp_path / "step-00000004")
     (folder / "manifest.json").unlink()
-    assert "is not a run of minicpt" in error_of(["resume", str(folder)], capsys)
+    assert "is damaged" in error_of(["resume", str(folder)], capsys)
     assert "no checkpoint that can be loaded" in error_of(["resume", str(tmp_path)], capsys)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -158,7 +159,7 @@ def test_old_text_is_read_in_all_its_lengths():
         plan = staticmethod(lambda corpus, seed, epoch: Plan(lengths[:, None], int, lengths))
         batch = staticmethod(lambda passages, noise: Batch({}, {"tokens": torch.tensor(passages)}))
 
-    read = terms.reader("ewc", Lengths, None, seed=0, device="cpu")
+    read = terms.reader("ewc", Lengths, SimpleNamespace(plans=[]), seed=0, device="cpu")
     found = [int(batch.targets["tokens"]) for batch in read(20)]
     assert sum(found) / 20 == pytest.approx(49.5, abs=5)
     assert min(found) < 10 and max(found) > 90

@@ -23,7 +23,6 @@ from minicpt.settings import Checked, setting
 
 EXAMPLES = """examples:
   minicpt compare --quick
-  minicpt compare --old-corpus novels/ --corpus notes/ --out runs/notes --plot notes.png
   minicpt compare --init runs/base --corpus notes/ --remedies replay kl --seeds 5
 """
 

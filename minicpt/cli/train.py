@@ -29,7 +29,6 @@ from minicpt.training import Trainer, Training
 
 EXAMPLES = """examples:
   minicpt train {name} --steps 200 --out runs/first
-  minicpt train {name} --corpus builtin:code --init runs/first --kl 0.5 --out runs/second
   minicpt train {name} --init runs/first --corpus builtin:code --replay base --out runs/second
 """
 TIMED_STEPS = 5  # steps that --minutes times, after two that it does not
