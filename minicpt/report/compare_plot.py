@@ -19,10 +19,12 @@ def plot(path: str, rows: Sequence[Row], label: Callable[[str], str]) -> None:
     figure, axes = pyplot.subplots(
         1, len(names), figsize=(max(6, 4.2 * len(names)), 5), squeeze=False, layout="constrained"
     )
+    arms = dict.fromkeys(row.arm for row in rows)
+    colours = {arm: f"C{number}" for number, arm in enumerate(arms)} | {CONTROL: "0.4"}
     lines = {}  # one legend for all, outside, where it hides nothing
     for axis, name in zip(axes[0], names, strict=True):
         mine = [row for row in rows if row.objective == name]
-        _panel(axis, mine, label)
+        _panel(axis, mine, label, colours)
         axis.set_title(name)
         axis.set_xlabel(f"gained on the new text, {mine[0].unit}")
         axis.set_ylabel(f"forgotten of the old text, {mine[0].unit}")
@@ -33,12 +35,14 @@ def plot(path: str, rows: Sequence[Row], label: Callable[[str], str]) -> None:
     pyplot.close(figure)
 
 
-def _panel(axis, rows: Sequence[Row], label: Callable[[str], str]) -> None:
+def _panel(
+    axis, rows: Sequence[Row], label: Callable[[str], str], colours: dict[str, str]
+) -> None:
     best = front(rows)
     if len(best) > 1:
         across, up = [row.gained.value for row in best], [row.forgotten.value for row in best]
         axis.plot(across, up, "--", color="0.5", linewidth=1, label="Pareto front", zorder=1)
-    for number, row in enumerate(rows):
+    for row in rows:
         ends = [
             [[each.value - each.low], [each.high - each.value]]
             for each in (row.gained, row.forgotten)
@@ -49,7 +53,7 @@ def _panel(axis, rows: Sequence[Row], label: Callable[[str], str]) -> None:
             xerr=ends[0],
             yerr=ends[1],
             fmt="x" if row.arm == CONTROL else "o",
-            color="0.4" if row.arm == CONTROL else f"C{number}",
+            color=colours[row.arm],
             elinewidth=0.8,
             label=label(row.arm),
             zorder=2,
