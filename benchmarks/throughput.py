@@ -240,11 +240,11 @@ def read_options(words: list[str]) -> argparse.Namespace:
 
 def main(words: list[str]) -> int:
     options = read_options(words)
+    for path in (options.json, options.plot):
+        check_writable(path)
     for library in ("transformers", "accelerate"):
         if importlib.util.find_spec(library) is None:
             raise InputError(f"throughput.py needs {library}: pip install 'minicpt[bench]'")
-    for path in (options.json, options.plot):
-        check_writable(path)
     if options.plot:
         plotting()
     print(__doc__.splitlines()[0])

@@ -1,6 +1,7 @@
 """Small tokenizers and a corpus that many tests read from."""
 
 import os
+import signal
 import tempfile
 
 # Corpora that tests build must neither be found by later runs nor stay.
@@ -9,6 +10,9 @@ os.environ["MINICPT_CACHE"] = CACHE.name
 
 # Before torch is imported: on tensors as small as these a second thread only costs time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A shell that starts the tests in the background has them ignore SIGINT, and all their children.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest  # noqa: E402
 
