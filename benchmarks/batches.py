@@ -25,14 +25,15 @@ from functools import partial
 
 import torch
 from timing import (
-    check_writable,
+    check_outputs,
+    fill_in,
     machine,
     number,
     plotting,
     run,
     table,
     taking_turns,
-    write_json,
+    write_outputs,
 )
 
 from minicpt.batch import Batch, real
@@ -173,16 +174,11 @@ def parser() -> Parser:
 
 def main(words: list[str]) -> int:
     options = parser().parse_args(words)
-    for key, value in (QUICK if options.quick else FULL).items():
-        if getattr(options, key) is None:
-            setattr(options, key, value)
+    fill_in(options, QUICK if options.quick else FULL)
     for key in (*FULL, "batch_size", "threads"):
         if getattr(options, key) < 1:
             raise InputError(f"--{key.replace('_', '-')} must be at least 1")
-    for path in (options.json, options.plot):
-        check_writable(path)
-    if options.plot:
-        plotting()
+    check_outputs(options)
     torch.set_num_threads(options.threads)
     documents = read(["builtin:docs"], blocks=True)
     tokenizer = Tokenizer.train((document.text for document in documents), options.vocabulary)
@@ -205,10 +201,7 @@ def main(words: list[str]) -> int:
     planned = {row["objective"]: number(row["plan_seconds"], 2) for row in rows}
     print("seconds to plan the epoch: " + ", ".join(f"{n} {s}" for n, s in planned.items()) + "\n")
     print(table(HEADINGS, [cells(row) for row in rows]), flush=True)
-    if options.json:
-        write_json(options.json, rows)
-    if options.plot:
-        plot(options.plot, rows)
+    write_outputs(options, rows, plot)
     return 0
 
 

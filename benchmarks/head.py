@@ -21,7 +21,8 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from timing import (
-    check_writable,
+    check_outputs,
+    fill_in,
     machine,
     number,
     peak_memory,
@@ -30,7 +31,7 @@ from timing import (
     run,
     table,
     taking_turns,
-    write_json,
+    write_outputs,
 )
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -175,9 +176,7 @@ def read_options(words: list[str]) -> argparse.Namespace:
     top.add_argument("--one", nargs=4, metavar=("VARIANT", "N", "V", "BIAS"),
                      help="print the peak memory of one pass alone, in MiB; BIAS: 0 or 1")
     options = top.parse_args(words)
-    for key, value in (QUICK if options.quick else FULL).items():
-        if getattr(options, key) is None:
-            setattr(options, key, value)
+    fill_in(options, QUICK if options.quick else FULL)
     for key in ("targets", "vocabularies", "rounds", "width", "threads"):
         value = getattr(options, key)
         least = min(value) if isinstance(value, list) else value
@@ -201,10 +200,7 @@ def main(words: list[str]) -> int:
         call = pass_of(name, targets, options.width, vocabulary, bool(bias), torch.float32)
         print_peak(call)
         return 0
-    for path in (options.json, options.plot):
-        check_writable(path)
-    if options.plot:
-        plotting()
+    check_outputs(options)
     print(__doc__.splitlines()[0])
     print(machine())
     print(f"forward and backward, float32, width {options.width}; best of {options.rounds} rounds; "
@@ -214,10 +210,7 @@ def main(words: list[str]) -> int:
     bar = tqdm(cases, leave=False, disable=not sys.stderr.isatty())
     rows = [row for case in bar for row in measure(*case, options)]
     print(report(rows))
-    if options.json:
-        write_json(options.json, rows)
-    if options.plot:
-        plot(options.plot, rows)
+    write_outputs(options, rows, plot)
     return 0
 
 

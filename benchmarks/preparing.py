@@ -27,14 +27,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from timing import (
-    check_writable,
+    check_outputs,
+    fill_in,
     machine,
     number,
     peak,
     plotting,
     run,
     table,
-    write_json,
+    write_outputs,
 )
 
 from minicpt.cli.main import Parser
@@ -216,9 +217,7 @@ def parser() -> Parser:
 def read_options(words: list[str]) -> argparse.Namespace:
     """The options with their defaults filled in. Raises InputError for what makes no sense."""
     options = parser().parse_args(words)
-    for key, value in (QUICK if options.quick else FULL).items():
-        if getattr(options, key) is None:
-            setattr(options, key, value)
+    fill_in(options, QUICK if options.quick else FULL)
     if not 0 < options.size < 10**6:
         raise InputError(f"--size must be more than 0 megabytes, but is {options.size:g}")
     if options.rounds < 1:
@@ -269,10 +268,7 @@ def main(words: list[str]) -> int:
     if options.one:
         print(json.dumps(one(*options.one)))
         return 0
-    for path in (options.json, options.plot):
-        check_writable(path)
-    if options.plot:
-        plotting()
+    check_outputs(options)
     print(__doc__.splitlines()[0])
     print(machine())
     print(f"vocabulary {options.vocabulary}; best of {options.rounds} rounds; MiB: resident at the "
@@ -283,10 +279,7 @@ def main(words: list[str]) -> int:
             rows.append(row_of(shape, options, Path(folder)))
         print(f"{shape}: done", file=sys.stderr)
     print(report(rows))
-    if options.json:
-        write_json(options.json, rows)
-    if options.plot:
-        plot(options.plot, rows)
+    write_outputs(options, rows, plot)
     return 0
 
 

@@ -24,14 +24,14 @@ import sys
 import torch
 from results import WHY_CACHED_COSTS, WHY_NO_PREFIX, plot, report
 from timing import (
-    check_writable,
+    check_outputs,
+    fill_in,
     machine,
     peak_memory,
-    plotting,
     print_peak,
     run,
     taking_turns,
-    write_json,
+    write_outputs,
 )
 from tqdm import tqdm
 from variants import OBJECTIVES, Pieces, Sizes, pieces, worst_difference
@@ -164,9 +164,7 @@ def show(value) -> str:
 def read_options(words: list[str]) -> argparse.Namespace:
     """The options with their defaults filled in. Raises InputError for what makes no sense."""
     options = parser().parse_args(words)
-    for key, value in (QUICK if options.quick else FULL).items():
-        if getattr(options, key) is None:
-            setattr(options, key, value)
+    fill_in(options, QUICK if options.quick else FULL)
     options.lengths = sorted(set(options.lengths))
     options.memory_lengths = options.lengths[-1:] if options.quick else options.lengths
     if options.lengths[0] < LEAST:
@@ -189,10 +187,7 @@ def main(words: list[str]) -> int:
             raise InputError(f"--one takes an objective, one of {', '.join(NAMES)}, and a length")
         print_one(name, variant, int(length), sizes)
         return 0
-    for path in (options.json, options.plot):
-        check_writable(path)
-    if options.plot:
-        plotting()
+    check_outputs(options)
     print(__doc__.splitlines()[0])
     print(machine())
     print(f"one passage, forward and backward, float32; models of width {sizes.width}, "
@@ -208,10 +203,7 @@ def main(words: list[str]) -> int:
     for variant, why in {"cached": WHY_CACHED_COSTS, "target": WHY_NO_PREFIX}.items():
         if variant in kinds:
             print(why + "\n")
-    if options.json:
-        write_json(options.json, rows)
-    if options.plot:
-        plot(options.plot, rows)
+    write_outputs(options, rows, plot)
     return 0
 
 

@@ -33,7 +33,14 @@ from pathlib import Path
 import material
 from material import EQUAL, PLANNED, RANDOM, Sizes
 from throughput_results import plot, report
-from timing import check_writable, machine, peak_memory, plotting, run, write_json
+from timing import (
+    check_outputs,
+    fill_in,
+    machine,
+    peak_memory,
+    run,
+    write_json,
+)
 from tqdm import tqdm
 from worker import PRODUCTS
 
@@ -221,9 +228,7 @@ def parser() -> Parser:
 def read_options(words: list[str]) -> argparse.Namespace:
     """The options with their defaults filled in. Raises InputError for what makes no sense."""
     options = parser().parse_args(words)
-    for key, value in (QUICK if options.quick else FULL).items():
-        if getattr(options, key) is None:
-            setattr(options, key, value)
+    fill_in(options, QUICK if options.quick else FULL)
     for key in ("rounds", "batches", "mixed_batches", "layers", "batch_size", "threads"):
         if getattr(options, key) < 1:
             flag = key.replace("_", "-")
@@ -240,13 +245,10 @@ def read_options(words: list[str]) -> argparse.Namespace:
 
 def main(words: list[str]) -> int:
     options = read_options(words)
-    for path in (options.json, options.plot):
-        check_writable(path)
+    check_outputs(options)
     for library in ("transformers", "accelerate"):
         if importlib.util.find_spec(library) is None:
             raise InputError(f"throughput.py needs {library}: pip install 'minicpt[bench]'")
-    if options.plot:
-        plotting()
     print(__doc__.splitlines()[0])
     print(machine(options.threads))
     print(f"transformers {metadata.version('transformers')}; float32, width {options.width}, "

@@ -5,6 +5,7 @@ compared take turns, each keeps its best time, and tables show ratios beside the
 is that of a process of its own. Leaves out what is measured: that is each script's business.
 """
 
+import argparse
 import json
 import math
 import os
@@ -128,7 +129,32 @@ def peak() -> float:
     return most / MEBIBYTE if sys.platform == "darwin" else most / 1024
 
 
-# --- output ----------------------------------------------------------------------------------
+# --- options and output ----------------------------------------------------------------------
+
+
+def fill_in(options: argparse.Namespace, defaults: Mapping[str, object]) -> None:
+    """Sets the options that were not given."""
+    for key, value in defaults.items():
+        if getattr(options, key) is None:
+            setattr(options, key, value)
+
+
+def check_outputs(options: argparse.Namespace) -> None:
+    """InputError where ``--json`` or ``--plot`` could not be written at the end."""
+    for path in (options.json, options.plot):
+        check_writable(path)
+    if options.plot:
+        plotting()
+
+
+def write_outputs(
+    options: argparse.Namespace, rows: list[dict], plot: Callable[[str, list[dict]], None]
+) -> None:
+    """Writes what ``--json`` and ``--plot`` ask for."""
+    if options.json:
+        write_json(options.json, rows)
+    if options.plot:
+        plot(options.plot, rows)
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
