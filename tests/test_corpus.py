@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from making import fake
 from tokenizers import Tokenizer as Engine
 from tokenizers import models, normalizers, pre_tokenizers
 
@@ -30,19 +31,6 @@ def pieces(corpus: Corpus, tokenizer: Tokenizer, starts: torch.Tensor) -> list[s
     edges = [*starts.tolist(), len(corpus.tokens)]
     shown = [tokenizer.token(i) for i in corpus.tokens.tolist()]
     return ["".join(shown[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
-
-
-def fake(lengths: list[int]) -> Corpus:
-    """A corpus of documents with the given numbers of tokens, counted up from 0."""
-    total = sum(lengths)
-    starts = torch.tensor([sum(lengths[:index]) for index in range(len(lengths))])
-    return Corpus(
-        tokens=torch.arange(total, dtype=torch.int32),
-        words=torch.arange(0, total, 2),
-        sentences=starts,
-        documents=starts,
-        names=tuple(f"d{index}" for index in range(len(lengths))),
-    )
 
 
 def test_white_space_belongs_to_the_word_after_it():

@@ -7,9 +7,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from making import fake
 
 from minicpt.data import plan as plan_module
-from minicpt.data.corpus import Corpus
 from minicpt.data.plan import NEWEST, Plan, alike, pack, planned, windows
 from minicpt.errors import InputError
 from minicpt.evaluation import spread
@@ -17,19 +17,6 @@ from minicpt.randomness import generator
 
 always = settings(derandomize=True, deadline=None)
 some_lengths = st.lists(st.integers(1, 9), min_size=1, max_size=40)
-
-
-def fake(lengths: list[int]) -> Corpus:
-    """A corpus of documents with the given numbers of tokens, counted up from 0."""
-    total = sum(lengths)
-    starts = torch.tensor([sum(lengths[:index]) for index in range(len(lengths))])
-    return Corpus(
-        tokens=torch.arange(total, dtype=torch.int32),
-        words=torch.arange(0, total, 2),
-        sentences=starts,
-        documents=starts,
-        names=tuple(f"d{index}" for index in range(len(lengths))),
-    )
 
 
 def mixed(count: int) -> torch.Tensor:

@@ -7,6 +7,7 @@ import io
 import pytest
 import torch
 import torch.nn.functional as F
+from making import batches_of
 from torch import nn
 
 import minicpt.loss as loss_module
@@ -18,7 +19,7 @@ from minicpt.models import decoder, encoder, encoder_decoder
 from minicpt.objectives import causal_lm, masked_lm, next_sentence, reconstruction
 from minicpt.randomness import generator
 from minicpt.regularizers import ewc, frozen, kl, l2
-from minicpt.training import NotFinite, Stream, Trainer, Training, train_step
+from minicpt.training import NotFinite, Trainer, Training, train_step
 
 FOUND = discovery.modules(minicpt.regularizers)
 EVERY = pytest.mark.parametrize("name", FOUND)
@@ -59,16 +60,6 @@ def moved(model, size=0.1):
     for parameter in result.parameters():
         noise = torch.randn(parameter.shape, dtype=parameter.dtype, generator=draws)
         parameter.data += size * noise
-    return result
-
-
-def batches_of(objective, corpus, *sizes):
-    passages, generators = Stream(objective, corpus, 0).passages(0, sum(sizes))
-    result, begin = [], 0
-    for size in sizes:
-        cut = slice(begin, begin + size)
-        result.append(objective.batch(passages[cut], generators[cut]))
-        begin += size
     return result
 
 

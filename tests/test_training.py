@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from making import batches_of
 
 from minicpt.batch import IGNORE, Batch
 from minicpt.data.corpus import Corpus
@@ -66,17 +67,6 @@ def make(name, tokenizer, dropout=0.1, seed=0):
 
 def weights(model):
     return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-
-
-def batches_of(objective, corpus, *sizes):
-    """Batches of these sizes from the first passages, each with noise of its own."""
-    passages, generators = Stream(objective, corpus, 0).passages(0, sum(sizes))
-    result, begin = [], 0
-    for size in sizes:
-        cut = slice(begin, begin + size)
-        result.append(objective.batch(passages[cut], generators[cut]))
-        begin += size
-    return result
 
 
 # --- the step
