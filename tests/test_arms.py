@@ -11,6 +11,8 @@ import torch
 from minicpt import checkpoint, pretrained
 from minicpt.cli.main import main
 from minicpt.comparison import probe, work
+from minicpt.comparison.parts import Comparison
+from minicpt.comparison.remedies import own_text
 from minicpt.models import encoder
 from minicpt.partial import factors
 from minicpt.training import Trainer
@@ -21,7 +23,7 @@ WORDS = (
     "--held-out 0.3 --seeds 2 --steps 2 --base-steps 3 --batch-size 4"
     " --base-learning-rate 0.003 --learning-rate 0.005 --replay-fraction 0.25 --kl 0.7 --l2 0.3"
     " --lora 2 --evaluate-passages 5 --probe-passages 8 --window 24 --width 16 --layers 1"
-    " --vocab-size 280"
+    " --vocab-size 280 --threads 1"
 ).split()
 
 
@@ -99,7 +101,7 @@ def test_a_base_learns_the_old_text_with_settings_and_seed_of_its_own(kind, seed
     trainer, before = trainer_of(watched, f"base.{kind}.{seed}")
     assert side_of(trainer.stream.corpus.names) == {"old"}
     assert {name: getattr(trainer.settings, name) for name in BASE} == BASE
-    assert trainer.settings.seed == seed and trainer.steps == 3
+    assert trainer.settings.seed == seed and trainer.steps == 3 and trainer.machine.threads == 1
     assert trainer.optimizer.param_groups[0]["lr"] <= 0.003 and not trainer.regularizers
     _, other = trainer_of(watched, f"base.{kind}.{1 - seed}")
     assert any(not torch.equal(before[name], other[name]) for name in before)
@@ -115,7 +117,7 @@ def test_a_continuation_differs_from_the_plain_one_in_its_arm_alone(name, seed, 
     replay = getattr(trainer.stream, "old", None)
     assert side_of(trainer.stream.corpus.names) == ({"wrong"} if arm == "control" else {"new"})
     assert {name: getattr(trainer.settings, name) for name in CONTINUED} == CONTINUED
-    assert trainer.settings.seed == seed and trainer.steps == 2
+    assert trainer.settings.seed == seed and trainer.steps == 2 and trainer.machine.threads == 1
     kind = {"causal-lm": "decoder", "masked-lm": "encoder"}[objective]
     assert trainer.objective.architecture == kind and trainer.objective.length == 24
     # It begins at the base of its seed, at its last step.
@@ -149,6 +151,16 @@ def test_parts_of_two_seeds_read_their_passages_in_another_order(watched):
         for seed in (0, 1)
     ]  # fmt: skip
     assert orders[0] != orders[1]
+
+
+def test_each_seed_writes_a_text_of_its_own_to_replay(watched):
+    """From the same base, so that nothing but the seed tells them apart."""
+    trainer, _ = trainer_of(watched, "causal-lm.nothing.0")
+    written = [
+        own_text(trainer.model, trainer.objective, Comparison(steps=1, window=24), seed).tokens
+        for seed in (0, 1, 1)
+    ]
+    assert torch.equal(written[1], written[2]) and not torch.equal(written[0], written[1])
 
 
 def test_gained_is_of_the_new_held_out_text_and_forgotten_of_the_old(watched):

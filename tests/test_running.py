@@ -308,7 +308,7 @@ def test_a_disk_that_is_full_in_the_midst_of_a_line_is_said_once(tmp_path):
 def test_numbers_that_are_not_finite_are_null(tmp_path):
     with metrics.Metrics(tmp_path, 0, -1, print) as some:
         some.add("step", 1, losses={"tokens": math.inf}, terms={"kl": math.nan})
-    (line,) = (tmp_path / metrics.NAME).read_text().splitlines()
+        (line,) = (tmp_path / metrics.NAME).read_text().splitlines()  # at once, not at the end
     assert line == '{"kind": "step", "step": 1, "losses": {"tokens": null}, "terms": {"kl": null}}'
 
 

@@ -5,8 +5,8 @@
     {"kind": "evaluation", "step": 10, "held out": {...}, "old text": {...},
      "gained": {"bits/byte": 0.2}, "forgotten": {"bits/byte": 0.1}, "seconds": 1.2}
 
-Losses are nats per target, by head. Seconds are those of this step or evaluation alone. A number
-that is not finite is null.
+Losses are nats per target, by head; a head without a target in this step is left out. Seconds are
+those of this step or evaluation alone. A number that is not finite is null.
 
 Each line goes to the system at once, so a kill leaves at most a torn last line. ``resume`` cuts off
 all that came after its checkpoint. So no step stands here twice, and the file ends as that of a run

@@ -105,7 +105,7 @@ class Run:
         tokens, seconds, begun = 0, 0.0, time.perf_counter()
         with progress(trainer.steps, trainer.step) as bar:
             for step in trainer.run():
-                losses = {name: float(each.mean) for name, each in step.losses.items()}
+                losses = {n: float(each.mean) for n, each in step.losses.items() if each.count}
                 loss, took = sum(losses.values()), time.perf_counter() - begun
                 tokens, seconds = tokens + step.tokens, seconds + took
                 speed = tokens / seconds
