@@ -248,7 +248,7 @@ def main(words: list[str]) -> int:
     check_outputs(options)
     for library in ("transformers", "accelerate"):
         if importlib.util.find_spec(library) is None:
-            raise InputError(f"throughput.py needs {library}: pip install 'minicpt[bench]'")
+            raise InputError(f"throughput.py needs {library}: pip install transformers accelerate")
     print(__doc__.splitlines()[0])
     print(machine(options.threads))
     print(f"transformers {metadata.version('transformers')}; float32, width {options.width}, "

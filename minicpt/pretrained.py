@@ -10,7 +10,8 @@ tensor: only a whole head may be missing, and then a note says so. Leaves out fi
     weights     our name -> their name, or a tuple of them: our matrix is theirs, one below the
                 other; ``{i}`` stands for the number of a layer
     transposed  our names of the matrices that they keep as (in, out)
-    optional    what may be missing as a whole: its description -> pattern of our names
+    optional    the heads that may be missing: description -> parts, each a pattern of our names;
+                a part is missing as a whole or not at all
     copies      their second names of tied weights -> the name that counts
     ignored     patterns of their names that hold no weight
     renamed     patterns in the spelling of old versions -> today's
@@ -165,11 +166,15 @@ def _match(
         ours for ours, (_, names, _) in rows.items() if not any(name in tensors for name in names)
     }
     notes = []
-    for part, pattern in table["optional"].items():
-        whole = {ours for ours in rows if re.fullmatch(pattern, ours)}
-        if whole and whole <= absent:
-            notes.append(f"{part} is not in the folder: initialised at random")
-            rows = {ours: row for ours, row in rows.items() if ours not in whole}
+    for head, parts in table["optional"].items():
+        new = []
+        for part, pattern in parts.items():
+            whole = {ours for ours in rows if re.fullmatch(pattern, ours)}
+            if whole and whole <= absent:
+                new.append(part)
+                rows = {ours: row for ours, row in rows.items() if ours not in whole}
+        if new:
+            notes.append(_note(head, new, [part for part in parts if part not in new]))
 
     wanted = {name for _, names, _ in rows.values() for name in names}
     _refuse("missing", wanted - tensors.keys())
@@ -187,6 +192,20 @@ def _match(
         values[ours] = [tensors[name].t() if transposed else tensors[name] for name in names]
     _refuse("misshapen", misshapen)
     return values, notes, absent
+
+
+def _note(head: str, new: list[str], kept: list[str]) -> str:
+    """What is new in a head of which the folder lacks some parts, and what is kept of it.
+
+    >>> _note("head 'pair'", ["classifier"], ["pooler"])
+    "the classifier of head 'pair' is not in the folder: initialised at random; its pooler is kept"
+    """
+    if not kept:
+        return f"{head} is not in the folder: initialised at random"
+    return (
+        f"the {' and '.join(new)} of {head} is not in the folder: initialised at random; its"
+        f" {' and '.join(kept)} is kept"
+    )
 
 
 def _refuse_tied(config: dict[str, Any], model: nn.Module, absent: set[str]) -> None:

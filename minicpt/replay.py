@@ -27,8 +27,8 @@ from minicpt.settings import Checked, setting
 class Settings(Checked):
     replay: tuple[str, ...] = setting(
         (),
-        "mix in old text: `base` (what the base was trained on), `self` (written by the base"
-        " before training), or files, folders",
+        "mix in old text: `base` (what the base was trained on), `self` (written by the base, a"
+        " decoder, before training), or files, folders",
     )
     replay_fraction: float = setting(
         0.05, "share of the passages that are replayed", above=0, below=1

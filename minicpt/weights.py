@@ -1,6 +1,6 @@
 """Weights files: torch's own format and safetensors, each whole or in shards with an index.
 
-    model.safetensors, model.safetensors.index.json    the extra hf: pip install 'minicpt[hf]'
+    model.safetensors, model.safetensors.index.json    with the extra hf
     pytorch_model.bin, pytorch_model.bin.index.json    torch alone
 
 Reading runs no code (``weights_only=True``), and ``describe`` tells what the files claim to hold
@@ -20,7 +20,8 @@ from minicpt.errors import InputError
 
 TORCH, SAFETENSORS = "pytorch_model.bin", "model.safetensors"
 FORMS = (SAFETENSORS, SAFETENSORS + ".index.json", TORCH, TORCH + ".index.json")
-INSTALL = "pip install 'minicpt[hf]'"
+# The packages of the extra hf. Their names alone: minicpt itself may be a checkout.
+INSTALL = "pip install safetensors numpy"
 POINTER = b"version https://git-lfs"  # what git leaves in place of a large file
 MOST_INDEX = 16 * MEBIBYTE
 

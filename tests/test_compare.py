@@ -159,7 +159,7 @@ def test_a_base_that_is_given(finished, sources, tmp_path, capsys):
     first, second = (measured(folder)["causal-lm.nothing.0.json"] for folder in (out, finished))
     assert first == second  # the same base, text, budget and seed
     assert "--width" in error_of([*words, "--width", "8"], capsys)
-    assert "needs encoder" in error_of([*words, "--objectives", "masked-lm"], capsys)
+    assert "masked-lm trains an encoder" in error_of([*words, "--objectives", "masked-lm"], capsys)
     assert "nowhere is not a folder" in error_of([*words, "--init", "nowhere"], capsys)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import partial
 from itertools import product
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 from minicpt.comparison import advice, measure, probe, texts
 from minicpt.comparison.parts import ARMS, Comparison, Part, arms_of, parts
+from minicpt.comparison.parts import label as label_of
 from minicpt.comparison.statistics import Figures, Interval, interval, less
 from minicpt.comparison.store import Store
 from minicpt.comparison.summary import front, lead, rows
@@ -17,6 +19,7 @@ from minicpt.errors import InputError
 from minicpt.evaluation import evaluate
 from minicpt.models import decoder, encoder, encoder_decoder
 from minicpt.objectives import causal_lm, masked_lm
+from minicpt.report.compare import text
 
 DOUBLE = torch.float64
 
@@ -306,9 +309,43 @@ def test_advice_follows_the_numbers():
     lines = said(nothing=(1, 0.5), replay=(0.75, 0.125), kl=(0.5, 0.125), control=(0.25, -0.5))
     assert "replay keeps 75% of the gain and spares 75% of the forgetting" in lines[-1]
     assert "ahead of nothing by +0.125" in lines[-1]
-    assert any("wrong text: gained +0.250 bits/byte" in line and "25%" in line for line in lines)
+    (control,) = (line for line in lines if "wrong text" in line)
+    assert "gains on the new text, too: +0.250 bits/byte" in control and "25%" in control
     assert "no remedy pays here" in said(nothing=(1, 0.5), kl=(0.5, 0.25))[-1]
     assert "does not gain" in said(nothing=(-1, 0.5), kl=(0.5, 0.25))[-1]
+
+
+def test_a_remedy_is_held_against_training_without_one():
+    """`nothing` is the name of an arm, and reads as a riddle in a sentence."""
+    called = partial(label_of, comparison=Comparison())
+
+    def all_of(**changes):
+        return " ".join(advice.sentences(rows(results(**changes)), called))
+
+    less = all_of(nothing=(1, 0.5), kl=(0.75, 0.125))
+    assert "causal-lm, KL 1: forgets less than without a remedy, by +0.375 bits/byte" in less
+    more = all_of(nothing=(1, 0.25), kl=(0.75, 0.5))
+    assert "forgets more than without a remedy, by +0.250 bits/byte [+0.250, +0.250]" in more
+    assert "gained less forgotten, training without one is best" in more
+    for said in (less, more, all_of(nothing=(1, 0.5), kl=(1, 0.5))):
+        assert "nothing" not in said
+
+
+def test_the_wrong_text_may_teach_something_too():
+    gains = said(nothing=(1, 0.5), control=(0.125, 0))
+    assert any("gains on the new text, too: +0.125" in line for line in gains)
+    assert any("wrong text: no gain on the new text shows: -0.500" in line
+               for line in said(nothing=(1, 0.5), control=(-0.5, 0)))  # fmt: skip
+
+
+def test_one_seed_gives_no_interval_over_seeds():
+    several = results(nothing=(1, 0.5))
+    one = {part: result for part, result in several.items() if part.seed == 0}
+    shown = [text(rows(each), [], [], str, 100) for each in (several, one)]
+    shown = [" ".join(each.split()) for each in shown]
+    assert "intervals over seeds and held-out text" in shown[0] and "2 seeds" in shown[0]
+    assert "over seeds" not in shown[1] and "1 seed)" in shown[1]
+    assert "intervals over held-out text alone; one seed does not show" in shown[1]
 
 
 def test_advice_says_what_is_within_noise():

@@ -56,7 +56,7 @@ class What(Checked):
         (), "compare these alone (default: all that fit)", metavar="OBJECTIVE"
     )
     remedies: tuple[str, ...] = setting(
-        (), "beside nothing, these: replay self-replay kl l2 lora control (default: all)",
+        (), "beside no remedy, these: replay self-replay kl l2 lora control (default: all)",
         metavar="REMEDY",
     )  # fmt: skip
 

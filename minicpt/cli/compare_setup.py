@@ -32,6 +32,8 @@ def prepare(what, comparison: Comparison, machine: Machine, quick: bool, tell) -
     for note in base.notes if base else []:
         say(note)
     names = objectives_of(what, base)
+    for name in names if base else []:
+        pieces.check_kind(base.model, name, base.folder)
     kinds = {name: pieces.objective_module(name).Objective.architecture for name in names}
     sizes = {"width": comparison.width, "layers": comparison.layers, "dropout": 0.0}
     for kind in set(kinds.values()):

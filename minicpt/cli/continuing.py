@@ -82,8 +82,8 @@ def settings_of(arguments: argparse.Namespace) -> replay.Settings | None:
         flags.refuse(arguments, replay.Settings, why, but=("replay", "replay_fraction"))
     elif kind in WRITES_NOTHING:
         raise InputError(
-            f"--replay self: {WRITES_NOTHING[kind]}; use --replay base, or files, or keep the"
-            " weights or predictions near the base"
+            f"--replay self: {WRITES_NOTHING[kind]}; use --replay with files or folders of old"
+            " text (or with `base`, where the base says what it was trained on), or --kl"
         )
     return settings
 
@@ -107,11 +107,12 @@ def replayed(
         written = write(settings, base, objective, passages, seed)
         return of_written(written, objective, record)
     if settings.replay == ("base",):
+        writes = "" if objective.architecture in WRITES_NOTHING else "self"
         known = 1 if named or not base.record else 1 + len(base.record["old_texts"])
         if len(old) < known:
             raise InputError(
                 f"--replay base: the text that {base.folder} was trained on is not known, or gone;"
-                " name it with --replay SRC, or use --replay self"
+                f" name it with --replay SRC{writes and ', or use --replay self'}"
             )
         sources = list(old)
     else:

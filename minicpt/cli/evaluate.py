@@ -1,4 +1,7 @@
-"""``minicpt evaluate``: the loss of a checkpoint on held-out text, or on any text."""
+"""``minicpt evaluate``: the loss of a checkpoint on all of its held-out text, or on any text.
+
+The evaluations of a run read some passages of that text alone (``--evaluate-passages``).
+"""
 
 import argparse
 from dataclasses import dataclass
@@ -6,7 +9,8 @@ from typing import Literal
 
 from minicpt import checkpoint
 from minicpt.cli import flags, pieces
-from minicpt.cli.running import bar_over, figures, print_json, say, summary_of
+from minicpt.cli.running import bar_over, print_json, say, summary_of
+from minicpt.cli.table import figures
 from minicpt.data.documents import Documents
 from minicpt.errors import InputError
 from minicpt.evaluation import evaluate

@@ -14,6 +14,7 @@ import textwrap
 
 from minicpt import __version__
 from minicpt.cli import compare, demo, evaluate, explain, export, generate, resume, train, verify
+from minicpt.cli.hints import counterpart
 from minicpt.errors import InputError, WorkError
 
 VERBS = {
@@ -48,10 +49,17 @@ class Parser(argparse.ArgumentParser):
         """Unknown flags are refused where the known ones of the verb can be named."""
         found, unknown = super().parse_known_args(words, namespace)
         if unknown:
-            near = difflib.get_close_matches(unknown[0], self._option_string_actions, 1, SIMILAR)
-            meant = f", perhaps {near[0]}" if near else ""
-            self.error(f"unknown argument {unknown[0]}{meant}")
+            self.error(f"unknown argument {unknown[0]}{self.meant(unknown[0])}")
         return found, unknown
+
+
+    def meant(self, word: str) -> str:
+        """What an unknown flag may stand for: its name in another tool, or a misspelt one."""
+        flags = self._option_string_actions
+        if same := counterpart(word, flags):
+            return f"; minicpt calls it {same}: {flags[same].help.replace('%%', '%')}"
+        near = difflib.get_close_matches(word, flags, 1, SIMILAR)
+        return f", perhaps {near[0]}" if near else ""
 
 
 def parser() -> Parser:
@@ -70,6 +78,9 @@ def parser() -> Parser:
 def main(words: list[str]) -> int:
     prepare_output()
     try:
+        if not words:  # a question, not a mistake: answered as by pip and docker
+            parser().print_help()
+            return 0
         arguments = parser().parse_args(words)
         return VERBS[arguments.verb].run(arguments)
     except InputError as error:
@@ -105,5 +116,7 @@ def prepare_output() -> None:
 
 
 def complain(error: Exception | str, status: int) -> int:
-    print("minicpt: error:", " ".join(str(error).split()), file=sys.stderr)
+    # One line; spaces within it stay, since they may belong to a name.
+    words = " ".join(line.strip() for line in str(error).splitlines())
+    print("minicpt: error:", words, file=sys.stderr)
     return status

@@ -99,7 +99,7 @@ def recorded_texts(record: dict, accept: bool = False) -> Texts:
         if not accept:
             raise InputError(
                 f"{changed} (its SHA-256 differs); put the old text back, start anew with --init,"
-                " or go on with: minicpt resume --accept-changes"
+                " or resume with --accept-changes"
             )
         say(f"{changed}: accepted, so the run does not end as it would have")
     return found
@@ -149,6 +149,7 @@ def fitted(base: Checkpoint, name: str, given: dict):
     window that nobody gave shrinks to the model's positions. InputError where the two do not fit.
     """
     module = objective_module(name)
+    check_kind(base.model, name, base.folder)
     recorded = base.record.get("objective_settings", {})
     settings = (recorded if base.record.get("objective") == name else {}) | given
     objective = module.Objective(base.tokenizer, module.Settings(**settings))
@@ -196,14 +197,29 @@ def memory() -> int:
         return 0
 
 
-def check_fit(model, objective, folder) -> None:
-    """InputError unless the objective can run on the model that ``folder`` holds."""
-    found, wanted = architecture(model), objective.architecture
+def check_kind(model, name: str, folder) -> None:
+    """InputError unless the objective ``name`` trains models like the one that ``folder`` holds.
+
+    Comes before the objective is made: that one would complain about the other kind's tokenizer.
+    """
+    found, wanted = architecture(model), objective_module(name).Objective.architecture
     if found != wanted:
+        modules = objective_modules().items()
+        fit = [each for each, module in modules if module.Objective.architecture == found]
         raise InputError(
-            f"{folder} holds a model of the kind {found}, and this objective needs {wanted};"
-            " use another objective or another folder"
+            f"{folder} holds {described(found)}, and {name} trains {described(wanted)}; use"
+            f" {' or '.join([*fit, 'another folder'])}"
         )
+
+
+def described(architecture: str) -> str:
+    """An architecture with its article and its model: "an encoder (BERT)"."""
+    article = "an" if architecture[0] in "aeiou" else "a"
+    return f"{article} {architecture} ({model_module(architecture).MODEL_TYPE.upper()})"
+
+
+def check_fit(model, objective, folder) -> None:
+    """InputError unless the objective's length and tokenizer fit the model in ``folder``."""
     positions = getattr(model.config, "positions", objective.length)
     if objective.length > positions:
         raise InputError(

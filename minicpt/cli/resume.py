@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,8 +11,10 @@ import torch
 
 from minicpt import checkpoint
 from minicpt.cli import continuing, flags, pieces, terms, train
+from minicpt.cli.hints import command
 from minicpt.cli.lock import locked
 from minicpt.cli.running import Run, Watch, print_json, say, summary_of, versions
+from minicpt.cli.table import CHANGES
 from minicpt.errors import InputError
 from minicpt.machine import Machine
 from minicpt.optimizer import lengthened
@@ -123,6 +126,7 @@ def revived(base, folder: Path, changes: dict, accept: bool, quiet: bool, steps)
     machine = machine_of(record, changes)
     machine.prepare(say)
     module = pieces.objective_module(record["objective"])
+    pieces.check_kind(base.model, record["objective"], base.folder)
     objective = module.Objective(base.tokenizer, module.Settings(**record["objective_settings"]))
     pieces.check_fit(base.model, objective, base.folder)
     text = pieces.recorded_texts(record["text"], accept)
@@ -140,9 +144,10 @@ def revived(base, folder: Path, changes: dict, accept: bool, quiet: bool, steps)
     )
     trainer.restore(state)
     watch = Watch(**record["watch"])
+    before = unchanged(record, text, old)
     kept = {key: record[key] for key in record if key not in ("step", "evaluations")}
     kept |= {"text": text.record, "tokenizer": base.tokenizer.sha256}
-    kept["replay"] = mixed and mixed.record
+    kept |= {"replay": mixed and mixed.record, "before": before}
     kept["machine"] = record["machine"] | changes
     history = record["evaluations"]
     if not all(type(each["step"]) is int for each in history):
@@ -151,6 +156,22 @@ def revived(base, folder: Path, changes: dict, accept: bool, quiet: bool, steps)
     return Run(
         trainer, base.tokenizer, held_out, watch, kept, folder, quiet, history, saved
     )  # fmt: skip
+
+
+def unchanged(record: dict, text: pieces.Texts, old: Sequence[pieces.Texts]) -> dict[str, dict]:
+    """What the base made of the held-out texts, as far as these are still the same.
+
+    Gained and forgotten are differences to it, and mean nothing on another text.
+    """
+    found = {"held out": [text.record], "old text": [each.record for each in old]}
+    known = {"held out": [record["text"]], "old text": record["old_texts"]}
+    same = {}
+    for name, before in record["before"].items():
+        if [each["sha256"] for each in found[name]] == [each["sha256"] for each in known[name]]:
+            same[name] = before
+        else:
+            say(f"{CHANGES[name][0]} is not shown any more: the text it began with has changed")
+    return same
 
 
 def told(problem: str, accept: bool) -> None:
@@ -168,7 +189,7 @@ def longer(base: checkpoint.Checkpoint, steps: int) -> dict:
     if base.folder != checkpoint.steps(base.folder.parent)[-1]:
         raise InputError(
             f"--steps goes on from a run's newest checkpoint, and {base.folder} is not it; start a"
-            f" new run: minicpt train {base.record['objective']} --init {base.folder}"
+            f" new run: {command('train', base.record['objective'], '--init', base.folder)}"
         )
     settings = lengthened(done, old, steps, Training(**base.record["training"]))
     return {"steps": steps, "training": dataclasses.asdict(settings)}

@@ -1,16 +1,17 @@
 """A run: the training loop with everything around it. Evaluation, saving, signals, progress.
 
-A run lives in a folder of its own, with one checkpoint folder for each saved step.
+A run lives in a folder of its own, with one checkpoint folder for each saved step, and every step
+in ``metrics.jsonl``. Each evaluation of a run reads the same held-out passages, and a continued run
+holds each against that of its base, at step 0.
 """
 
 import json
 import os
 import platform
-import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +19,10 @@ import torch
 from tqdm import tqdm
 
 from minicpt import __version__, checkpoint
+from minicpt.cli.hints import command
+from minicpt.cli.metrics import Metrics
 from minicpt.cli.signals import Interrupted, Signals
+from minicpt.cli.table import changes, named, row, shortened
 from minicpt.data.corpus import Corpus
 from minicpt.data.plan import planned
 from minicpt.disk import discard
@@ -27,7 +31,6 @@ from minicpt.evaluation import evaluate
 from minicpt.generation import Sampling
 from minicpt.machine import keep_freed_memory
 from minicpt.randomness import generator
-from minicpt.report.terminal import fit, printable
 from minicpt.settings import Checked, setting
 from minicpt.training import NotFinite, Trainer
 
@@ -40,7 +43,10 @@ class Watch(Checked):
 
     evaluate_every: int = setting(0, "steps between evaluations; 0: ten in all", least=0)
     evaluate_passages: int = setting(
-        256, "held-out passages of an evaluation on the way (the last one takes all)", least=1
+        256,
+        "held-out passages of each evaluation, the same ones every time (the verb `evaluate` takes"
+        " all of the text)",
+        least=1,
     )
     save_every: int = setting(500, "steps between checkpoints; 0: at the end alone", least=0)
     keep: int = setting(2, "how many checkpoints stay", least=1)
@@ -52,6 +58,7 @@ class Run:
 
     held_out  held-out text by the name it has in tables: "held out" first (gained), then for a
               continued model "old text" (forgotten)
+    record    among others ``before``: the losses of the base on these texts, by name
     folder    where checkpoints go; None: nowhere
     """
 
@@ -64,11 +71,14 @@ class Run:
     quiet: bool = False
     history: list[dict] = field(default_factory=list)
     saved: tuple[int, int] = (0, 0)  # step and evaluations of the newest checkpoint
+    metrics: Metrics = field(init=False)
 
     def go(self) -> int:
         """Trains to the end; returns the exit status."""
         keep_freed_memory()
-        with Signals() as signals:
+        evaluated = self.history[-1]["step"] if self.history else -1
+        metrics = Metrics(self.folder, self.trainer.step, evaluated, say)
+        with Signals() as signals, metrics as self.metrics:
             try:
                 self.loop(signals)
             except Interrupted as interrupted:
@@ -89,16 +99,26 @@ class Run:
         every = self.watch.evaluate_every or max(1, trainer.steps // 10)
         due = trainer.step == trainer.steps or trainer.step % every == 0
         if due and not self.looked():  # at the start, or where an evaluation was interrupted
-            whole = trainer.step == trainer.steps
-            self.look(signals, None if whole else self.watch.evaluate_passages)
-            if whole:
+            self.look(signals)
+            if trainer.step == trainer.steps:
                 self.save()
         tokens, seconds, begun = 0, 0.0, time.perf_counter()
         with progress(trainer.steps, trainer.step) as bar:
             for step in trainer.run():
-                tokens, seconds = tokens + step.tokens, seconds + time.perf_counter() - begun
-                loss = sum(float(each.mean) for each in step.losses.values())
+                losses = {n: float(each.mean) for n, each in step.losses.items() if each.count}
+                loss, took = sum(losses.values()), time.perf_counter() - begun
+                tokens, seconds = tokens + step.tokens, seconds + took
                 speed = tokens / seconds
+                self.metrics.add(
+                    "step",
+                    step.number,
+                    losses=losses,
+                    terms=step.terms,
+                    learning_rate=step.learning_rate,
+                    tokens=step.tokens,
+                    tokens_per_second=step.tokens / took,
+                    seconds=took,
+                )
                 shown = [f"loss {loss:.3f}", *named(step.terms), f"{speed:,.0f} tokens/s"]
                 bar.set_postfix_str(", ".join(shown), refresh=False)
                 bar.update()
@@ -106,8 +126,7 @@ class Run:
                 last = step.number == trainer.steps
                 if last or step.number % every == 0:
                     bar.clear()
-                    passages = None if last else self.watch.evaluate_passages
-                    self.look(signals, passages, training=loss, terms=step.terms)
+                    self.look(signals, training=loss, terms=step.terms)
                 if last or self.watch.save_every and step.number % self.watch.save_every == 0:
                     self.save()
                     signals.check()
@@ -117,22 +136,30 @@ class Run:
         """Whether the newest evaluation is that of the step at which the run stands."""
         return bool(self.history) and self.history[-1]["step"] == self.trainer.step
 
-    def look(self, signals: Signals, passages: int | None, **step) -> None:
-        """Evaluates on ``passages`` of each held-out text (None: all), shows and remembers it.
+    def look(self, signals: Signals, **step) -> None:
+        """Evaluates on the same passages of each held-out text, shows and remembers it.
 
         step  of the newest step: ``training``, its loss, and ``terms``, what was added to it
         """
-        entry = {"step": self.trainer.step, "training": None, "terms": {}} | step
+        begun = time.perf_counter()
+        results = {}
         for name, corpus in self.held_out.items():
             model, objective = self.trainer.model, self.trainer.objective
+            passages = self.watch.evaluate_passages
             with self.trainer.machine.autocast():
                 result = evaluate(model, objective, corpus, passages, progress=signals.watching)
-            entry[name] = result.summary()
-            if not any(result.summary()["targets"].values()):
+            results[name] = result.summary()
+            if not any(results[name]["targets"].values()):
                 raise InputError(
                     f"the objective finds nothing to predict in the {name} text; change its"
                     " settings, or the text"
                 )
+        if self.trainer.step == 0 and self.record["base"]:
+            self.record["before"] = results
+        found = results | changes(results, self.record["before"])
+        seconds = time.perf_counter() - begun
+        self.metrics.add("evaluation", self.trainer.step, **found, seconds=seconds)
+        entry = {"step": self.trainer.step, "training": None, "terms": {}} | step | found
         entry["sample"] = self.sample()
         self.history.append(entry)
         if not self.quiet:
@@ -184,7 +211,7 @@ class Run:
             self.save()
             say(
                 f"{name}: stopped after step {self.trainer.step} of {self.trainer.steps}, saved;"
-                f" go on with: minicpt resume {self.folder}"
+                f" go on with: {command('resume', self.folder)}"
             )
         return 128 + number
 
@@ -197,38 +224,6 @@ def progress(total: int, done: int) -> tqdm:
 def bar_over(iterable: Iterable) -> Iterable:
     """The same items, with a bar on a terminal."""
     return tqdm(iterable, desc="evaluate", disable=None, leave=False, dynamic_ncols=True)
-
-
-def row(entry: dict) -> str:
-    """An evaluation as one line of the table."""
-    cells = [f"{entry['step']:>7}"]
-    if entry["training"] is not None:
-        cells.append(", ".join([f"training {entry['training']:.3f}", *named(entry["terms"])]))
-    for name in entry:
-        if isinstance(entry[name], dict) and name != "terms":
-            cells.append(f"{name} {figures(entry[name])}")
-    return " | ".join(cells)
-
-
-def named(terms: Mapping[str, float]) -> list[str]:
-    """The regularizers' terms, each by itself: "kl 0.0123"."""
-    return [f"{name} {value:.4f}" for name, value in terms.items()]
-
-
-def figures(summary: dict) -> str:
-    """The figures of an evaluation: nats per target by head, and bits per byte."""
-    nats = summary["nats_per_target"]
-    names = {"tokens": "nats/token", "pair": "nats/pair"}
-    parts = [f"{value:.4f} {names.get(head, 'nats/' + head)}" for head, value in nats.items()]
-    if summary["bits_per_byte"] is not None:
-        parts.append(f"{summary['bits_per_byte']:.4f} bits/byte")
-    return ", ".join(parts)
-
-
-def shortened(text: str) -> str:
-    """A sample on one line of the terminal, without what would break the line."""
-    width = max(20, shutil.get_terminal_size().columns - 9)
-    return fit(printable(" ".join(text.split())), width).rstrip()
 
 
 def versions() -> dict[str, str]:

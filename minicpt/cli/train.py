@@ -16,7 +16,8 @@ from pathlib import Path
 import torch
 
 from minicpt import checkpoint, replay
-from minicpt.cli import continuing, flags, pieces, terms
+from minicpt.cli import continuing, flags, metrics, pieces, terms
+from minicpt.cli.hints import command
 from minicpt.cli.lock import locked, missing
 from minicpt.cli.running import Run, Watch, print_json, say, summary_of, tell
 from minicpt.data.split import sample
@@ -31,6 +32,9 @@ EXAMPLES = """examples:
   minicpt train {name} --steps 200 --out runs/first
   minicpt train {name} --init runs/first --corpus builtin:code --replay base --out runs/second
 """
+LOGGED = f"""every step and every evaluation is a line of {metrics.NAME} in the folder of the run
+"""
+SENTENCES = "It rained. The cat slept."  # a text for a model that needs one
 TIMED_STEPS = 5  # steps that --minutes times, after two that it does not
 
 
@@ -76,7 +80,9 @@ def add(verbs) -> None:
     )
     train.epilog = (
         "`minicpt train OBJECTIVE --help` lists the flags of an objective\n"
-        "long text is kept tokenised in ~/.cache/minicpt; MINICPT_CACHE names another folder\n\n"
+        "long text is kept tokenised in ~/.cache/minicpt; MINICPT_CACHE names another folder\n"
+        + LOGGED
+        + "\n"
         + EXAMPLES.format(name="causal-lm")
     )
     names = train.add_subparsers(dest="objective", metavar="OBJECTIVE", required=True)
@@ -84,7 +90,7 @@ def add(verbs) -> None:
         summary = module.__doc__.splitlines()[0]
         usage = f"minicpt train {name} [FLAG …]"
         parser = names.add_parser(name, help=summary, description=summary, usage=usage)
-        parser.epilog = EXAMPLES.format(name=name)
+        parser.epilog = LOGGED + "\n" + EXAMPLES.format(name=name)
         config = pieces.model_module(module.Objective.architecture).Config
         flags.add(parser, "length", Length)
         flags.add(parser, "text", pieces.Text, pieces.Vocabulary)
@@ -110,7 +116,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(run.record | {"out": str(run.folder), "evaluations": run.history})
     elif status == 0:
-        tell(f"saved in {run.folder}; try: minicpt generate {run.folder}")
+        text = [] if run.trainer.objective.architecture == "decoder" else [SENTENCES]
+        tell(f"saved in {run.folder}; try: {command('generate', run.folder, *text)}")
     return status
 
 
@@ -163,6 +170,7 @@ def prepare(arguments: argparse.Namespace, places: Places, folder: Path) -> Run:
         "replay": mixed and mixed.record,
         "partial": dataclasses.asdict(partial),
         "vocabulary": fit,
+        "before": {},
         "base": str(Path(places.init).resolve()) if places.init else None,
         "tokenizer": tokenizer.sha256,
     }
@@ -276,7 +284,8 @@ def own_folder(out: str | None, objective: str) -> Iterator[Path]:
     made = None
     if out is not None:
         folder = Path(out)
-        check_out(folder, ours=r"\.lock|\.?step-\d+.*")  # nothing foreign, before it is touched
+        # Nothing foreign, before it is touched.
+        check_out(folder, ours=rf"\.lock|\.?step-\d+.*|{re.escape(metrics.NAME)}")
     for number in itertools.count(1) if out is None else ():
         folder = Path("runs", f"{objective}-{number}")
         made = missing(folder)
@@ -289,6 +298,7 @@ def own_folder(out: str | None, objective: str) -> Iterator[Path]:
             raise InputError(f"{folder} cannot be made ({error.strerror}); give --out") from None
     with locked(folder, made):
         checkpoint.clean(folder)
+        metrics.clear(folder)
         check_out(folder, ours=r"\.lock")
         yield folder
 
@@ -303,5 +313,6 @@ def check_out(folder: Path, ours: str) -> None:
         raise InputError(f"--out {folder} cannot be read ({error.strerror})") from None
     if not all(re.fullmatch(ours, name) for name in names):
         raise InputError(
-            f"--out {folder} is not empty; give a new folder, or go on: minicpt resume {folder}"
+            f"--out {folder} is not empty; give a new folder, or go on with:"
+            f" {command('resume', folder)}"
         )

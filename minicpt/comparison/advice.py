@@ -66,9 +66,10 @@ def _forgets(plain: list[Row]) -> str:
 def _remedy(row: Row, base: Row, name: str) -> str:
     begin = f"{row.objective}, {name}:"
     if row.spared.sign > 0:
-        text = f"{begin} forgets less than nothing does, by {figure(row.spared, row.unit)}"
+        text = f"{begin} forgets less than without a remedy, by {figure(row.spared, row.unit)}"
     elif row.spared.sign < 0:
-        text = f"{begin} forgets more than nothing does: spared {figure(row.spared, row.unit)}"
+        more = Interval(-row.spared.value, -row.spared.high, -row.spared.low)
+        text = f"{begin} forgets more than without a remedy, by {figure(more, row.unit)}"
     else:
         text = f"{begin} less forgetting does not show: {figure(row.spared, row.unit)}"
     cost = f"{figure(row.lost)} of the {base.gained.value:+.3f} gained"
@@ -78,12 +79,13 @@ def _remedy(row: Row, base: Row, name: str) -> str:
 
 
 def _control(row: Row, base: Row) -> str:
-    share = row.gained.value / base.gained.value if base.gained.sign > 0 else None
-    of = f", {share:.0%} of the gain" if share is not None else ""
-    return (
-        f"{row.objective}, the same budget on the wrong text: gained"
-        f" {figure(row.gained, row.unit)}{of}."
-    )
+    begin = f"{row.objective}, the same budget on the wrong text:"
+    if row.gained.sign <= 0:
+        return f"{begin} no gain on the new text shows: {figure(row.gained, row.unit)}."
+    of = ""
+    if base.gained.sign > 0:
+        of = f", {row.gained.value / base.gained.value:.0%} of what the new text itself gives"
+    return f"{begin} gains on the new text, too: {figure(row.gained, row.unit)}{of}."
 
 
 def _probe(plain: list[Row]) -> str:
@@ -114,7 +116,7 @@ def _advice(base: Row, rows: list[Row], label: Callable[[str], str]) -> str:
     if base.gained.sign <= 0:
         return text + "this budget does not gain on the new text; train longer, then compare again."
     if best.arm == NOTHING:
-        text += "no remedy pays here: nothing gains most, less what it forgets"
+        text += "no remedy pays here: gained less forgotten, training without one is best"
     else:
         text += f"{label(best.arm)} keeps {kept:.0%} of the gain"
         if base.forgotten.sign > 0:

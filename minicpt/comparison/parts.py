@@ -139,5 +139,5 @@ def label(arm: str, comparison: Comparison) -> str:
         "replay": share, SELF: share, "kl": f"{comparison.kl:g}", "l2": f"{comparison.l2:g}",
         "lora": f"rank {comparison.lora}",
     }  # fmt: skip
-    names = {"kl": "KL", "l2": "L2", "lora": "LoRA", CONTROL: "wrong text"}
+    names = {NOTHING: "no remedy", "kl": "KL", "l2": "L2", "lora": "LoRA", CONTROL: "wrong text"}
     return f"{names.get(arm, arm)} {strengths.get(arm, '')}".strip()

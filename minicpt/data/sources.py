@@ -37,9 +37,12 @@ Opener = Callable[[], Iterator[Document | LongDocument]]
 
 
 def read(
-    sources: Sequence[str], blocks: bool = False, errors: str = "strict", progress: bool = False
+    sources: str | Sequence[str],
+    blocks: bool = False,
+    errors: str = "strict",
+    progress: bool = False,
 ) -> Documents:
-    r"""The documents of the sources, in the given order.
+    r"""The documents of the sources, in the given order; a text alone is one source.
 
     A source is one of
 
@@ -62,6 +65,7 @@ def read(
 
     Raises InputError, with the place, for what is missing, unreadable, not UTF-8, or no text.
     """
+    sources = [sources] if isinstance(sources, str) else sources
     if not sources:
         raise InputError("no corpus: name a file, a folder, builtin:docs or builtin:code")
     seen: set[str] = set()

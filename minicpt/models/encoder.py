@@ -225,9 +225,13 @@ NAMES: dict[str, Any] = {
     "transposed": (),
     # What may be missing as a whole, by the pattern of our names.
     "optional": {
-        "head 'tokens'": r"heads\.tokens\..*",
-        "the pooler of head 'pair'": r"heads\.pair\.pooler\..*",
-        "head 'pair'": r"heads\.pair\.(weight|bias)",
+        "head 'tokens', but for the matrix that it shares with the embeddings,": {
+            "rest": r"heads\.tokens\..*"
+        },
+        "head 'pair'": {
+            "pooler": r"heads\.pair\.pooler\..*",
+            "classifier": r"heads\.pair\.(weight|bias)",
+        },
     },
     # Second copies of tied weights.
     "copies": {

@@ -383,7 +383,7 @@ NAMES: dict[str, Any] = {
         for ours, theirs in sublayers.items()
     },
     "transposed": (),
-    "optional": {"head 'tokens'": r"heads\.tokens\.weight"},
+    "optional": {"head 'tokens'": {"matrix": r"heads\.tokens\.weight"}},
     # Second copies of tied weights. In version 1.1 lm_head is a weight of its own, not a copy.
     "copies": {
         "encoder.embed_tokens.weight": "shared.weight",

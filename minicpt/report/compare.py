@@ -13,9 +13,14 @@ from minicpt.comparison.summary import Base, Row
 
 NOTE = (
     "Gained: the held-out loss of the new text fell by so much; forgotten: that of the old text "
-    "rose by so much. Brackets: 95 % intervals over seeds and held-out text. Probe: how often a "
+    "rose by so much. {brackets} Probe: how often a "
     "linear classifier on frozen features names the part of the text that a passage comes from; "
     "behind it what the bases and guessing score."
+)
+SEVERAL = "Brackets: 95 % intervals over seeds and held-out text."
+ONE = (
+    "Brackets: 95 % intervals over held-out text alone; one seed does not show how far another "
+    "training would be off."
 )
 
 
@@ -105,7 +110,8 @@ def text(
 ) -> str:
     """The table, what it means, and what it says."""
     width = max(24, min(width, 100))
-    blocks = [table(rows, bases, label, width), textwrap.fill(NOTE, width)]
+    note = NOTE.format(brackets=ONE if max(row.seeds for row in rows) == 1 else SEVERAL)
+    blocks = [table(rows, bases, label, width), textwrap.fill(note, width)]
     wrap = partial(textwrap.fill, width=width, subsequent_indent="  ", break_on_hyphens=False)
     blocks.append("\n".join(wrap(f"- {each}") for each in sentences))
     return "\n\n".join(blocks)

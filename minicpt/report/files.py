@@ -24,7 +24,7 @@ def plotting():
     try:
         import matplotlib
     except ImportError:
-        raise InputError("--plot needs matplotlib: pip install 'minicpt[plot]'") from None
+        raise InputError("--plot needs matplotlib: pip install matplotlib") from None
     matplotlib.use("Agg")
     import matplotlib.pyplot as pyplot
 
