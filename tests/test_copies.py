@@ -244,15 +244,16 @@ def test_new_and_old_text_are_held_out_from_each_other(folder, capsys):
         }
     said = capsys.readouterr().err.splitlines()
     left = new.apart.characters - found["held out"].characters
-    assert left and f"{left / new.apart.characters:.0%} of the held-out text of " in said[0]
-    assert "too few" in said[0]
+    assert left and f"{found['held out'].characters:,} characters are held out" in said[0]
+    assert f"{left:,} more stand in training text too, and are left out" in said[0]
+    assert "too little" in said[0]
 
 
 def test_enough_text_is_no_reason_to_warn(folder, capsys, monkeypatch):
     monkeypatch.setattr(pieces, "ENOUGH", 10)
     new, old = texts_of(folder, "new", "old")
     pieces.held_out(new, [old])
-    assert "is left out" in (said := capsys.readouterr().err) and "too few" not in said
+    assert "left out" in (said := capsys.readouterr().err) and "too little" not in said
 
 
 def test_where_nothing_is_left_it_is_said_or_refused(folder, capsys):
@@ -283,7 +284,7 @@ def test_train_evaluate_and_resume_hold_out_the_same_text(folder, capsys):
     assert main(["evaluate", out, "--json"]) == 0
     output = capsys.readouterr()
     evaluated = json.loads(output.out)
-    assert "is left out" in output.err and "differ" not in output.err
+    assert "left out" in output.err and "differ" not in output.err
     for name in ("held out", "old text"):
         last = record["evaluations"][-1][name]
         assert evaluated[name]["targets"] == last["targets"]

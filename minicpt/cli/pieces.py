@@ -295,14 +295,13 @@ def clear(text: Texts, texts: Sequence[Texts], tell: Callable[[str], None] = say
     for other in texts:
         if other is not text:
             found = unseen(found, other.training, progress=True)
-    whole = text.apart.characters
-    left_out = whole - found.characters
+    left_out = text.apart.characters - found.characters
     if left_out and has_words(found):
         few = found.characters < ENOUGH
         tell(
-            f"{left_out / whole:.0%} of the held-out text of {text.name} stands in training text"
-            f" too, by its lines, and is left out; {found.characters:,} characters are left"
-            + (", too few for a loss that says much: give more text, or hold out more" * few)
+            f"{text.name}: {found.characters:,} characters are held out; {left_out:,} more stand in"
+            " training text too, and are left out"
+            + "; what is left is too little for a sure loss: give more text, or hold out more" * few
         )
     return found if has_words(found) else Documents.of([])
 
