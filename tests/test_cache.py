@@ -1,6 +1,7 @@
 """The corpus on disk: it is the one in memory, found again, and made anew when it is not whole."""
 
 import errno
+import json
 import os
 import shutil
 import time
@@ -8,9 +9,12 @@ import time
 import pytest
 import torch
 
-from minicpt.data import cache
+from minicpt.data import cache, sources, utf8
+from minicpt.data.copies import unseen
 from minicpt.data.corpus import Corpus
 from minicpt.data.documents import Document, Documents
+from minicpt.data.sources import read
+from minicpt.data.split import divide
 from minicpt.errors import InputError, WorkError
 
 TENSORS = ("tokens", "words", "sentences", "documents")
@@ -181,3 +185,75 @@ def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert cache.folder() == tmp_path / "home" / ".cache" / "minicpt" / "corpora"
     shutil.rmtree(tmp_path / "cache", ignore_errors=True)
+
+
+def written(path, word: str) -> None:
+    path.write_text("".join(f"Line {number} of {word}.\n" for number in range(400)))
+
+
+@pytest.mark.parametrize("kind", ["short.txt", "long.txt", "lines.jsonl"])
+@pytest.mark.parametrize("size", [0, 1 << 22])  # characters that are not kept: none, and all
+def test_a_text_that_changed_after_it_was_hashed_is_not_taken_for_it(
+    kind, size, tokenizer, place, tmp_path, monkeypatch
+):
+    """The file is edited before it is tokenised, and restored after it."""
+    monkeypatch.setattr(cache, "SMALL", size)
+    if kind == "long.txt":
+        for module in (sources, utf8):
+            monkeypatch.setattr(module, "PIECE", 1000)
+    path = tmp_path / kind
+
+    def write(word):
+        written(path, word)
+        if kind == "lines.jsonl":
+            lines = path.read_text().splitlines()
+            path.write_text("".join(json.dumps({"text": line}) + "\n" for line in lines))
+
+    write("A")
+    documents = read([str(path)])
+    parts = divide(documents, 0.3)
+    write("B")  # as long as before
+    for each in (documents, *parts):
+        with pytest.raises(WorkError, match="has changed since it was read first: start again"):
+            cache.corpus(each, tokenizer, say=quiet)
+    assert not place.exists() or not list(place.iterdir())
+    write("A")
+    for each in (documents, *parts):
+        found = cache.corpus(each, tokenizer, say=quiet)
+        assert same(found, Corpus.build([Document(d.name, d.text) for d in each], tokenizer))
+
+
+def test_a_text_that_grew_or_shrank_after_it_was_hashed_is_refused(tokenizer, tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "One."}\n' * 3)
+    documents = read([str(path)])
+    for count in (2, 4):
+        path.write_text('{"text": "One."}\n' * count)
+        with pytest.raises(WorkError, match="has changed"):
+            cache.corpus(documents, tokenizer, say=quiet)
+
+
+@pytest.mark.parametrize("what", ["gone", "less", "more"])
+def test_a_long_file_that_grew_or_shrank_after_it_was_hashed_is_refused(
+    what, tokenizer, tmp_path, monkeypatch
+):
+    for module in (sources, utf8):
+        monkeypatch.setattr(module, "PIECE", 1000)
+    path = tmp_path / "long.txt"
+    path.write_text("word " * 1000)  # five pieces exactly
+    documents = read([str(path)])
+    path.write_text("word " * {"gone": 200, "less": 800, "more": 1200}[what])
+    with pytest.raises(WorkError, match="long.txt' has changed"):
+        cache.corpus(documents, tokenizer, say=quiet)
+
+
+def test_each_choice_of_documents_has_a_key_of_its_own():
+    """Parts of one text that hold other documents are other corpora, whatever chose them."""
+    documents = Documents.of(Document(str(n), f"A text with number {n:02}.") for n in range(40))
+    chosen = [part for share in (0.1, 0.2, 0.3) for part in divide(documents, share)]
+    for number in (0, 7, 8):
+        other = Documents.of([Document("other", f"A text with number {number:02}.")])
+        chosen.append(unseen(documents, other))
+    texts = [tuple(each.text for each in documents) for documents in chosen]
+    assert len({each.key for each in chosen}) == len(set(texts)) == len(chosen)
+    assert len({each.sha256 for each in chosen}) == len(chosen)

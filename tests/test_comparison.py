@@ -145,15 +145,6 @@ def test_a_bound_takes_whole_documents_and_cuts_the_last():
     assert texts.bounded(given, 35) == kept and texts.bounded(given, 0) == list(given)
 
 
-def test_what_training_has_seen_is_not_held_out():
-    line = "a line of more than twenty characters"
-    training = [Document("t", f"first\n  {line}\nlast")]
-    copy, new = Document("copy", f"{line}\nshort"), Document("new", f"{line}\n{line[::-1]} more")
-    assert texts.unseen([copy, new], training) == [new]
-    with pytest.raises(InputError, match="word for word"):
-        texts.unseen([copy], training)
-
-
 def test_parts_are_folders_and_files_of_several_documents():
     names = ["x/a/1.py", "x/a/b/2.py", "x/c.py", "x/d.jsonl:3", "x/e.txt, block 2"]
     found = texts.parts(documents(*names), ["x"])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from minicpt.data import sources, utf8
 from minicpt.data.documents import Document, Documents, LongDocument
 from minicpt.data.sources import read
-from minicpt.data.split import split
+from minicpt.data.split import divide
 from minicpt.data.text import stretches
 from minicpt.data.utf8 import count_invalid, decoded
 from minicpt.errors import InputError, WorkError
@@ -48,9 +48,9 @@ def test_a_long_file_is_divided_as_a_short_one(small_pieces, tmp_path):
     path = tmp_path / "a.txt"
     path.write_bytes(CONTENT.encode())
     for fraction in (0.1, 0.3, 0.5):
-        long = [(each.name, each.text) for part in split(read([str(path)]), fraction)
+        long = [(each.name, each.text) for part in divide(read([str(path)]), fraction)
                 for each in part]  # fmt: skip
-        held = split([Document(str(path), TEXT)], fraction)
+        held = divide([Document(str(path), TEXT)], fraction)
         assert long == [(each.name, each.text) for part in held for each in part]
 
 
@@ -120,7 +120,7 @@ def test_the_hash_tells_texts_apart_and_does_not_see_names():
 def test_a_text_that_changes_while_it_is_read_stops_the_work(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text("".join('{"text": "Some words."}\n' for _ in range(20)))
-    training, _ = split(read([str(path)]), 0.5)
+    training, _ = divide(read([str(path)]), 0.5)
     path.write_text('{"text": "Some words."}\n')
     with pytest.raises(WorkError, match="changed"):
         list(training)
@@ -145,7 +145,7 @@ def test_a_long_line_is_read_and_one_without_a_space_is_refused(tmp_path, monkey
     monkeypatch.setattr("minicpt.data.text.LONGEST", 2_000_000)
     path.write_text("x" * 3_300_000)
     with pytest.raises(InputError, match="a.txt' has .* on end without a space"):
-        split(read([str(path)]))
+        divide(read([str(path)]))
 
 
 def test_several_are_joined():
@@ -160,6 +160,6 @@ def test_bytes_are_counted_or_not_known():
     one, other = Documents.of([Document("a", "Zwölf.")]), Documents.of([Document("c", "d")])
     both = Documents.joined([one, other])
     assert both.bytes == 8 and Documents.joined([]).bytes == 0
-    part = both.chosen("the first", [6], lambda number, document: None if number else document)
+    part = both.chosen("the first", [6], lambda number, document: [] if number else [document])
     assert list(part) == [*one] and part.bytes is None
     assert Documents.joined([one, part]).bytes is None

@@ -7,14 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minicpt.data.documents import Document, Documents
-from minicpt.data.split import sample, split
+from minicpt.data.split import divide, sample
 from minicpt.errors import InputError
 
 always = settings(derandomize=True, deadline=None, max_examples=200)
 
 
 def parts(documents, fraction):
-    training, held_out = split(documents, fraction)
+    training, held_out = divide(documents, fraction)
     for each in (training, held_out):
         assert list(each.lengths) == [len(item.text) for item in each] and len(each) == len([*each])
     return list(training), list(held_out)
@@ -45,7 +45,7 @@ def test_many_documents_are_split_whole(count, fraction):
 
 
 def test_held_out_documents_are_not_simply_the_first_or_last():
-    held_out = parts([Document(str(index), "same") for index in range(100)], 0.1)[1]
+    held_out = parts([Document(str(index), f"text {index:02}") for index in range(100)], 0.1)[1]
     places = [int(item.name) for item in held_out]
     assert len(places) == 10 and places == sorted(places)
     assert places[0] > 0 and places[-1] - places[0] > 20
@@ -77,7 +77,7 @@ def test_few_documents_are_cut_between_them_where_a_sentence_starts():
     st.lists(st.text(st.sampled_from("ab. C\n"), min_size=1, max_size=30), max_size=14),
     st.floats(0, 0.5),
 )
-def test_a_split_keeps_every_character_once(texts, fraction):
+def test_a_division_keeps_every_character_once(texts, fraction):
     documents = [Document(str(index), text) for index, text in enumerate(texts)]
     try:
         training, held_out = parts(documents, fraction)
@@ -118,10 +118,10 @@ def test_nothing_is_held_out_with_fraction_zero():
 @pytest.mark.parametrize("fraction", [-0.1, 0.51, 1, math.nan, math.inf])
 def test_a_fraction_out_of_range_is_refused(fraction):
     with pytest.raises(InputError, match="between 0 and 0.5"):
-        split(numbered(3), fraction)
+        divide(numbered(3), fraction)
 
 
 @pytest.mark.parametrize("texts", [["a"], ["ab "], ["", ""], [], [" "] * 12])
 def test_a_corpus_too_short_to_split_is_refused(texts):
     with pytest.raises(InputError, match="too short"):
-        split([Document(str(index), text) for index, text in enumerate(texts)], 0.1)
+        divide([Document(str(index), text) for index, text in enumerate(texts)], 0.1)

@@ -46,7 +46,11 @@ def prepare(what, comparison: Comparison, machine: Machine, quick: bool, tell) -
     if any(CONTROL in each for each in arms.values()) and what.control:
         sides["wrong"] = [pieces.texts(dataclasses.replace(of_text, corpus=what.control))]
     check_apart(sides)
-    divided = {side: bounded(found, what.characters) for side, found in sides.items()}
+    everything = [each for found in sides.values() for each in found]
+    divided = {
+        side: bounded(found, cleared(side, found, everything), what.characters)
+        for side, found in sides.items()
+    }
     if base:
         tokenizer = base.tokenizer
     else:
@@ -146,11 +150,21 @@ def check_apart(sides: dict[str, list[pieces.Texts]]) -> None:
         raise InputError("the new text is the old one; give another --corpus or --old-corpus")
 
 
-def bounded(found: list[pieces.Texts], characters: int) -> list[list[Document]]:
+def cleared(
+    side: str, found: list[pieces.Texts], everything: list[pieces.Texts]
+) -> Documents:
+    """What is held out of some texts, and stands in no text that is trained on."""
+    left = [pieces.clear(each, everything) for each in found]
+    if not any(left):
+        raise InputError(f"the {side} text: {pieces.nothing_left(found[0])}; give another text")
+    return Documents.joined(left)
+
+
+def bounded(
+    found: list[pieces.Texts], held_out: Documents, characters: int
+) -> list[list[Document]]:
     """Training and held-out documents of so many characters in all; each side keeps its share."""
-    sides = [
-        Documents.joined(getattr(each, name) for each in found) for name in ("training", "held_out")
-    ]
+    sides = [Documents.joined(each.training for each in found), held_out]
     whole = sum(side.characters for side in sides)
     part = min(1, characters / whole) if characters else 1
     return [texts.bounded(side, max(1, round(part * side.characters))) for side in sides]

@@ -1,13 +1,15 @@
 """What a continued run takes over from its base: its text, for measuring and for replay.
 
 Replayed text is never text that is held out, here or by the base: a text is parted as the base
-parted its own, and what is held out anywhere is taken out of it.
+parted its own; what is kept from training anywhere is taken out of it, and so is what stands in the
+held-out text too, word for word or nearly so (``data.copies``).
 """
 
 import argparse
 import dataclasses
 import hashlib
 import math
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,10 +20,11 @@ from minicpt import replay, sampling
 from minicpt.checkpoint import Checkpoint
 from minicpt.cli import flags, pieces
 from minicpt.cli.running import say
+from minicpt.data.copies import unseen
 from minicpt.data.corpus import Corpus
 from minicpt.data.coverage import coverage
 from minicpt.data.documents import Document, Documents
-from minicpt.data.split import FEW
+from minicpt.data.split import FEW, has_words
 from minicpt.data.tokenizer import Tokenizer
 from minicpt.errors import InputError
 from minicpt.replay import Replay
@@ -179,11 +182,13 @@ def of_written(written: Tensor, objective, record: dict) -> Replayed:
 def corpus_of(
     sources: Sequence[pieces.Texts], others: Sequence[pieces.Texts], tokenizer: Tokenizer
 ) -> Corpus:
-    """The training part of the sources, less what they or other texts hold out."""
+    """The training part of the sources, less what they or other texts hold out, and its copies."""
     documents = Documents.joined(each.training for each in sources)
     for each in (*sources, *others):
-        documents = without(documents, each.held_out)
-    if not documents:
+        documents = without(documents, each.apart)
+    for each in others:
+        documents = unseen(documents, each.held_out, progress=True)
+    if not has_words(documents):
         raise InputError("--replay: all of that text is held out for evaluation; name another")
     return pieces.corpus(documents, tokenizer)
 
@@ -214,10 +219,11 @@ def without(documents: Documents, held_out: Documents) -> Documents:
     if sum(lengths) == documents.characters:
         return documents
 
-    def part(number: int, document: Document) -> Document | None:
-        return document.part(0, lengths[number], document.name) if lengths[number] else None
+    def part(number: int, document: Document) -> list[Document]:
+        return [document.part(0, lengths[number], document.name)] if lengths[number] else []
 
-    return documents.chosen(f"without {held_out.sha256}", filter(None, lengths), part)
+    choice = hashlib.sha256(array("q", lengths).tobytes()).hexdigest()
+    return documents.chosen(f"to {choice}", filter(None, lengths), part)
 
 
 def hashed(document: Document) -> bytes:
@@ -236,7 +242,7 @@ def vocabulary(
     """How well the base's tokenizer fits the new text and the old one: see ``coverage``."""
     sides = {"new text": [text], "old text": old}
     documents = {
-        name: Documents.joined(each.held_out or each.training for each in texts)
+        name: Documents.joined(each.apart or each.training for each in texts)
         for name, texts in sides.items()
     }
     return {

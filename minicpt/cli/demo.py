@@ -14,11 +14,10 @@ import textwrap
 import torch
 from tqdm import tqdm
 
+from minicpt.cli import pieces
 from minicpt.cli.running import print_json, summary_of
 from minicpt.data.builtin import origin
 from minicpt.data.corpus import Corpus
-from minicpt.data.sources import read
-from minicpt.data.split import split
 from minicpt.data.tokenizer import Tokenizer
 from minicpt.errors import WorkError
 from minicpt.evaluation import evaluate
@@ -60,11 +59,15 @@ def run(arguments: argparse.Namespace) -> int:
     tell = (lambda *words: None) if arguments.json else print
     for source in (DOCS, CODE):
         tell(origin(source))
-    documents = {source: split(read([source])) for source in (DOCS, CODE)}
-    tokenizer = Tokenizer.train((each.text for each in documents[DOCS][0]), VOCABULARY)
+    texts = {source: pieces.texts(pieces.Text(corpus=(source,))) for source in (DOCS, CODE)}
+    held_out = pieces.held_out(texts[CODE], [texts[DOCS]], tell)
+    tokenizer = Tokenizer.train((each.text for each in texts[DOCS].training), VOCABULARY)
     corpora = {
         source: tuple(Corpus.build(part, tokenizer, progress=True) for part in parts)
-        for source, parts in documents.items()
+        for source, parts in {
+            DOCS: (texts[DOCS].training, held_out["old text"]),
+            CODE: (texts[CODE].training, held_out["held out"]),
+        }.items()
     }
     objective = causal_lm.Objective(tokenizer, causal_lm.Settings(window=WINDOW))
     torch.manual_seed(SEED)

@@ -11,7 +11,6 @@ from minicpt import checkpoint
 from minicpt.cli import flags, pieces
 from minicpt.cli.running import bar_over, print_json, say, summary_of
 from minicpt.cli.table import figures
-from minicpt.data.documents import Documents
 from minicpt.errors import InputError
 from minicpt.evaluation import evaluate
 from minicpt.machine import Machine
@@ -63,21 +62,18 @@ def run(arguments: argparse.Namespace) -> int:
         documents = {" ".join(what.corpus): pieces.documents(what)}
     elif base.record:
         old = pieces.old_texts(base.record["old_texts"])
-        documents = {
-            "held out": pieces.recorded_texts(base.record["text"]).held_out,
-            "old text": Documents.joined(each.held_out for each in old),
-        }
+        documents = pieces.held_out(pieces.recorded_texts(base.record["text"]), old)
+        pieces.check_held_out(documents, base.record.get("held_out"))
     else:
         raise InputError(f"{arguments.folder} does not say what it was trained on; give --corpus")
     model = base.model.to(machine.device)
     results = {}
     for name, each in documents.items():
-        if each:
-            corpus = pieces.corpus(each, base.tokenizer)
-            with machine.autocast():
-                results[name] = evaluate(
-                    model, objective, corpus, what.passages, what.batch_size, bar_over
-                ).summary()
+        corpus = pieces.corpus(each, base.tokenizer)
+        with machine.autocast():
+            results[name] = evaluate(
+                model, objective, corpus, what.passages, what.batch_size, bar_over
+            ).summary()
     if not results:
         raise InputError(f"{arguments.folder} held no text out from training; give --corpus")
     if arguments.json:

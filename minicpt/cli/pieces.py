@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import ModuleType
@@ -13,14 +13,17 @@ from minicpt.checkpoint import Checkpoint
 from minicpt.cli.running import say
 from minicpt.data import cache
 from minicpt.data.builtin import BUILTIN
+from minicpt.data.copies import unseen
 from minicpt.data.corpus import Corpus
 from minicpt.data.documents import Documents
 from minicpt.data.plan import planned
 from minicpt.data.sources import read
-from minicpt.data.split import split
+from minicpt.data.split import divide, has_words
 from minicpt.data.tokenizer import Tokenizer
 from minicpt.errors import InputError
 from minicpt.settings import Checked, setting
+
+ENOUGH = 10_000  # characters: where copies leave less to evaluate on, it is said
 
 
 @dataclass(frozen=True)
@@ -53,12 +56,23 @@ class Texts:
 
     The record is what a checkpoint keeps of it: enough to read the same text again, and to notice
     when it is no longer the same.
+
+    apart  what is kept from training: ``divide``
     """
 
     settings: Text
     documents: Documents
     training: Documents
-    held_out: Documents
+    apart: Documents
+
+    @cached_property
+    def held_out(self) -> Documents:
+        """What is kept from training and does not stand in the training part too."""
+        return unseen(self.apart, self.training, progress=True)
+
+    @property
+    def name(self) -> str:
+        return " ".join(self.settings.corpus)
 
     @cached_property
     def record(self) -> dict:
@@ -80,7 +94,7 @@ def documents(settings) -> Documents:
 
 def texts(settings: Text) -> Texts:
     found = documents(settings)
-    return Texts(settings, found, *split(found, settings.held_out))
+    return Texts(settings, found, *divide(found, settings.held_out))
 
 
 def recorded_texts(record: dict, accept: bool = False) -> Texts:
@@ -269,16 +283,68 @@ def check_plans(objective, corpora: dict[str, Corpus]) -> None:
             raise InputError(f"the {name} text is too short: it gives not a single passage")
 
 
+def held_out(
+    text: Texts, old: Sequence[Texts], tell: Callable[[str], None] = say
+) -> dict[str, Documents]:
+    """The documents to evaluate on, by the name that tables give them; without those that are none.
+
+    InputError where nothing is left of the held-out text. Where nothing is left of an old text, it
+    is said: forgetting is not measured on it.
+    """
+    texts = [text, *old]
+    found = [clear(each, texts, tell) for each in texts]
+    if text.apart and not found[0]:
+        raise InputError(f"{nothing_left(text)}; give another text, or --held-out 0")
+    for each, documents in zip(old, found[1:], strict=True):
+        if each.apart and not documents:
+            tell(f"{nothing_left(each)}: no forgetting is measured on it")
+    named = {"held out": found[0], "old text": Documents.joined(found[1:])}
+    return {name: documents for name, documents in named.items() if documents}
+
+
+def clear(text: Texts, texts: Sequence[Texts], tell: Callable[[str], None] = say) -> Documents:
+    """The held-out part of a text, without what stands in the training part of any of ``texts``.
+
+    What is left out is said, and that it leaves too little, if it does. Empty: nothing is left.
+    """
+    found = text.held_out
+    for other in texts:
+        if other is not text:
+            found = unseen(found, other.training, progress=True)
+    left_out = text.apart.characters - found.characters
+    if left_out and has_words(found):
+        few = found.characters < ENOUGH
+        tell(
+            f"{text.name}: {found.characters:,} characters are held out; {left_out:,} more stand in"
+            " training text too, and are left out"
+            + "; what is left is too little for a sure loss: give more text, or hold out more" * few
+        )
+    return found if has_words(found) else Documents.of([])
+
+
+def nothing_left(text: Texts) -> str:
+    return (
+        f"nothing is left of the held-out text of {text.name}: in every part of it, a third or more"
+        " of the lines stand in training text too"
+    )
+
+
+def check_held_out(held_out: dict[str, Documents], recorded: dict[str, str] | None) -> None:
+    """Says where the held-out text is not the one that a checkpoint was evaluated on.
+
+    recorded  SHA-256 of each, as a record has them; None: it does not say
+    """
+    for name, sha256 in (recorded or {}).items():
+        if name not in held_out or held_out[name].sha256 != sha256:
+            say(f"{name}: not the text on which this run was evaluated, so losses may differ")
+
+
 def corpora(
-    text: Texts, old: Sequence[Texts], tokenizer: Tokenizer
+    text: Texts, held_out: dict[str, Documents], tokenizer: Tokenizer
 ) -> tuple[Corpus, dict[str, Corpus]]:
     """The corpus to train on, and the held-out ones by the name that tables give them."""
-    held_out = {
-        "held out": text.held_out,
-        "old text": Documents.joined(each.held_out for each in old),
-    }
     return corpus(text.training, tokenizer), {
-        name: corpus(documents, tokenizer) for name, documents in held_out.items() if documents
+        name: corpus(documents, tokenizer) for name, documents in held_out.items()
     }
 
 

@@ -140,7 +140,8 @@ def prepare(arguments: argparse.Namespace, places: Places, folder: Path) -> Run:
     model, objective, text, old, base = begin(arguments, places, text_settings, settings.seed)
     restrict(model.to(machine.device), partial, settings.seed)
     tokenizer = objective.tokenizer
-    corpus, held_out = pieces.corpora(text, old, tokenizer)
+    apart = pieces.held_out(text, old)
+    corpus, held_out = pieces.corpora(text, apart, tokenizer)
     pieces.check_plans(objective, {"training": corpus} | held_out)
     pieces.check_batch(settings.batch_size, objective, corpus)
     mixed = None
@@ -167,6 +168,7 @@ def prepare(arguments: argparse.Namespace, places: Places, folder: Path) -> Run:
         "minutes": length.minutes,
         "text": text.record,
         "old_texts": [each.record for each in old],
+        "held_out": {name: documents.sha256 for name, documents in apart.items()},
         "replay": mixed and mixed.record,
         "partial": dataclasses.asdict(partial),
         "vocabulary": fit,

@@ -1,7 +1,7 @@
 """The comparison: continued pre-training with each objective and each remedy, from the same base.
 
     parts.py       what has to be done: a part is a base, or one continuation of one
-    texts.py       the old, the new and the wrong text: bounded, divided, their passages labelled
+    texts.py       the old, the new and the wrong text: bounded, their passages labelled
     remedies.py    how a continuation is trained so that it forgets less
     work.py        does one part and measures it
     measure.py     held-out losses by unit of text, before and after

@@ -5,7 +5,8 @@ loss is the sum over heads of sum(sums) / sum(sizes): bits over bytes where the 
 all of the text (end-of-text left out), else nats over targets.
 
 A unit is a document; passages of one document are like each other, and to draw them apart would
-claim more text than there is. With fewer than FEW documents it is a passage.
+claim more text than there is. So are parts of one document, between which copies are left out
+(``data.copies``). With fewer than FEW documents it is a passage.
 """
 
 import math
@@ -14,6 +15,7 @@ import torch
 from torch import nn
 
 from minicpt.comparison.statistics import Figures
+from minicpt.data.documents import whole
 from minicpt.data.split import FEW
 from minicpt.evaluation import evaluate, text_bytes
 
@@ -35,10 +37,10 @@ def measure(model: nn.Module, objective, corpus, passages: int) -> dict:
                 rows.append((passage.place, head, value, int(size)))
 
     evaluate(model, objective, corpus, passages, each=collect)
-    documents = {place.split(", token ")[0] for place, *_ in rows}
+    documents = {document(place) for place, *_ in rows}
     heads: dict[str, dict[str, list]] = {}
     for place, head, value, size in rows:
-        name = place.split(", token ")[0] if len(documents) >= FEW else place
+        name = document(place) if len(documents) >= FEW else place
         entry = heads.setdefault(head, {}).setdefault(name, [0.0, 0])
         entry[0] += value
         entry[1] += size
@@ -51,6 +53,11 @@ def measure(model: nn.Module, objective, corpus, passages: int) -> dict:
             for head, entries in heads.items()
         },
     }
+
+
+def document(place: str) -> str:
+    """The name of the document that the place of a passage names."""
+    return whole(place.split(", token ")[0])
 
 
 def loss(measured: dict) -> float:

@@ -1,4 +1,4 @@
-"""The texts of a comparison: bounded, divided, cleared of what was seen, and labelled in parts.
+"""The texts of a comparison: bounded, and labelled in parts.
 
 A part of a text is what the probe has to tell: the first folder below the one that all documents
 share (for builtin:code the package; modules that stand alone belong to none), or a file that
@@ -16,13 +16,11 @@ import torch
 
 from minicpt.comparison.probe import Labelled
 from minicpt.data.corpus import Corpus
-from minicpt.data.documents import Document, Documents
+from minicpt.data.documents import Document, Documents, whole
 from minicpt.data.plan import windows
 from minicpt.data.tokenizer import Tokenizer
-from minicpt.errors import InputError
 from minicpt.randomness import generator
 
-LINE = 20  # characters from which on a line that was seen counts
 MOST_PARTS = 8
 LEAST_TOKENS = 16  # of a passage that the probe sees
 DOCUMENTS = 2  # of a part, at least, on each side
@@ -61,28 +59,6 @@ def bounded(documents: Documents, characters: int) -> list[Document]:
     return [document for document in cut if document.text.strip()]
 
 
-def unseen(held_out: Sequence[Document], training: Sequence[Document]) -> list[Document]:
-    """The held-out documents of which less than half stands in the training text, line by line.
-
-    A document may be part of another (in builtin:docs "compound" holds the topic "if"), or nearly
-    its copy: a loss on it would measure memory. Raises InputError if none is left.
-    """
-    lines = {line.strip() for document in training for line in document.text.splitlines()}
-
-    def known(document: Document) -> bool:
-        long = [line.strip() for line in document.text.splitlines() if len(line.strip()) >= LINE]
-        seen = sum(len(line) for line in long if line in lines)
-        return 2 * seen > sum(map(len, long))
-
-    left = [document for document in held_out if not known(document)]
-    if not left:
-        raise InputError(
-            "all of the held-out text stands in the training text too, word for word; give text"
-            " that does not repeat itself"
-        )
-    return left
-
-
 def parts(documents: Sequence[Document], sources: Sequence[str]) -> list[str]:
     """The part that each document belongs to, by name.
 
@@ -92,7 +68,8 @@ def parts(documents: Sequence[Document], sources: Sequence[str]) -> list[str]:
     if tuple(sources) == ("builtin:docs",):
         titles = [each.text.strip().split("\n")[0] for each in documents]
         return ["statement" if "statement" in title else "other" for title in titles]
-    files = [re.sub(r"(:\d+|, block \d+|, from character \d+)$", "", d.name) for d in documents]
+    names = [whole(document.name) for document in documents]
+    files = [re.sub(r"(:\d+|, block \d+)$", "", name) for name in names]
     folders = {os.path.dirname(each) for each in files}
     try:
         shared = os.path.commonpath(folders)
@@ -150,6 +127,6 @@ def domain(
     most: int,
 ) -> Domain:
     """The corpora of a divided text, and its probe: see ``labelled``."""
-    left = unseen(held_out, training)
-    corpora = [Corpus.build(each, tokenizer, progress=True) for each in (training, left)]
-    return Domain(*corpora, labelled(training, left, corpora, sources, size, most))
+    sides = training, held_out
+    corpora = [Corpus.build(each, tokenizer, progress=True) for each in sides]
+    return Domain(*corpora, labelled(*sides, corpora, sources, size, most))

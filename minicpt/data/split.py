@@ -1,14 +1,16 @@
 """What of a text is held out from training, and a sample of it; without holding the text.
 
-Left out: shuffling, which is the corpus's business.
+Left out: shuffling, which is the corpus's business; what a copy is (``copies``).
 """
 
+import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 
 import torch
 
-from minicpt.data.documents import Document, Documents
+from minicpt.data.copies import unseen
+from minicpt.data.documents import Document, Documents, later
 from minicpt.data.text import Stretch, stretches, words
 from minicpt.errors import InputError
 from minicpt.randomness import generator
@@ -19,9 +21,35 @@ SAMPLED = 1 << 16  # characters of a part of them
 
 
 def split(
+    documents: Documents | Iterable[Document], fraction: float = 0.1, progress: bool = False
+) -> tuple[Documents, Documents]:
+    """The documents to train on, and those held out that do not stand in these too.
+
+    The text is divided as in ``divide``. Then the held-out side loses what stands in the training
+    side word for word or nearly so (``copies``). That is left out of both sides: how much it is, is
+    what the two lack of the characters of ``documents``.
+
+    Raises InputError as ``divide`` does, and where nothing is left of the held-out side.
+
+    >>> texts = [f"This is line {number} of a text." for number in range(19)]
+    >>> documents = [Document(str(number), text) for number, text in enumerate([*texts, texts[0]])]
+    >>> [len(part) for part in (*divide(documents, 0.5), *split(documents, 0.5))]
+    [10, 10, 10, 9]
+    """
+    training, held_out = divide(documents, fraction)
+    left = unseen(held_out, training, progress)
+    if held_out and not has_words(left):
+        raise InputError(
+            "all of the held-out text stands in the training text too, or nearly so: give text that"
+            " repeats itself less, or hold out 0"
+        )
+    return training, left
+
+
+def divide(
     documents: Documents | Iterable[Document], fraction: float = 0.1
 ) -> tuple[Documents, Documents]:
-    """The documents to train on and those held out, about ``fraction`` of the characters.
+    """The documents in two parts, of which the second has about ``fraction`` of the characters.
 
     With ten documents or more, whole documents are held out: in an order that depends on their
     number alone (never on a training seed), each that still fits into the fraction; the shortest
@@ -31,7 +59,7 @@ def split(
 
     Raises InputError for a fraction outside [0, 0.5] or a corpus too short to divide.
 
-    >>> parts = split([Document("a", "One two. Three four. Five six.")], 0.4)
+    >>> parts = divide([Document("a", "One two. Three four. Five six.")], 0.4)
     >>> [document.text for part in parts for document in part]
     ['One two. Three four. ', 'Five six.']
     """
@@ -41,9 +69,9 @@ def split(
         documents = Documents.of(documents)
     if fraction == 0:
         return documents, Documents.of([])
-    divide = _split_inside if len(documents) < FEW else _split_between
-    training, held_out = divide(documents, fraction * documents.characters)
-    if not (_has_words(training) and _has_words(held_out)):
+    inside_or_between = _divide_inside if len(documents) < FEW else _divide_between
+    training, held_out = inside_or_between(documents, fraction * documents.characters)
+    if not (has_words(training) and has_words(held_out)):
         raise InputError(
             f"corpus too short to hold out {fraction:g} of it: give more text, or hold out 0"
         )
@@ -65,7 +93,7 @@ def sample(documents: Documents, most: int = SAMPLE) -> Iterator[str]:
                 yield stretch.text
 
 
-def _split_between(documents: Documents, budget: float) -> tuple[Documents, Documents]:
+def _divide_between(documents: Documents, budget: float) -> tuple[Documents, Documents]:
     lengths = documents.lengths
     order = torch.randperm(len(lengths), generator=generator("held-out", len(lengths))).tolist()
     held_out, used = bytearray(len(lengths)), 0
@@ -76,17 +104,19 @@ def _split_between(documents: Documents, budget: float) -> tuple[Documents, Docu
     if not any(held_out):
         held_out[min(order, key=lengths.__getitem__)] = 1
 
-    def those(name: str, flag: int) -> Documents:
+    choice = hashlib.sha256(held_out).hexdigest()
+
+    def those(flag: int) -> Documents:
         return documents.chosen(
-            f"{name} {budget}",
+            f"{flag} of {choice}",
             (size for size, held in zip(lengths, held_out, strict=True) if held == flag),
-            lambda number, document: document if held_out[number] == flag else None,
+            lambda number, document: [document] if held_out[number] == flag else [],
         )
 
-    return those("training", 0), those("held out", 1)
+    return those(0), those(1)
 
 
-def _split_inside(documents: Documents, budget: float) -> tuple[Documents, Documents]:
+def _divide_inside(documents: Documents, budget: float) -> tuple[Documents, Documents]:
     lengths = list(documents.lengths)
     left = documents.characters - int(budget)  # characters to train on
     index = 0
@@ -104,16 +134,16 @@ def _split_inside(documents: Documents, budget: float) -> tuple[Documents, Docum
     if cut is None:
         cut = left
 
-    def head(number: int, document: Document) -> Document | None:
+    def head(number: int, document: Document) -> list[Document]:
         if number == index and cut < lengths[index]:
-            return document.part(0, cut, document.name) if cut else None
-        return document if number <= index else None
+            return [document.part(0, cut, document.name)] if cut else []
+        return [document] if number <= index else []
 
-    def tail(number: int, document: Document) -> Document | None:
+    def tail(number: int, document: Document) -> list[Document]:
         if number == index and cut:
-            name = f"{document.name}, from character {cut}"
-            return document.part(cut, None, name) if cut < lengths[index] else None
-        return document if number >= index else None
+            rest = document.part(cut, None, later(document.name, cut))
+            return [rest] if cut < lengths[index] else []
+        return [document] if number >= index else []
 
     here = lengths[index]
     before, after = lengths[:index], lengths[index + 1 :]
@@ -145,5 +175,5 @@ def _word_starts(stretch: Stretch) -> list[int]:
     return [start for start, _ in words(stretch.text)]
 
 
-def _has_words(documents: Documents) -> bool:
+def has_words(documents: Documents) -> bool:
     return any(any(map(str.strip, document.pieces())) for document in documents)
