@@ -1,10 +1,9 @@
 """A thin layer over ``tokenizers``: special tokens by role, never taken from the text itself.
 
-Trains a byte-level BPE (Sennrich et al. 2016; on bytes, Radford et al. 2019) and loads any
-``tokenizer.json`` of the usual kinds: byte-level BPE (GPT-2, RoBERTa), WordPiece (BERT), Unigram
-(T5); ``vocabularies`` makes one from older files. Left out: adding special tokens to text. That is
-what objectives do, so a post-processor in a loaded file is kept for whoever opens the file next,
-and not applied here.
+Trains a byte-level BPE (``bpe``) and loads any ``tokenizer.json`` of the usual kinds: byte-level
+BPE (GPT-2, RoBERTa), WordPiece (BERT), Unigram (T5); ``vocabularies`` makes one from older files.
+Left out: adding special tokens to text. That is what objectives do, so a post-processor in a loaded
+file is kept for whoever opens the file next, and not applied here.
 """
 
 import functools
@@ -17,9 +16,9 @@ from pathlib import Path
 
 import tokenizers
 import torch
-from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from minicpt.data import roles, vocabularies
+from minicpt.data import bpe, roles, vocabularies
+from minicpt.data.bpe import BYTES
 from minicpt.data.text import SPACES
 from minicpt.errors import InputError, WorkError
 
@@ -33,7 +32,6 @@ TRAINED = {
     "mask_token": "[MASK]",
     "bos_token": "<|endoftext|>",
 }
-BYTES = 256
 # Pre-tokenisers for which white space parts words and is nothing else.
 WHITE_SPACE = {"BertPreTokenizer", "Whitespace", "WhitespaceSplit"}
 MARK = "▁"  # SentencePiece's mark of a space
@@ -85,27 +83,18 @@ class Tokenizer:
 
     @staticmethod
     def train(texts: Iterable[str], vocabulary: int) -> "Tokenizer":
-        """A byte-level BPE with GPT-2's pre-tokenisation and no prefix space.
+        """A byte-level BPE with GPT-2's pre-tokenisation and no prefix space, see ``bpe``.
 
         ``vocabulary`` counts the ordinary tokens: 256 are the bytes and no merges; a text with
         fewer merges to make gives fewer. The special tokens come on top, with the first ids.
-        Deterministic. Raises InputError for a vocabulary below 256.
+        Words are cut after ``bpe.LONGEST_WORD`` bytes. Deterministic.
+        Raises InputError for a vocabulary below 256.
         """
         if vocabulary < BYTES:
             raise InputError(f"a vocabulary of {vocabulary} cannot hold the 256 bytes: give 256+")
-        engine = tokenizers.Tokenizer(models.BPE())
-        engine.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        engine.decoder = decoders.ByteLevel()
-        special = list(dict.fromkeys(TRAINED.values()))
-        trainer = trainers.BpeTrainer(
-            vocab_size=vocabulary + len(special),
-            special_tokens=special,
-            initial_alphabet=sorted(_byte_alphabet()),
-            show_progress=False,
-        )
         portions = (portion for text in texts for portion in cut(text, SPACES))
-        engine.train_from_iterator(portions, trainer)
-        return Tokenizer(engine.to_str(), TRAINED)
+        special = list(dict.fromkeys(TRAINED.values()))
+        return Tokenizer(bpe.train(portions, vocabulary, special), TRAINED)
 
     @staticmethod
     def load(path: str | os.PathLike) -> "Tokenizer":
@@ -172,7 +161,7 @@ class Tokenizer:
     @property
     def bytewise(self) -> bool:
         """Whether the bytes of its tokens, one after the other, are the bytes of the text."""
-        first = self._definition["pre_tokenizer"] or {}
+        first = self._first_pre_tokenizer
         spaced = first.get("type") != "ByteLevel" or first.get("add_prefix_space", True)
         return not spaced and not self._definition["normalizer"]
 
@@ -184,15 +173,21 @@ class Tokenizer:
         A space alone, and only between two words, is what all usual pre-tokenisers allow. GPT-2's,
         BERT's and T5's cut before any white space. Without one, tokens may reach across: nowhere.
         """
-        first = self._definition["pre_tokenizer"]
-        while first and first["type"] == "Sequence" and first["pretokenizers"]:
-            first = first["pretokenizers"][0]
+        first = self._first_pre_tokenizer
         if not first:
             return ""
         plain = first["type"] in WHITE_SPACE
         if first["type"] == "ByteLevel":
             plain = first.get("use_regex", True) and not self._definition["normalizer"]
         return SPACES if plain else " "
+
+    @property
+    def _first_pre_tokenizer(self) -> dict:
+        """{} where there is none. Those that follow it only cut further."""
+        first = self._definition["pre_tokenizer"]
+        while first and first["type"] == "Sequence":
+            first = next(iter(first["pretokenizers"]), None)
+        return first or {}
 
     def portions(self, text: str) -> list[str]:
         """A long text in parts that can be encoded at the same time: ``cut``."""
