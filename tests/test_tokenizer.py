@@ -246,13 +246,13 @@ def test_the_hash_is_of_the_tokenizer_alone(trained, tmp_path):
     assert Tokenizer.train([TEXT], 299).sha256 != trained.sha256
 
 
-def test_token_bytes_of_pieces_with_marks(tmp_path):
-    bert = saved(wordpiece(), tmp_path / "bert").token_bytes
-    #       [PAD] [UNK] [CLS] [SEP] [MASK] low ##er ##est slow , é 你 [ ] mask cls a b
-    assert bert.tolist() == [0, 0, 0, 0, 0, 3, 2, 3, 4, 1, 2, 3, 1, 1, 4, 3, 1, 1]
-    t5 = saved(unigram(), tmp_path / "t5").token_bytes
-    #       <pad> </s> <unk> ▁ ▁low er ▁slow é s < > / p a d <extra_id_0>
-    assert t5.tolist() == [0, 0, 0, 1, 4, 2, 5, 2, 1, 1, 1, 1, 1, 1, 1, 0]
+def test_what_the_model_does_not_know(trained, tmp_path):
+    """Whether its role is declared or not: T5's here is, BERT's is not."""
+    end = {"eos_token": "[SEP]"}
+    assert saved(wordpiece(), tmp_path / "bert", **end).roles == {"end": 3}
+    assert saved(wordpiece(), tmp_path / "bert", **end).unknown == 1
+    assert saved(unigram(), tmp_path / "t5").unknown == 2
+    assert trained.unknown is None and saved(byte_level(), tmp_path / "gpt2").unknown is None
 
 
 def test_pieces_can_be_read(trained, tmp_path):

@@ -216,12 +216,17 @@ def named(terms: Mapping[str, float]) -> list[str]:
 
 
 def figures(summary: dict) -> str:
-    """The figures of an evaluation: nats per target by head, and bits per byte."""
+    """The figures of an evaluation: nats per target by head, and bits per byte or why not."""
     nats = summary["nats_per_target"]
     names = {"tokens": "nats/token", "pair": "nats/pair"}
     parts = [f"{value:.4f} {names.get(head, 'nats/' + head)}" for head, value in nats.items()]
     if summary["bits_per_byte"] is not None:
         parts.append(f"{summary['bits_per_byte']:.4f} bits/byte")
+        if summary["hidden_bytes"]:
+            share = f"{summary['hidden_bytes']:.2%}"
+            parts[-1] += f" ({share} of the bytes hidden by unknown tokens)"
+    elif summary["hidden_bytes"] is not None:
+        parts.append(f"no bits/byte: {summary['no_bits_per_byte']}")
     return ", ".join(parts)
 
 

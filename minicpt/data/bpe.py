@@ -1,8 +1,8 @@
 """Trains a byte-level BPE, in a way that a signal can end.
 
-Sennrich et al. 2016; on bytes, Radford et al. 2019. Words come from GPT-2's pre-tokenisation and are
-cut after LONGEST_WORD bytes, because the time of the training grows with the square of the longest
-word. The cut is a rule in the tokenizer itself, so that other tools cut alike.
+Sennrich et al. 2016; on bytes, Radford et al. 2019. Words come from GPT-2's pre-tokenisation. They
+are cut after LONGEST_WORD bytes, because the time of the training grows with the square of the
+longest word. The cut is a rule in the tokenizer itself, so that other tools cut alike.
 
 The library trains in Rust, and Python sees a signal only when Rust has finished. So a long text is
 trained on in a second process, which ends when this one is interrupted, and when it dies. Left out:

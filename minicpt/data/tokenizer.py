@@ -45,7 +45,6 @@ class Tokenizer:
     roles        role -> id, for those of pad, mask, cls, sep, unk, end (end of text) that exist
     special      the ids of all special tokens, sorted
     ordinary     (K,) int64, the other ids
-    token_bytes  (V,) int64, the bytes of text that each id stands for; 0 for special tokens
     sha256       of the tokenizer in a canonical form
 
     >>> tokenizer = Tokenizer.train(["low lower lowest"] * 3, 256 + 3)
@@ -233,27 +232,27 @@ class Tokenizer:
 
     @functools.cached_property
     def token_bytes(self) -> torch.Tensor:
-        lengths = torch.zeros(self.size, dtype=torch.int64)
+        """(V,) int64, the bytes that each token of a ``bytewise`` tokenizer stands for."""
+        lengths = torch.zeros(self.size, dtype=torch.int64)  # 0 for special tokens
         for piece, index in self._engine.get_vocab().items():
-            lengths[index] = self._bytes_of(piece, index)
+            if index not in self._added:
+                lengths[index] = len(piece)  # a character of the alphabet stands for a byte
+            elif not self._added[index].special:
+                lengths[index] = len(piece.encode())
         return lengths
+
+    @functools.cached_property
+    def unknown(self) -> int | None:
+        """The id of text that the tokenizer has no token for; None where there is no such id."""
+        model = self._definition["model"]
+        if "unk_id" in model:
+            return model["unk_id"]
+        return self._engine.token_to_id(model.get("unk_token") or "")
 
     @functools.cached_property
     def sha256(self) -> str:
         canonical = json.dumps(self._definition, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
-
-    def _bytes_of(self, piece: str, index: int) -> int:
-        if index in self._added:
-            return 0 if self._added[index].special else len(piece.encode())
-        if self._byte_level:
-            return len(piece)  # a character of the alphabet stands for a byte
-        if re.fullmatch("<0x[0-9A-F]{2}>", piece):
-            return 1
-        model = self._definition["model"]
-        piece = piece.removeprefix(model.get("continuing_subword_prefix") or "")
-        piece = piece.removesuffix(model.get("end_of_word_suffix") or "")
-        return len(piece.replace(MARK, " ").encode())
 
 
 def cut(text: str, breaks: str = " ", size: int = 1 << 16) -> list[str]:
