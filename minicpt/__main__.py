@@ -1,5 +1,6 @@
 """``python -m minicpt`` and the ``minicpt`` command."""
 
+import contextlib
 import os
 import sys
 import warnings
@@ -18,11 +19,17 @@ def main() -> int:
 
     signals.install(signals.stop)
     try:
-        return command(sys.argv[1:])
+        status = command(sys.argv[1:])
     except signals.Stop as stopped:  # it came before the command could catch it, or after that
         signals.leave(stopped.number)
     finally:
         signals.install(signals.leave)
+    if status > 128:  # interrupted: a thread that the library still holds must not delay the end
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):
+                stream.flush()
+        os._exit(status)
+    return status
 
 
 if __name__ == "__main__":

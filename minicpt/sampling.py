@@ -70,9 +70,18 @@ class Samples(Corpus):
                 unfinished[len(tokens)] = following
         starts = torch.tensor(documents, dtype=torch.int64)
         names = tuple(f"text {number} of the base" for number in range(len(documents)))
-        # What is a word or a sentence in it is not known, and no objective of a decoder asks.
-        whole = torch.tensor(tokens, dtype=torch.int32), starts, starts, starts, names
-        return Samples(*whole, unfinished)
+        # What is a word or a sentence in it is not known, and no objective of a decoder asks. Nor
+        # has it a text, of which tokens could stand for bytes.
+        return Samples(
+            tokens=torch.tensor(tokens, dtype=torch.int32),
+            words=starts,
+            sentences=starts,
+            documents=starts,
+            bytes=torch.zeros(len(tokens) + 1, dtype=torch.int32),
+            unknown=starts.new_empty(0),
+            names=names,
+            unfinished=unfinished,
+        )
 
 
 @torch.no_grad()

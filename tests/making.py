@@ -15,6 +15,8 @@ def fake(lengths: list[int]) -> Corpus:
         words=torch.arange(0, total, 2),
         sentences=starts,
         documents=starts,
+        bytes=torch.arange(total + 1, dtype=torch.int32),
+        unknown=torch.empty(0, dtype=torch.int64),
         names=tuple(f"d{index}" for index in range(len(lengths))),
     )
 

@@ -8,6 +8,8 @@ import time
 
 import pytest
 import torch
+from tokenizers import Tokenizer as Engine
+from tokenizers import models, pre_tokenizers
 
 from minicpt.data import cache, sources, utf8
 from minicpt.data.copies import unseen
@@ -15,9 +17,10 @@ from minicpt.data.corpus import Corpus
 from minicpt.data.documents import Document, Documents
 from minicpt.data.sources import read
 from minicpt.data.split import divide
+from minicpt.data.tokenizer import Tokenizer
 from minicpt.errors import InputError, WorkError
 
-TENSORS = ("tokens", "words", "sentences", "documents")
+TENSORS = ("tokens", "words", "sentences", "documents", "bytes", "unknown")
 
 
 @pytest.fixture(autouse=True)
@@ -68,9 +71,20 @@ def test_another_text_name_or_tokenizer_is_another_corpus(documents, tokenizer, 
     assert len(list(cache.folder().iterdir())) == 3
 
 
+@pytest.fixture
+def word_tokenizer():
+    """It knows two words: most of the text is unknown to it, so that none of the files is empty."""
+    engine = Engine(models.WordLevel({"[UNK]": 0, "The": 1, "cat": 2}, unk_token="[UNK]"))
+    engine.pre_tokenizer = pre_tokenizers.Whitespace()
+    return Tokenizer(engine.to_str(), {"unk_token": "[UNK]"})
+
+
 @pytest.mark.parametrize("name", [*cache.KINDS, cache.HEADER])
 @pytest.mark.parametrize("how", ["gone", "cut", "longer", "empty", "flipped"])
-def test_what_is_not_whole_is_made_anew_and_it_is_said(documents, tokenizer, place, name, how):
+def test_what_is_not_whole_is_made_anew_and_it_is_said(
+    documents, word_tokenizer, place, name, how
+):
+    tokenizer = word_tokenizer
     cache.corpus(documents, tokenizer)
     (entry,) = place.iterdir()
     data = (entry / name).read_bytes()

@@ -175,7 +175,7 @@ def test_units_add_up_to_the_evaluation(objective, tokenizer, corpus):
     module = decoder if objective is causal_lm else encoder
     sizes = {"vocabulary": tokenizer.size, "positions": 16, "width": 16, "layers": 1}
     model = module.Model(module.Config(**sizes))
-    measured = measure.measure(model, made, corpus, 7)
+    measured = measure.measure(model, made, corpus, 7, bits=made.whole_text)
     expected = evaluate(model, made, corpus, 7)
     whole = expected.bits_per_byte if objective is causal_lm else expected.total
     assert measure.loss(measured) == pytest.approx(whole, rel=1e-6)
@@ -189,7 +189,7 @@ def test_units_are_documents_where_there_are_many(tokenizer):
     corpus = Corpus.build(documents(*map(str, range(12))), tokenizer)
     made = causal_lm.Objective(tokenizer, causal_lm.Settings(window=16))
     config = decoder.Config(vocabulary=tokenizer.size, positions=16, width=16, layers=1)
-    measured = measure.measure(decoder.Model(config), made, corpus, 1000)
+    measured = measure.measure(decoder.Model(config), made, corpus, 1000, bits=True)
     assert measured["units"] == sorted(map(str, range(12)))
 
 

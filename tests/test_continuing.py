@@ -219,6 +219,7 @@ def test_how_a_text_fits_worked_out_by_hand(tmp_path):
         "tokens_per_byte": 6 / 20,
         "words_in_pieces": 1 / 5,
         "unknown": 2 / 6,
+        "hidden_bytes": 8 / 20,  # "xyz " and "löw"
     }
 
 

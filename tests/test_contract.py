@@ -268,6 +268,21 @@ def test_evaluation_reads_epoch_zero_and_repeats_itself(objective, corpus, monke
     assert (one.bits_per_byte is not None) == objective.whole_text
 
 
+def test_places_are_those_of_the_targets(objective, corpus):
+    """In order: the tokens of the corpus that the targets stand for, -1 for end-of-text."""
+    if not objective.whole_text:
+        return
+    seen = []
+    for passage in objective.plan(corpus, 1, 1):
+        places = objective.places(passage)
+        (targets,) = objective.batch([passage], noise(1)).targets.values()
+        text = places >= 0
+        assert torch.equal(corpus.tokens[places[text]].long(), targets[0][text])
+        assert (targets[0][~text] == objective.tokenizer.need("end")).all()
+        seen += places[text].tolist()
+    assert sorted(seen) == list(range(len(corpus.tokens)))
+
+
 def test_generate_and_probe_give_text(objective, corpus):
     model, sampling = model_for(objective), Sampling(length=3)
     text = "The cat sat. It was warm."
@@ -283,6 +298,8 @@ def test_generate_and_probe_give_text(objective, corpus):
 TOY_OBJECTIVE = '''"""A toy: each token is its own target."""
 
 from dataclasses import dataclass
+
+import torch
 
 from minicpt.batch import IGNORE, Batch, pad, padding, up_to_itself
 from minicpt.data.plan import Plan, windows
@@ -310,6 +327,9 @@ class Objective:
         rows = [passage.tokens for passage in passages]
         inputs = {"tokens": pad(rows, 0), "mask": padding(rows)}
         return Batch(inputs, {"tokens": pad(rows, IGNORE)})
+
+    def places(self, passage):
+        return torch.arange(passage.start, passage.start + len(passage.tokens))
 
     def visibility(self, batch):
         return {"tokens": {"tokens": up_to_itself(batch.inputs["mask"])}}

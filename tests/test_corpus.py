@@ -1,6 +1,9 @@
 """The corpus: where words and sentences start, and passages."""
 
+import signal
+import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -182,3 +185,44 @@ def test_a_passage_is_a_copy():
 def test_a_passage_across_documents_or_without_tokens_is_refused(start, stop):
     with pytest.raises(InputError, match="no passage"):
         fake([4, 3]).passage(start, stop)
+
+
+# The library is given a word of millions of characters: a signal must not wait for it.
+ENDLESS = """
+import sys, time
+from minicpt import __main__
+from minicpt.cli import main as command_line
+from minicpt.data import building
+from minicpt.data.corpus import Corpus
+from minicpt.data.documents import Document
+from minicpt.data.tokenizer import Tokenizer
+
+def encodings(texts, tokenizer):
+    print("ready", flush=True)
+    time.sleep(600)
+
+def work(arguments):
+    Corpus.build([Document("x", "a b"), Document("y", "c")], Tokenizer.train([], 256))
+
+building.places.encodings = encodings
+command_line.VERBS["demo"].run = work
+sys.argv = ["minicpt", "demo"]
+sys.exit(__main__.main())
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_tokenising(number):
+    child = subprocess.Popen(
+        [sys.executable, "-c", ENDLESS], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert child.stdout.readline() == "ready\n"
+        time.sleep(0.5)  # the first thread comes to wait
+        child.send_signal(number)
+        _, error = child.communicate(timeout=20)
+    finally:
+        child.kill()
+        child.wait()
+    assert child.returncode == 128 + number
+    assert error == f"minicpt: {number.name}: stopped; nothing to save\n"

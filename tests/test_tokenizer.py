@@ -3,8 +3,10 @@
 import hashlib
 import json
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -14,9 +16,11 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as Engine
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
+from minicpt.data import bpe
+from minicpt.data.sources import read
 from minicpt.data.text import SPACES
 from minicpt.data.tokenizer import Tokenizer, cut
-from minicpt.errors import InputError
+from minicpt.errors import InputError, WorkError
 
 TEXT = "low lower lowest, and slow: slower than the slowest.\n\n  Naïve café — 你好 😀\t" * 5
 SPECIAL_LOOKALIKES = "a [MASK] b </s><pad> <|endoftext|> [CLS]<mask>[UNK] <unk> <extra_id_0> <s>"
@@ -246,13 +250,13 @@ def test_the_hash_is_of_the_tokenizer_alone(trained, tmp_path):
     assert Tokenizer.train([TEXT], 299).sha256 != trained.sha256
 
 
-def test_token_bytes_of_pieces_with_marks(tmp_path):
-    bert = saved(wordpiece(), tmp_path / "bert").token_bytes
-    #       [PAD] [UNK] [CLS] [SEP] [MASK] low ##er ##est slow , é 你 [ ] mask cls a b
-    assert bert.tolist() == [0, 0, 0, 0, 0, 3, 2, 3, 4, 1, 2, 3, 1, 1, 4, 3, 1, 1]
-    t5 = saved(unigram(), tmp_path / "t5").token_bytes
-    #       <pad> </s> <unk> ▁ ▁low er ▁slow é s < > / p a d <extra_id_0>
-    assert t5.tolist() == [0, 0, 0, 1, 4, 2, 5, 2, 1, 1, 1, 1, 1, 1, 1, 0]
+def test_what_the_model_does_not_know(trained, tmp_path):
+    """Whether its role is declared or not: T5's here is, BERT's is not."""
+    end = {"eos_token": "[SEP]"}
+    assert saved(wordpiece(), tmp_path / "bert", **end).roles == {"end": 3}
+    assert saved(wordpiece(), tmp_path / "bert", **end).unknown == 1
+    assert saved(unigram(), tmp_path / "t5").unknown == 2
+    assert trained.unknown is None and saved(byte_level(), tmp_path / "gpt2").unknown is None
 
 
 def test_pieces_can_be_read(trained, tmp_path):
@@ -405,3 +409,132 @@ def test_saving_where_nothing_can_be_written_is_a_work_error(trained, tmp_path):
     with pytest.raises(RuntimeError, match="cannot write"):
         trained.save(tmp_path / "file" / "folder")
     shutil.rmtree(tmp_path)
+
+
+# --- training: long words, and how it ends
+
+WORD = "abcdefghij" * 300  # 3,000 bytes
+
+
+def test_words_end_after_1024_bytes_in_other_tools_too(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    tokenizer = Tokenizer.train([f"a {WORD} {WORD}"], 300)
+    tokenizer.save(tmp_path)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    again = Tokenizer.load(tmp_path)
+    for text in (WORD, f"low {WORD}é", "é" * 2000, " " * 3000 + "low", TEXT):
+        ids = tokenizer.encode(text)
+        assert theirs(text, add_special_tokens=False)["input_ids"] == again.encode(text) == ids
+        assert tokenizer.decode(ids) == text and tokenizer.bytewise
+        ends = torch.tensor([0, *tokenizer.token_bytes[ids].cumsum(0).tolist()])
+        longest = max(map(len, text.encode().split()))
+        if longest > bpe.LONGEST_WORD and not text.startswith("low"):
+            assert {1024, 2048} <= set(ends.tolist())  # no token reaches across a cut
+
+
+def test_ordinary_words_are_not_cut(monkeypatch):
+    documents = [each.text for each in read(["builtin:docs"])]
+    cut = Tokenizer.train(documents, 600)
+    monkeypatch.setattr(bpe, "LONGEST_WORD", 1 << 16)
+    whole = Tokenizer.train(documents, 600)
+    assert cut.encode_batch(documents) == whole.encode_batch(documents)
+    assert cut.sha256 != whole.sha256  # the rule is a part of the tokenizer
+
+
+def test_the_second_process_trains_the_same(monkeypatch):
+    expected = Tokenizer.train([TEXT, "\n", "", WORD], 340)
+    monkeypatch.setattr(bpe, "SHORT", -1)
+    assert Tokenizer.train([TEXT, "\n", "", WORD], 340).sha256 == expected.sha256
+    assert Tokenizer.train(iter([TEXT, "\n", "", WORD]), 340).sha256 == expected.sha256
+
+
+def test_a_second_process_that_dies_is_said(monkeypatch):
+    monkeypatch.setattr(bpe, "SHORT", -1)
+    monkeypatch.setattr(bpe, "PROGRAM", "import os; os._exit(7)")
+    with pytest.raises(WorkError, match="status 7"):
+        Tokenizer.train([TEXT] * 9999, 300)
+
+
+def test_a_text_that_cannot_be_read_ends_the_second_process(monkeypatch):
+    made = []
+
+    class Watched(subprocess.Popen):
+        def __init__(self, *words, **options):
+            super().__init__(*words, **options)
+            made.append(self)
+
+    def texts():
+        yield TEXT
+        raise InputError("gone")
+
+    monkeypatch.setattr(bpe, "SHORT", 1)
+    monkeypatch.setattr(bpe.subprocess, "Popen", Watched)
+    with pytest.raises(InputError, match="gone"):
+        Tokenizer.train(texts(), 300)
+    assert made[0].returncode == -signal.SIGKILL
+
+
+# Words that are not cut would keep the library at work for minutes: no end but a signal's.
+ENDLESS = """
+import random, sys
+from minicpt import __main__
+from minicpt.cli import main as command_line
+from minicpt.data import bpe
+from minicpt.data.tokenizer import Tokenizer
+
+bpe.LONGEST_WORD = 90_000
+text = "".join(random.Random(0).choices("abcdefghij", k=2_000_000))
+
+def work(arguments):
+    print("ready", flush=True)
+    Tokenizer.train([text], 30_000)
+
+command_line.VERBS["demo"].run = work
+sys.argv = ["minicpt", "demo"]
+sys.exit(__main__.main())
+"""
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for the second process in /proc")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_signal_ends_the_training_and_its_process(number):
+    child = subprocess.Popen(
+        [sys.executable, "-c", ENDLESS], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert child.stdout.readline() == "ready\n"
+        second = wait_for(lambda: working_child(child.pid))
+        child.send_signal(number)
+        _, error = child.communicate(timeout=20)
+        assert wait_for(lambda: not alive(second))
+    finally:
+        child.kill()
+        child.wait()
+    if number != signal.SIGKILL:
+        assert child.returncode == 128 + number
+        assert error == f"minicpt: {number.name}: stopped; nothing to save\n"
+
+
+def working_child(pid: int) -> int | None:
+    """The child of a process, once it has worked for a while: Python has started by then."""
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        times = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
+        if int(times[11]) > 100:  # hundredths of a second
+            return int(child)
+    return None
+
+
+def alive(pid: int) -> bool:
+    """Whether a process works; one that nobody has waited for is dead all the same."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_for(what):
+    for _ in range(1200):
+        if found := what():
+            return found
+        time.sleep(0.05)
+    return None

@@ -14,10 +14,11 @@ from minicpt.cli.running import say, versions
 from minicpt.comparison import texts
 from minicpt.comparison.parts import CONTROL, OBJECTIVES, Comparison, arms_of, parts
 from minicpt.comparison.store import Store
-from minicpt.comparison.work import Work
+from minicpt.comparison.work import SIDES, Work
 from minicpt.data.documents import Document, Documents
 from minicpt.data.tokenizer import Tokenizer
 from minicpt.errors import InputError
+from minicpt.evaluation import HIDDEN, too_much_hidden
 from minicpt.machine import Machine
 from minicpt.partial import Partial, restrict
 
@@ -181,4 +182,7 @@ def describe(tell, sides, domains, work: Work) -> None:
         )
         if domain.probe:
             tell(f"          the probe tells apart: {', '.join(domain.probe[0].parts)}")
+    hidden = max(domains[side].held_out.hidden for side in SIDES)
+    if hidden > HIDDEN and any(each.whole_text for each in work.objectives.values()):
+        tell(f"losses    in nats a target alone, not in bits a byte: {too_much_hidden(hidden)}")
     tell(f"results   in {work.store.folder}")

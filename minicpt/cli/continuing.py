@@ -252,9 +252,14 @@ def vocabulary(
 
 def vocabulary_lines(found: dict[str, dict], tokenizer: Tokenizer) -> list[str]:
     """The same for people, a line a text."""
-    knows = "unk" in tokenizer.roles
+
+    def unknown(each: dict) -> str:
+        if tokenizer.unknown is None and not each["unknown"]:
+            return "no unknown ones"
+        return f"{each['unknown']:.2%} unknown, hiding {each['hidden_bytes']:.2%} of the bytes"
+
     return [
         f"{name}: {each['tokens_per_byte']:.3f} tokens a byte, {each['words_in_pieces']:.1%} of"
-        " words in pieces, " + (f"{each['unknown']:.2%} unknown" if knows else "no unknown ones")
+        f" words in pieces, {unknown(each)}"
         for name, each in found.items()
     ]

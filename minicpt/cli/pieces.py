@@ -12,6 +12,7 @@ from minicpt import discovery, models, objectives, pretrained
 from minicpt.checkpoint import Checkpoint
 from minicpt.cli.running import say
 from minicpt.data import cache
+from minicpt.data.bpe import LONGEST_WORD
 from minicpt.data.builtin import BUILTIN
 from minicpt.data.copies import unseen
 from minicpt.data.corpus import Corpus
@@ -45,7 +46,11 @@ class Text(Checked):
 @dataclass(frozen=True)
 class Vocabulary(Checked):
     vocab_size: int = setting(
-        4096, "ordinary tokens of a tokenizer made from the text; 256: bytes", least=256, most=2**20
+        4096,
+        "ordinary tokens of a tokenizer made from the text; 256: bytes (words are cut after"
+        f" {LONGEST_WORD} bytes)",
+        least=256,
+        most=2**20,
     )
     tokenizer: str | None = setting(None, "an existing tokenizer.json, or a folder that holds one")
 

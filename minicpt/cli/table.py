@@ -44,8 +44,13 @@ def measures(summary: dict) -> dict[str, float]:
 
 
 def figures(summary: dict) -> str:
-    """The same on a line."""
-    return ", ".join(f"{value:.4f} {unit}" for unit, value in measures(summary).items())
+    """The same on a line, and how much of the text unknown tokens hide."""
+    parts = [f"{value:.4f} {unit}" for unit, value in measures(summary).items()]
+    if summary["bits_per_byte"] is None and summary["hidden_bytes"] is not None:
+        parts.append(f"no {BITS}: {summary['no_bits_per_byte']}")
+    elif summary["hidden_bytes"]:
+        parts[-1] += f" ({summary['hidden_bytes']:.2%} of the bytes hidden by unknown tokens)"
+    return ", ".join(parts)
 
 
 def changes(now: dict[str, dict], before: dict[str, dict]) -> dict[str, dict[str, float]]:

@@ -1,8 +1,8 @@
 """Held-out losses by unit of text, so that before and after, and one remedy and another, pair up.
 
 A measurement is plain data, for a file: ``{"unit", "units", "heads": {name: [sums, sizes]}}``. The
-loss is the sum over heads of sum(sums) / sum(sizes): bits over bytes where the objective predicts
-all of the text (end-of-text left out), else nats over targets.
+loss is the sum over heads of sum(sums) / sum(sizes): bits over bytes of text (end-of-text left out)
+where that says something, else nats over targets.
 
 A unit is a document; passages of one document are like each other, and to draw them apart would
 claim more text than there is. So are parts of one document, between which copies are left out
@@ -10,6 +10,7 @@ claim more text than there is. So are parts of one document, between which copie
 """
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import nn
@@ -17,20 +18,26 @@ from torch import nn
 from minicpt.comparison.statistics import Figures
 from minicpt.data.documents import whole
 from minicpt.data.split import FEW
-from minicpt.evaluation import evaluate, text_bytes
+from minicpt.evaluation import HIDDEN, evaluate, text_of
 
 
-def measure(model: nn.Module, objective, corpus, passages: int) -> dict:
-    """The loss of the model on held-out text, by unit."""
+def in_bits(objective, corpora: Iterable) -> bool:
+    """Whether losses on these texts are compared in bits per byte: all of them, or none."""
+    return objective.whole_text and all(corpus.hidden <= HIDDEN for corpus in corpora)
+
+
+def measure(model: nn.Module, objective, corpus, passages: int, bits: bool) -> dict:
+    """The loss of the model on held-out text, by unit; ``bits``: in bits per byte."""
     rows: list[tuple[str, str, float, int]] = []  # place of the passage, head, sum, size
 
     def collect(together, losses) -> None:
         for head, each in losses.items():
             nats = each.losses.cpu().double()  # (N,)
             sizes = torch.ones_like(nats)
-            if objective.whole_text:
-                sizes = text_bytes(objective, each.targets.cpu()).double()
-                nats = nats.where(sizes > 0, 0.0) / math.log(2)  # bits from here on
+            if bits:
+                text = text_of(objective, corpus, together)
+                sizes = text.sizes.double()
+                nats = nats.where(text.stands, 0.0) / math.log(2)  # bits from here on
             of_row = torch.zeros(2, len(together), dtype=torch.float64)
             of_row.index_add_(1, each.rows.cpu(), torch.stack([nats, sizes]))
             for passage, value, size in zip(together, *of_row.tolist(), strict=True):
@@ -46,7 +53,7 @@ def measure(model: nn.Module, objective, corpus, passages: int) -> dict:
         entry[1] += size
     units = sorted(next(iter(heads.values())))
     return {
-        "unit": "bits/byte" if objective.whole_text else "nats/target",
+        "unit": "bits/byte" if bits else "nats/target",
         "units": units,
         "heads": {
             head: [[entries[unit][column] for unit in units] for column in (0, 1)]

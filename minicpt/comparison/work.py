@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from minicpt import checkpoint
-from minicpt.comparison.measure import measure
+from minicpt.comparison.measure import in_bits, measure
 from minicpt.comparison.parts import BASES, Comparison, Part
 from minicpt.comparison.probe import probe
 from minicpt.comparison.remedies import trainer_of
@@ -123,9 +123,11 @@ class Work:
 
     def losses(self, model: nn.Module, objective) -> dict:
         passages = self.comparison.evaluate_passages
+        corpora = {side: self.domains[side].held_out for side in SIDES}
+        bits = in_bits(objective, corpora.values())
         return {
-            side: measure(model, objective, self.domains[side].held_out, passages)
-            for side in SIDES
+            side: measure(model, objective, corpus, passages, bits)
+            for side, corpus in corpora.items()
         }
 
     def probed(self, model: nn.Module, architecture: str, side: str) -> dict | None:

@@ -5,6 +5,10 @@ the next one is tokenised: white space before a word belongs to that word, and s
 white space at the end of a document belongs to its last word. With the ends E (in characters) of
 the words, a token that starts at character a is of word number #{e in E: e <= a}: this holds
 whether a tokenizer keeps the space in the token, drops it, or makes it a token.
+
+Every byte of a document belongs to one of its tokens. A token's bytes go on to where the next one
+begins, so that what a tokenizer drops behind a token belongs to it; what it drops before the first
+token of a document belongs to that.
 """
 
 import sys
@@ -18,10 +22,11 @@ from tqdm import tqdm
 
 from minicpt.data import places, text
 from minicpt.data.documents import Document, Documents, LongDocument
+from minicpt.data.places import Located
 from minicpt.data.text import Stretch
 from minicpt.data.tokenizer import Tokenizer
 
-TENSORS = ("tokens", "words", "sentences", "documents")
+TENSORS = ("tokens", "words", "sentences", "documents", "bytes", "unknown")
 TOGETHER = 1 << 20  # characters tokenised in one call: bounds the Python objects alive at once
 
 
@@ -33,6 +38,8 @@ class Chunk:
     words      ascending int64, the tokens at which a word starts
     sentences  the same for sentences
     documents  the same for documents; every document holds at least one token
+    bytes      (L,) int32, where in the text each token begins, see ``Corpus``
+    unknown    ascending int64, the tokens that hide text, see ``Corpus``
     names      of those documents
     """
 
@@ -40,6 +47,8 @@ class Chunk:
     words: Tensor
     sentences: Tensor
     documents: Tensor
+    bytes: Tensor
+    unknown: Tensor
     names: list[str]
 
 
@@ -55,7 +64,10 @@ class Part:
 def chunks(
     documents: Iterable[Document | LongDocument], tokenizer: Tokenizer, progress: bool = False
 ) -> Iterator[Chunk]:
-    """All tokens of the documents; ``progress`` shows a bar if stderr is a terminal."""
+    """All tokens of the documents; ``progress`` shows a bar if stderr is a terminal.
+
+    The last chunk holds no token, only the byte at which the last token ends.
+    """
     bar = tqdm(
         total=documents.characters if isinstance(documents, Documents) else None,
         desc="tokenise",
@@ -67,12 +79,13 @@ def chunks(
 
     def chunk(parts: list[Part], portions: list[list[str]], encodings: Future) -> Chunk:
         texts = [portion for some in portions for portion in some]
-        ids, starts, first = places.located(encodings.result(), texts, tokenizer)
+        found = places.located(encodings.result(), texts, tokenizer)
         counts = torch.tensor([0, *map(len, portions)])
         bar.update(sum(map(len, texts)))
-        return counter.count(parts, ids, starts, first[counts.cumsum(0)])
+        return counter.count(parts, found, counts.cumsum(0))
 
-    with bar, ThreadPoolExecutor(1) as thread:
+    thread = ThreadPoolExecutor(1)
+    try:
         waiting = None
         for parts in _together(documents, tokenizer):
             portions = [tokenizer.portions(part.stretch.text) for part in parts]
@@ -83,6 +96,10 @@ def chunks(
             waiting = following
         if waiting:
             yield chunk(*waiting)
+        yield counter.end()
+    finally:  # at once, also while the library is at work: a signal must not wait for it
+        thread.shutdown(wait=False, cancel_futures=True)
+        bar.close()
 
 
 def _together(
@@ -107,14 +124,17 @@ class Counter:
     def __init__(self):
         self.tokens = self.words = self.sentences = 0  # so far
         self.latest = (-1, -1, -1)  # of the last token: the number of its word, sentence, document
+        self.document = -1  # the number of the last part's document,
+        self.begin = self.bytes = 0  # where it begins, and where its bytes so far end,
+        self.empty = True  # and whether no token of it has come yet
 
-    def count(self, parts: list[Part], ids: Tensor, starts: Tensor, first: Tensor) -> Chunk:
+    def count(self, parts: list[Part], found: Located, texts: Tensor) -> Chunk:
         """The chunk of some parts.
 
-        ids     (L,) int32, their tokens
-        starts  (L,) int64, the character at which each starts, counted through all parts
-        first   (parts + 1,) int64, the first token of each part, and L
+        found  where the tokens of their texts are
+        texts  (parts + 1,) int64, the first text of each part, and their number
         """
+        ids, starts, first = found.ids, found.starts, found.first[texts]
         bases = torch.tensor([0, *(len(part.stretch.text) for part in parts)]).cumsum(0)
         word_ends, sentence_ends = _word_ends(parts, bases), _sentence_ends(parts, bases)
         # White space at the end of a document would count as the next document's first span.
@@ -134,12 +154,18 @@ class Counter:
         words, sentences, documents = (
             (change | changes[2]).nonzero()[:, 0] + self.tokens for change in changes
         )
+        text_bytes = torch.cat([texts.new_zeros(1), found.sizes.cumsum(0)])[texts]
+        moved, begins = self._moved(parts, lengths.tolist(), text_bytes.tolist())
+        begun = found.bytes + torch.repeat_interleave(moved, lengths)
+        begun[documents - self.tokens] = begins
         names = {part.number: part.name for part in parts}
         chunk = Chunk(
             tokens=ids,
             words=words,
             sentences=sentences,
             documents=documents,
+            bytes=begun.to(torch.int32),
+            unknown=found.unknown + self.tokens,
             names=[names[number] for number in document[documents - self.tokens].tolist()],
         )
         self.tokens += len(ids)
@@ -148,6 +174,36 @@ class Counter:
         if len(ids):
             self.latest = tuple(int(each[-1]) for each in numbers)
         return chunk
+
+    def _moved(
+        self, parts: list[Part], lengths: list[int], places: list[int]
+    ) -> tuple[Tensor, Tensor]:
+        """How far the bytes of each part are moved to come behind all those before; and where the
+        documents begin whose first token is here.
+
+        lengths  the tokens of each part
+        places   the byte at which each part begins, counted from the first one, and their end
+
+        The bytes of a document without a token are left out, as the document is.
+        """
+        moved, begins = [], []
+        for part, length, place, stop in zip(parts, lengths, places, places[1:], strict=False):
+            if part.number != self.document:
+                if self.empty:
+                    self.bytes = self.begin
+                self.document, self.begin, self.empty = part.number, self.bytes, True
+            moved.append(self.bytes - place)
+            self.bytes += stop - place
+            if self.empty and length:
+                begins.append(self.begin)
+                self.empty = False
+        return torch.tensor(moved, dtype=torch.int64), torch.tensor(begins, dtype=torch.int64)
+
+    def end(self) -> Chunk:
+        """What comes behind all tokens: where the last one ends."""
+        none = torch.empty(0, dtype=torch.int64)
+        end = torch.tensor([self.begin if self.empty else self.bytes]).to(torch.int32)
+        return Chunk(none.to(torch.int32), none, none, none, end, none, [])
 
 
 def _word_ends(parts: list[Part], bases: Tensor) -> Tensor:

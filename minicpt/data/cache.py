@@ -1,6 +1,7 @@
 """A corpus on disk: tokenised once, and mapped into memory by every later run.
 
-    <cache>/corpora/<key>/tokens, words, sentences, documents   a tensor's bytes each
+    <cache>/corpora/<key>/tokens, words, sentences, documents,
+                          bytes, unknown                        a tensor's bytes each
                           names, name_ends                      UTF-8, and where each name ends
                           corpus.json                           what belongs there; written last
 
@@ -33,7 +34,7 @@ from minicpt.data.tokenizer import Tokenizer
 from minicpt.disk import sha256
 from minicpt.errors import InputError, WorkError
 
-FORMAT = 2
+FORMAT = 3
 SMALL = 1 << 22  # characters: what is not longer is tokenised anew each time, and held
 MOST = 32 << 30  # bytes of all corpora together; those that were not used for longest go first
 ABANDONED = 24 * 3600  # seconds after which a corpus that nobody has finished is cleared away
@@ -42,6 +43,8 @@ KINDS = {
     "words": torch.int64,
     "sentences": torch.int64,
     "documents": torch.int64,
+    "bytes": torch.int32,
+    "unknown": torch.int64,
     "names": torch.uint8,
     "name_ends": torch.int64,
 }

@@ -29,6 +29,7 @@ class Passage:
     first      it starts its document
     last       it ends its document
     following  the next token of the document, None at its end
+    start      the number of its first token in the corpus
     place      for messages, such as "docs/intro.txt, token 128"
     """
 
@@ -38,6 +39,7 @@ class Passage:
     first: bool
     last: bool
     following: int | None
+    start: int
     place: str
 
     def part(self, start: int, stop: int) -> "Passage":
@@ -50,6 +52,7 @@ class Passage:
             first=self.first and start == 0,
             last=self.last and whole,
             following=self.following if whole else int(self.tokens[stop]),
+            start=self.start + start,
             place=self.place,
         )
 
@@ -62,6 +65,10 @@ class Corpus:
     words      ascending int64, the tokens at which a word starts
     sentences  the same for sentences
     documents  the same for documents; every document holds at least one token
+    bytes      (L + 1,) int32, the byte of the text (UTF-8, before any normalisation) at which each
+               token begins, and where the last one ends. Counts modulo 2^32: read differences.
+    unknown    ascending int64, the tokens that hide text: unknown tokens, and those beside which
+               the tokenizer drops more than white space, accents and control characters
     names      the documents' names
 
     What white space belongs to, and how words and sentences are found, stands in ``building``. The
@@ -72,6 +79,8 @@ class Corpus:
     words: Tensor
     sentences: Tensor
     documents: Tensor
+    bytes: Tensor
+    unknown: Tensor
     names: Sequence[str]
 
     @staticmethod
@@ -102,6 +111,23 @@ class Corpus:
         """Its newest plans: see ``plan.planned``. Here, so that they go when it goes."""
         return []
 
+    @cached_property
+    def hidden(self) -> float:
+        """The share of the text's bytes that unknown tokens hide."""
+        whole = int((self.bytes[1:] - self.bytes[:-1]).sum(dtype=torch.int64))
+        return int(self.sizes(self.unknown).sum()) / whole
+
+    def sizes(self, tokens: Tensor) -> Tensor:
+        """How many bytes of the text the tokens with these numbers (N,) stand for: (N,) int64."""
+        return (self.bytes[tokens + 1] - self.bytes[tokens]).long()
+
+    def hides(self, tokens: Tensor) -> Tensor:
+        """Which of the tokens with these numbers hide text: (N,) bool."""
+        before, up_to = (
+            torch.searchsorted(self.unknown, tokens, right=right) for right in (False, True)
+        )
+        return before < up_to
+
     def document(self, index: int) -> tuple[int, int]:
         """The (start, stop) tokens of a document."""
         if not 0 <= index < len(self.documents):
@@ -123,6 +149,7 @@ class Corpus:
             first=start == begin,
             last=stop == end,
             following=None if stop == end else int(self.tokens[stop]),
+            start=start,
             place=f"{self.names[index]}, token {start - begin}",
         )
 

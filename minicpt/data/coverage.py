@@ -19,20 +19,25 @@ SAMPLE = 1 << 18  # characters
 
 @dataclass(frozen=True)
 class Coverage:
-    """Counts over a sample of text. A tokenizer of bytes knows every text: ``unknown`` is 0."""
+    """Counts over a sample of text. A tokenizer of bytes knows every text: ``unknown`` is 0.
+
+    hidden  the share of the bytes that unknown tokens hide
+    """
 
     tokens: int
     size: int
     unknown: int
+    hidden: float
     words: int
     split: int
 
     def summary(self) -> dict[str, float]:
-        """Tokens per byte, and the shares of words in several pieces and of unknown tokens."""
+        """Tokens per byte; the shares of words in several pieces, unknown tokens, hidden bytes."""
         return {
             "tokens_per_byte": self.tokens / self.size,
             "words_in_pieces": self.split / self.words,
             "unknown": self.unknown / self.tokens,
+            "hidden_bytes": self.hidden,
         }
 
 
@@ -43,7 +48,7 @@ def coverage(documents: Documents | Iterable[Document], tokenizer: Tokenizer) ->
 
     >>> tokenizer = Tokenizer.train([], 256)
     >>> coverage([Document("a", "to be a")], tokenizer)
-    Coverage(tokens=7, size=7, unknown=0, words=3, split=3)
+    Coverage(tokens=7, size=7, unknown=0, hidden=0.0, words=3, split=3)
     """
     if not isinstance(documents, Documents):
         documents = Documents.of(documents)
@@ -54,7 +59,8 @@ def coverage(documents: Documents | Iterable[Document], tokenizer: Tokenizer) ->
     return Coverage(
         tokens=len(corpus.tokens),
         size=sum(len(text.encode("utf-8", "surrogatepass")) for text in texts),
-        unknown=int((corpus.tokens == tokenizer.roles.get("unk", -1)).sum()),
+        unknown=len(corpus.unknown),
+        hidden=corpus.hidden,
         words=len(corpus.words),
         split=int((ends - corpus.words > 1).sum()),
     )

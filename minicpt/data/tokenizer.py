@@ -1,10 +1,9 @@
 """A thin layer over ``tokenizers``: special tokens by role, never taken from the text itself.
 
-Trains a byte-level BPE (Sennrich et al. 2016; on bytes, Radford et al. 2019) and loads any
-``tokenizer.json`` of the usual kinds: byte-level BPE (GPT-2, RoBERTa), WordPiece (BERT), Unigram
-(T5); ``vocabularies`` makes one from older files. Left out: adding special tokens to text. That is
-what objectives do, so a post-processor in a loaded file is kept for whoever opens the file next,
-and not applied here.
+Trains a byte-level BPE (``bpe``) and loads any ``tokenizer.json`` of the usual kinds: byte-level
+BPE (GPT-2, RoBERTa), WordPiece (BERT), Unigram (T5); ``vocabularies`` makes one from older files.
+Left out: adding special tokens to text. That is what objectives do, so a post-processor in a loaded
+file is kept for whoever opens the file next, and not applied here.
 """
 
 import functools
@@ -17,9 +16,9 @@ from pathlib import Path
 
 import tokenizers
 import torch
-from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from minicpt.data import roles, vocabularies
+from minicpt.data import bpe, roles, vocabularies
+from minicpt.data.bpe import BYTES
 from minicpt.data.text import SPACES
 from minicpt.errors import InputError, WorkError
 
@@ -33,7 +32,6 @@ TRAINED = {
     "mask_token": "[MASK]",
     "bos_token": "<|endoftext|>",
 }
-BYTES = 256
 # Pre-tokenisers for which white space parts words and is nothing else.
 WHITE_SPACE = {"BertPreTokenizer", "Whitespace", "WhitespaceSplit"}
 MARK = "▁"  # SentencePiece's mark of a space
@@ -47,7 +45,6 @@ class Tokenizer:
     roles        role -> id, for those of pad, mask, cls, sep, unk, end (end of text) that exist
     special      the ids of all special tokens, sorted
     ordinary     (K,) int64, the other ids
-    token_bytes  (V,) int64, the bytes of text that each id stands for; 0 for special tokens
     sha256       of the tokenizer in a canonical form
 
     >>> tokenizer = Tokenizer.train(["low lower lowest"] * 3, 256 + 3)
@@ -85,27 +82,18 @@ class Tokenizer:
 
     @staticmethod
     def train(texts: Iterable[str], vocabulary: int) -> "Tokenizer":
-        """A byte-level BPE with GPT-2's pre-tokenisation and no prefix space.
+        """A byte-level BPE with GPT-2's pre-tokenisation and no prefix space, see ``bpe``.
 
         ``vocabulary`` counts the ordinary tokens: 256 are the bytes and no merges; a text with
         fewer merges to make gives fewer. The special tokens come on top, with the first ids.
-        Deterministic. Raises InputError for a vocabulary below 256.
+        Words are cut after ``bpe.LONGEST_WORD`` bytes. Deterministic.
+        Raises InputError for a vocabulary below 256.
         """
         if vocabulary < BYTES:
             raise InputError(f"a vocabulary of {vocabulary} cannot hold the 256 bytes: give 256+")
-        engine = tokenizers.Tokenizer(models.BPE())
-        engine.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        engine.decoder = decoders.ByteLevel()
-        special = list(dict.fromkeys(TRAINED.values()))
-        trainer = trainers.BpeTrainer(
-            vocab_size=vocabulary + len(special),
-            special_tokens=special,
-            initial_alphabet=sorted(_byte_alphabet()),
-            show_progress=False,
-        )
         portions = (portion for text in texts for portion in cut(text, SPACES))
-        engine.train_from_iterator(portions, trainer)
-        return Tokenizer(engine.to_str(), TRAINED)
+        special = list(dict.fromkeys(TRAINED.values()))
+        return Tokenizer(bpe.train(portions, vocabulary, special), TRAINED)
 
     @staticmethod
     def load(path: str | os.PathLike) -> "Tokenizer":
@@ -172,7 +160,7 @@ class Tokenizer:
     @property
     def bytewise(self) -> bool:
         """Whether the bytes of its tokens, one after the other, are the bytes of the text."""
-        first = self._definition["pre_tokenizer"] or {}
+        first = self._first_pre_tokenizer
         spaced = first.get("type") != "ByteLevel" or first.get("add_prefix_space", True)
         return not spaced and not self._definition["normalizer"]
 
@@ -184,15 +172,21 @@ class Tokenizer:
         A space alone, and only between two words, is what all usual pre-tokenisers allow. GPT-2's,
         BERT's and T5's cut before any white space. Without one, tokens may reach across: nowhere.
         """
-        first = self._definition["pre_tokenizer"]
-        while first and first["type"] == "Sequence" and first["pretokenizers"]:
-            first = first["pretokenizers"][0]
+        first = self._first_pre_tokenizer
         if not first:
             return ""
         plain = first["type"] in WHITE_SPACE
         if first["type"] == "ByteLevel":
             plain = first.get("use_regex", True) and not self._definition["normalizer"]
         return SPACES if plain else " "
+
+    @property
+    def _first_pre_tokenizer(self) -> dict:
+        """{} where there is none. Those that follow it only cut further."""
+        first = self._definition["pre_tokenizer"]
+        while first and first["type"] == "Sequence":
+            first = next(iter(first["pretokenizers"]), None)
+        return first or {}
 
     def portions(self, text: str) -> list[str]:
         """A long text in parts that can be encoded at the same time: ``cut``."""
@@ -238,27 +232,27 @@ class Tokenizer:
 
     @functools.cached_property
     def token_bytes(self) -> torch.Tensor:
-        lengths = torch.zeros(self.size, dtype=torch.int64)
+        """(V,) int64, the bytes that each token of a ``bytewise`` tokenizer stands for."""
+        lengths = torch.zeros(self.size, dtype=torch.int64)  # 0 for special tokens
         for piece, index in self._engine.get_vocab().items():
-            lengths[index] = self._bytes_of(piece, index)
+            if index not in self._added:
+                lengths[index] = len(piece)  # a character of the alphabet stands for a byte
+            elif not self._added[index].special:
+                lengths[index] = len(piece.encode())
         return lengths
+
+    @functools.cached_property
+    def unknown(self) -> int | None:
+        """The id of text that the tokenizer has no token for; None where there is no such id."""
+        model = self._definition["model"]
+        if "unk_id" in model:
+            return model["unk_id"]
+        return self._engine.token_to_id(model.get("unk_token") or "")
 
     @functools.cached_property
     def sha256(self) -> str:
         canonical = json.dumps(self._definition, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
-
-    def _bytes_of(self, piece: str, index: int) -> int:
-        if index in self._added:
-            return 0 if self._added[index].special else len(piece.encode())
-        if self._byte_level:
-            return len(piece)  # a character of the alphabet stands for a byte
-        if re.fullmatch("<0x[0-9A-F]{2}>", piece):
-            return 1
-        model = self._definition["model"]
-        piece = piece.removeprefix(model.get("continuing_subword_prefix") or "")
-        piece = piece.removesuffix(model.get("end_of_word_suffix") or "")
-        return len(piece.replace(MARK, " ").encode())
 
 
 def cut(text: str, breaks: str = " ", size: int = 1 << 16) -> list[str]:

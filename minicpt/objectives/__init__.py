@@ -10,6 +10,9 @@ Objective  built from ``(tokenizer, settings)``, with
                    per byte
     length         the most positions that the model reads at once
     plan(corpus, seed, epoch) -> Plan: the epoch's passages in their order, like lengths together
+    places(passage) -> (N,) int64, only with ``whole_text``: for each target of a passage, in the
+                   order of the positions, the number of the corpus' token that it stands for; -1
+                   for end-of-text, which stands for no text
     batch(passages, generators) -> Batch, with one random generator for each passage
     visibility(batch) -> head -> input stream -> (B, T, length of the stream) bool: what each
                    target may see; the per-token loss, ``explain`` and the proofs all read it

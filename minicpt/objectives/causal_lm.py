@@ -111,6 +111,17 @@ class Objective:
             targets,
         )
 
+    def places(self, passage) -> Tensor:
+        """As the targets, with the numbers of the tokens in place of the tokens."""
+        rows = passage.passages if self.settings.pack else (passage,)
+        found = []
+        for each in rows:
+            opening = [-1] if each.first else []
+            numbers = torch.arange(each.start, each.start + len(each.tokens))
+            read = torch.cat([numbers.new_tensor(opening), numbers])
+            found.append(shift(read, -1 if each.last else each.start + len(each.tokens)))
+        return torch.cat(found)
+
     def opened(self, passage: Passage) -> Tensor:
         """Its tokens, behind the end-of-text where it starts a document."""
         opening = passage.tokens.new_tensor([self.end] if passage.first else [])

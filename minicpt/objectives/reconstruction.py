@@ -94,6 +94,10 @@ class Objective:
             {"tokens": pad(targets, IGNORE)},
         )
 
+    def places(self, passage: Passage) -> Tensor:
+        """All tokens of the sentence, then end-of-text."""
+        return torch.cat([passage.start + torch.arange(len(passage.tokens)), torch.tensor([-1])])
+
     def damaged(
         self, passages: Sequence[Passage], generators: Sequence[Generator]
     ) -> list[tuple[str, list[int]]]:
