@@ -125,6 +125,19 @@ def export_config(model: nn.Module) -> dict[str, Any]:
     return _family(model).to_foreign(model.config)
 
 
+def feeding(model: nn.Module) -> dict[str, Any]:
+    """How other tools feed this model: what ``Tokenizer.save`` writes into a tokenizer's files.
+
+    inputs          the names of the inputs, as transformers calls them
+    single, pair    what a text ($A) and a pair of texts ($A, $B) become: roles of special tokens
+                    and, behind the colon, segments; left out: nothing stands around a text
+    always          whether that counts more than what a loaded tokenizer does
+    most            the most tokens that the model reads at once; None: any number
+    """
+    most = getattr(model.config, "positions", None)
+    return {"always": False, **getattr(_family(model), "FED", {}), "most": most}
+
+
 def export_state(model: nn.Module) -> dict[str, Tensor]:
     """Every weight under its foreign name, tied ones once, as contiguous copies on the CPU."""
     state = {}
