@@ -266,13 +266,18 @@ class Tokenizer:
             return f"<no token {index}>"
         if index in self._added:
             return piece
+        data = self.data(index)
+        return readable(piece if data is None else data.decode("utf-8", "backslashreplace"))
+
+    def data(self, index: int) -> bytes | None:
+        """The bytes that an id stands for, if they may be a part of a character; else None."""
+        piece = self._engine.id_to_token(index)
+        if piece is None or index in self._added:
+            return None
         if self._byte_level:
-            data = bytes(_byte_alphabet()[character] for character in piece)
-            piece = data.decode("utf-8", "backslashreplace")
-        piece = piece.replace(" ", "␣").replace(MARK, "␣")
-        return "".join(
-            character if character.isprintable() else repr(character)[1:-1] for character in piece
-        )
+            return bytes(_byte_alphabet()[character] for character in piece)
+        byte = re.fullmatch("<0x([0-9A-F]{2})>", piece)
+        return bytes.fromhex(byte[1]) if byte else None
 
     def need(self, role: str) -> int:
         """The id of a role. Raises InputError where this tokenizer has none."""
@@ -307,6 +312,12 @@ class Tokenizer:
         piece = piece.removeprefix(model.get("continuing_subword_prefix") or "")
         piece = piece.removesuffix(model.get("end_of_word_suffix") or "")
         return len(piece.replace(MARK, " ").encode())
+
+
+def readable(text: str) -> str:
+    """A text that can be read in a table: a space is ␣, a newline \\n, and so on."""
+    text = text.replace(" ", "␣").replace(MARK, "␣")
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
 
 
 def cut(text: str, breaks: str = " ", size: int = 1 << 16) -> list[str]:
