@@ -48,7 +48,9 @@ class What(Checked):
     errors: Literal["strict", "replace"] = setting(
         "strict", "what is not UTF-8 in a file: refuse it, or replace it"
     )
-    passage: int = setting(1, "which window (pair, sentence) of the text, in its order", least=1)
+    passage: int = setting(
+        1, "which window (pair, sentence) of the text, in its order", least=1, metavar="K"
+    )
     init: str | None = setting(
         None, "a checkpoint folder (default: a small untrained model)", metavar="DIR"
     )

@@ -6,6 +6,7 @@ Takes the plain data that ``explain.as_data`` gathers, and knows neither models 
 import math
 from collections.abc import Iterator, Sequence
 
+from minicpt.report import triangle
 from minicpt.report.characters import PART
 from minicpt.report.terminal import (
     Column,
@@ -20,7 +21,6 @@ from minicpt.report.terminal import (
 )
 
 LEAST = 60  # columns; a narrower terminal gets lines of this many
-ALIKE = 1e-9  # nats; rounding in float64 stays far below, a mask that leaks far above
 BAR = 7  # columns of the bars of losses, where there is room
 PICTURES = 14  # columns that the pictures of visibility get at the least
 FATES = {  # of a token that is predicted where it stands
@@ -28,7 +28,6 @@ FATES = {  # of a token that is predicted where it stands
     "replaced": "replaced by the token that is read there",
     "kept": "kept as it is",
 }
-LABEL, CELL = 10, 6  # columns of the triangle: of its labels, and of its numbers
 
 
 def as_text(data: dict, width: int, *, ascii: bool = False, color: bool = False) -> str:
@@ -66,8 +65,10 @@ def as_text(data: dict, width: int, *, ascii: bool = False, color: bool = False)
     if data["triangle"]:
         lines.append("")
         say("One pass over the whole passage, and runs that read a prefix and nothing else:", "1")
-        lines += triangle(data, width, ascii, color)
-        for text in conclusion(data):
+        head = data["triangle"]["head"]
+        labels = [label(head, narrow(each), ascii) for each in data["heads"][head]["targets"]]
+        lines += triangle.lines(data["triangle"], labels, width, ascii, color)
+        for text in triangle.conclusion(data["triangle"]):
             say(text)
     return "\n".join(lines)
 
@@ -253,6 +254,11 @@ def label(head: str, target: dict, ascii: bool) -> str:
     return printable(f"{head}: class {target['class']}", ascii)
 
 
+def narrow(target: dict) -> dict:
+    """The same target, its token as short as can be: "é1/2"."""
+    return target | {"token": PART.sub("", target["token"])} if "token" in target else target
+
+
 def shown(token: str, ascii: bool) -> str:
     """A token for a table; in ASCII in quotes, which show its spaces."""
     return f"'{printable(token.replace('␣', ' '), ascii)}'" if ascii else printable(token)
@@ -289,69 +295,3 @@ def means(data: dict) -> list[str]:
             f" {' + '.join(map(number, each))} = {number(sum(each))}."
         )
     return lines
-
-
-# --- every prefix alone ----------------------------------------------------------------------
-
-
-def triangle(data: dict, width: int, ascii: bool, color: bool) -> list[str]:
-    """A line for each prefix, as many as fit: the losses of its targets. Then those of the one pass
-    and the differences."""
-    runs = data["triangle"]
-    size = min(len(runs["positions"]), (width - LABEL) // CELL)
-
-    def line(label: str, cells: Sequence[str]) -> str:
-        return fit(label, LABEL) + "".join(map(right, cells[:size]))
-
-    def right(cell: str) -> str:
-        return " " + fit(" " * (CELL - 1 - columns(cell)) + cell, CELL - 1, ascii)
-
-    head = runs["head"]
-    labels = [
-        label(head, each | {"token": PART.sub("", each.get("token", ""))}, ascii)
-        for each in data["heads"][head]["targets"]
-    ]
-    rows = zip(runs["positions"][:size], runs["alone"], strict=False)
-    return [
-        paint(line("target", labels), "1", color),
-        *(line(f"first {place + 1}", list(map(loss, losses))) for place, losses in rows),
-        line("one pass", list(map(loss, runs["together"]))),
-        line("differ by", list(map(difference, runs["differences"]))),
-    ]
-
-
-def loss(value: float) -> str:
-    """A loss in five signs.
-
-    >>> loss(8.31912), loss(12.3456), loss(0.012345), loss(98765.4)
-    ('8.319', '12.35', '0.012', '1e+05')
-    """
-    return min((f"{value:.3f}", f"{value:#.4g}", f"{value:.0e}"), key=len)
-
-
-def difference(value: float) -> str:
-    """
-    >>> difference(1.77e-15), difference(0.0)
-    ('2e-15', '0')
-    """
-    return f"{value:.0e}" if value else "0"
-
-
-def conclusion(data: dict) -> list[str]:
-    """Why the numbers agree; or that they do not, where a model sees more than is declared."""
-    largest = max(data["triangle"]["differences"])
-    runs = plural(len(data["triangle"]["alone"]), "run")
-    lines = [f"Largest difference in {runs}: {difference(largest)} nats, computed in float64."]
-    if not largest < ALIKE:  # NaN too
-        return [
-            *lines,
-            "The losses are not the same: at some position this model uses what follows it, which"
-            " the objective rules out.",
-        ]
-    return [
-        *lines,
-        "They are equal because the mask lets no position see what follows it: what stands later"
-        " cannot change an earlier loss, so that the pass over the whole text holds every run.",
-        "And one pass is enough because of teacher forcing: each position reads the text itself,"
-        " not the model's own predictions, so that all inputs are known beforehand.",
-    ]
