@@ -60,9 +60,8 @@ def save(folder: Path, model: nn.Module, tokenizer: Tokenizer, record: dict, sta
     """
 
     def write(temporary: Path) -> None:
-        write_config(temporary, model, tokenizer)
+        describe(temporary, model, tokenizer)
         torch.save(pretrained.export_state(model), temporary / WEIGHTS)
-        tokenizer.save(temporary)
         write_json(temporary / RECORD, record)
         torch.save(state, temporary / STATE)
         write_manifest(temporary)
@@ -82,10 +81,9 @@ def export(folder: Path, model: nn.Module, tokenizer: Tokenizer) -> None:
         raise InputError(f"{folder} cannot be made ({error.strerror}); name another") from None
 
     def write(temporary: Path) -> None:
-        write_config(temporary, model, tokenizer)
+        describe(temporary, model, tokenizer)
         state = pretrained.export_state(model)
         weights.save_safetensors(state, temporary / weights.SAFETENSORS)
-        tokenizer.save(temporary)
 
     write_folder(folder, write)
 
@@ -99,9 +97,15 @@ def check_export(folder: Path) -> None:
     weights.need_safetensors(folder)
 
 
-def write_config(folder: Path, model: nn.Module, tokenizer: Tokenizer) -> None:
+def describe(folder: Path, model: nn.Module, tokenizer: Tokenizer) -> None:
+    """Writes all that other tools need beside the weights: they feed the model as it was trained.
+
+    Which names the inputs have, which special tokens stand around a text, and how long it may be,
+    stands in the tokenizer's files: see ``pretrained.feeding``.
+    """
     config = pretrained.export_config(model) | token_ids(tokenizer)
     write_json(folder / "config.json", config)
+    tokenizer.save(folder, pretrained.feeding(model))
 
 
 def token_ids(tokenizer: Tokenizer) -> dict[str, int]:

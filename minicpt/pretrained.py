@@ -126,6 +126,25 @@ def export_config(model: nn.Module) -> dict[str, Any]:
     return _family(model).to_foreign(model.config)
 
 
+def feeding(model: nn.Module) -> dict[str, Any]:
+    """How other tools feed this model: what ``Tokenizer.save`` writes into a tokenizer's files.
+
+    From ``FED`` in the model's own file, where it has one:
+
+    inputs          the names of the inputs, as transformers calls them
+    single, pair    what a text ($A) and a pair of texts ($A, $B) become: roles of special tokens
+                    and, behind the colon, segments; left out: nothing stands around a text
+    always          whether that counts more than what a loaded tokenizer does
+
+    And from its config:
+
+    most            the most tokens that the model reads at once; None: any number
+    """
+    usual = {"inputs": ["input_ids", "attention_mask"], "always": False}
+    most = getattr(model.config, "positions", None)
+    return usual | getattr(_family(model), "FED", {}) | {"most": most}
+
+
 def export_state(model: nn.Module) -> dict[str, Tensor]:
     """Every weight under its foreign name, tied ones once, as contiguous copies on the CPU."""
     state = {}

@@ -131,7 +131,10 @@ def save_safetensors(tensors: dict[str, Tensor], path: Path) -> None:
     from safetensors.torch import save_file
 
     try:
+        path.touch()
+        usual = path.stat().st_mode  # the library would let nobody but the owner read its file
         save_file(tensors, path, metadata={"format": "pt"})
+        path.chmod(usual)
     except SafetensorError as error:  # a full disk, for one
         raise OSError(None, str(error)) from error
 

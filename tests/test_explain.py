@@ -17,6 +17,7 @@ from minicpt.loss import target_losses
 from minicpt.models import decoder, encoder, encoder_decoder
 from minicpt.objectives import causal_lm, masked_lm, next_sentence, reconstruction
 from minicpt.randomness import generator
+from minicpt.report import characters
 from minicpt.report.explain import as_data, explain
 from minicpt.report.explain_text import as_text
 from minicpt.report.terminal import draw, words
@@ -97,6 +98,11 @@ def table(text: str, number: int) -> tuple[str, list[str]]:
     return lines[start], lines[start + 1 : lines.index("", start)]
 
 
+def part(row: str) -> bool:
+    """Whether a row shows a part of a character, of which there are tests below."""
+    return re.search(r"\w \d(-\d)?/[234]", row) is not None
+
+
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("columns", [60, 80, 120])
 @pytest.mark.parametrize("ascii", [False, True])
@@ -149,7 +155,7 @@ def test_rows_show_token_visibility_target_and_loss(case, name):
     for place, row in zip(range(len(read)), rows, strict=True):
         assert row.split()[0] == str(place)
         row = row.replace("◌", "")  # on which a combining mark sits that begins a token
-        assert objective.tokenizer.token(read[place]) in row
+        assert objective.tokenizer.token(read[place]) in row or part(row)
         for head, each in losses.items():
             for position, chosen, loss in zip(
                 each.positions.tolist(), each.targets.tolist(), each.losses.tolist(), strict=True
@@ -157,9 +163,11 @@ def test_rows_show_token_visibility_target_and_loss(case, name):
                 if position != place:
                     continue
                 count += 1
-                label = f"pair: class {chosen}"
-                shown = objective.tokenizer.token(chosen) if head == "tokens" else label
-                assert shown in row
+                if head == "tokens":
+                    shown = objective.tokenizer.token(chosen)
+                else:
+                    shown = ("follows", "does not follow")[chosen]
+                assert shown in row or part(row)
                 assert f"{loss:.3f}" in row.split()
                 for may in sees[head].values():
                     picture = ["█" if seen else "·" for seen in may[0, place].tolist()]
@@ -172,7 +180,150 @@ def test_segments_and_the_pair(case):
     assert heading.split()[:3] == ["pos", "seg", "read"]
     segments = [row.split()[1] for row in rows]
     assert segments == sorted(segments) and set(segments) == {"0", "1"}
-    assert "pair: class " in rows[0] and not any("pair:" in row for row in rows[1:])
+    assert " follow" in rows[0] and not any(" follow" in row for row in rows[1:])
+
+
+ANSWERS = [
+    (False, 0, "follows"),
+    (False, 1, "does not follow"),
+    (True, 0, "in order"),
+    (True, 1, "swapped"),
+]
+
+
+@pytest.mark.parametrize("order, label, expected", ANSWERS)
+@pytest.mark.parametrize("columns", [60, 120])
+def test_the_answer_to_a_pair_is_said_in_words(order, label, expected, columns, tokenizer):
+    """Held against the text itself: whether the second side is what stands behind the first."""
+    texts = ["One ran. Two sat. Three ate. Four lay. Five hid.", "Six won. Seven lost. Eight left."]
+    corpus = Corpus.build([Document(text[:3], text) for text in texts], tokenizer)
+    objective = next_sentence.Objective(tokenizer, next_sentence.Settings(order=order))
+    model = build(encoder, tokenizer)
+    pairs = [pair for epoch in range(8) for pair in objective.plan(corpus, 0, epoch)[:]]
+    found = [pair for pair in pairs if pair.label == label]
+    assert found
+    for pair in found:
+        batch = objective.batch([pair], [noise()])
+        sides = [batch.inputs["tokens"][batch.inputs["segments"] == side] for side in (0, 1)]
+        first, second = (tokenizer.decode(side.tolist()).strip() for side in sides)
+        follows = any(f"{first} {second}" in text for text in texts)
+        assert follows == (expected in ("follows", "in order"))
+        data = as_data(model, objective, pair, noise())
+        (target,) = data["heads"]["pair"]["targets"]
+        assert (target["class"], target["name"]) == (label, expected)
+        _, rows = table(as_text(data, columns), 0)
+        assert f" {expected} " in rows[0]
+
+
+def test_each_chosen_token_is_marked_as_hidden_replaced_or_kept(tokenizer, corpus):
+    """Held against the text, which the batch corrupts; each fate, with and without pairs."""
+    pair = {"masked": True, "mask": 0.4, "random": 0.3, "rate": 0.9}
+    objectives = (
+        masked_lm.Objective(tokenizer, masked_lm.Settings(mask=0.4, random=0.3, rate=0.9)),
+        next_sentence.Objective(tokenizer, next_sentence.Settings(**pair)),
+    )
+    model = build(encoder, tokenizer)
+    for objective in objectives:
+        passage = objective.plan(corpus, 0, 0)[0]
+        batch = objective.batch([passage], [noise()])
+        read, target = batch.inputs["tokens"][0].tolist(), batch.targets["tokens"][0].tolist()
+        expected = {
+            place: "hidden" if read[place] == 4 else "kept" if read[place] == was else "replaced"
+            for place, was in enumerate(target)
+            if was != IGNORE
+        }
+        assert set(expected.values()) == {"hidden", "replaced", "kept"}
+        data = as_data(model, objective, passage, noise())
+        found = {each["position"]: each["fate"] for each in data["heads"]["tokens"]["targets"]}
+        assert found == expected
+        for columns in (60, 120):
+            text = as_text(data, columns)
+            heading, rows = table(text, 0)
+            assert "chosen" in heading.split()
+            for place, row in enumerate(rows):
+                fates = [fate for fate in ("hidden", "replaced", "kept") if f" {fate}" in row]
+                assert fates == ([expected[place]] if place in expected else [])
+                if columns == 120 and expected.get(place) == "replaced":
+                    assert f"replaced by {tokenizer.token(read[place])}" in row.replace("◌", "")
+            said = " ".join(text.split())
+            for fate in ("hidden", "replaced", "kept"):
+                assert f"{list(expected.values()).count(fate)} {fate} " in said
+            assert "Where the target is blank, nothing is predicted and nothing counts." in said
+
+
+def test_blank_targets_are_explained_only_where_there_are_any(case):
+    for name in CASES:
+        text = " ".join(explain(*case(name), noise(), 80).split())
+        assert ("target is blank" in text) == (name not in ("causal", "reconstruction"))
+
+
+# A character, the tokens that hold its bytes, and what each of them shows.
+PARTS = [
+    ("aé!", [1, 1, 1, 1], ["a", "é 1/2", "é 2/2", "!"]),
+    ("猫", [1, 2], ["猫 1/3", "猫 2-3/3"]),
+    ("猫犬", [2, 2, 2], ["猫 1-2/3", "猫 3/3 犬 1/3", "犬 2-3/3"]),
+    ("x 🙂y", [3, 3, 1], ["x␣ 🙂 1/4", "🙂 2-4/4", "y"]),
+    ("a猫b", [2, 3], ["a 猫 1/3", "猫 2-3/3 b"]),
+    ("éé", [4], ["éé"]),
+]
+
+
+@pytest.mark.parametrize("text, sizes, expected", PARTS, ids=[each[0] for each in PARTS])
+def test_a_part_of_a_character_is_shown_with_the_character(text, sizes, expected):
+    """Pieces of the sizes given, by a tokenizer that only knows their bytes."""
+    data, pieces = text.encode(), []
+    for size in sizes:
+        pieces.append(data[:size])
+        data = data[size:]
+
+    class Bytes:
+        def data(self, index):
+            return pieces[index]
+
+        def token(self, index):
+            return pieces[index].decode("utf-8", "backslashreplace").replace(" ", "␣")
+
+    assert characters.tokens(Bytes(), range(len(pieces))) == expected
+
+
+def test_bytes_that_are_no_character_stay_escaped(byte_tokenizer):
+    """A character that is cut off, and one whose middle is hidden by a special token."""
+    a, b, c = byte_tokenizer.encode("猫")
+    assert characters.tokens(byte_tokenizer, [b, c, a]) == ["\\x8c", "\\xab", "\\xe7"]
+    assert characters.tokens(byte_tokenizer, [a, 4, c]) == ["\\xe7", "[MASK]", "\\xab"]
+
+
+@pytest.mark.parametrize("name", ["causal", "masked", "pair", "reconstruction"])
+def test_every_table_shows_characters(name, byte_tokenizer):
+    """Read and predicted; of a character that is partly hidden the rest is known all the same."""
+    objective = {
+        "causal": causal_lm.Objective(byte_tokenizer),
+        "masked": masked_lm.Objective(
+            byte_tokenizer, masked_lm.Settings(rate=0.5, mask=1.0, random=0.0)
+        ),
+        "pair": next_sentence.Objective(byte_tokenizer, next_sentence.Settings(order=True)),
+        "reconstruction": reconstruction.Objective(byte_tokenizer),
+    }[name]
+    modules = {"encoder": encoder, "decoder": decoder, "encoder-decoder": encoder_decoder}
+    model = build(modules[objective.architecture], byte_tokenizer)
+    corpus = Corpus.build([Document("a", "猫 sat. 犬 ran.")], byte_tokenizer)
+    data = as_data(model, objective, objective.plan(corpus, 0, 0)[0], noise())
+    shown = [each["token"] for stream in data["streams"].values() for each in stream["positions"]]
+    shown += [each.get("token", "") for head in data["heads"].values() for each in head["targets"]]
+    parts = {each for each in shown if "猫" in each or "犬" in each}
+    assert {each[1:] for each in parts} == {" 1/3", " 2/3", " 3/3"}
+    assert not any("\\x" in each for each in shown)
+    text = " ".join(as_text(data, 80).split())
+    assert "x 1/3 the first of the three bytes of a character" in text
+
+
+def test_which_window_it_is_of_how_many(case):
+    data = as_data(*case("causal"), noise(), number=(2, 5))
+    assert (data["unit"], data["number"], data["of"]) == ("window", 2, 5)
+    assert "\nWindow 2 of 5: " in as_text(data, 80)
+    assert explain(*case("pair"), noise(), 80, number=(1, 3)).count("Pair 1 of 3: ") == 1
+    alone = as_data(*case("reconstruction"), noise())
+    assert alone["of"] is None and "Sentence: " in as_text(alone, 80)
 
 
 def test_both_tables_of_an_encoder_decoder(case):

@@ -3,7 +3,9 @@
 import argparse
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -11,8 +13,11 @@ from minicpt import checkpoint
 from minicpt.cli import flags, pieces
 from minicpt.cli.running import print_json, say, summary_of
 from minicpt.data.corpus import Corpus
-from minicpt.data.sources import Document, read
+from minicpt.data.documents import Document, LongDocument
+from minicpt.data.plan import Plan
+from minicpt.data.sources import read
 from minicpt.data.tokenizer import Tokenizer
+from minicpt.data.utf8 import decode
 from minicpt.errors import InputError
 from minicpt.randomness import generator
 from minicpt.report.explain import as_data, explain
@@ -24,15 +29,28 @@ TEXT = (
     " The cat dreamt of rain."
 )
 VOCABULARY = 2048
+EPOCHS = 20  # that are tried for a passage
+STANDARD_INPUT = "-"
 EXAMPLES = """examples:
-  minicpt explain {name}
   minicpt explain {name} --text "The sun rises. Birds sing. Then it is noon. We eat." --seed 3
+  minicpt explain {name} --file README.md --passage 2
 """
 
 
 @dataclass(frozen=True)
 class What(Checked):
-    text: str = setting(TEXT, "the text", metavar="TEXT")
+    text: tuple[str, ...] = setting(
+        (), "texts, a document each (default: a few sentences)", metavar="TEXT"
+    )
+    file: tuple[str, ...] = setting(
+        (), "files in place of texts; -: the standard input", metavar="PATH"
+    )
+    errors: Literal["strict", "replace"] = setting(
+        "strict", "what is not UTF-8 in a file: refuse it, or replace it"
+    )
+    passage: int = setting(
+        1, "which window (pair, sentence) of the text, in its order", least=1, metavar="K"
+    )
     init: str | None = setting(
         None, "a checkpoint folder (default: a small untrained model)", metavar="DIR"
     )
@@ -61,28 +79,93 @@ def run(arguments: argparse.Namespace) -> int:
     what = flags.build(arguments, What)
     module = pieces.objective_module(arguments.objective)
     settings = flags.build(arguments, module.Settings)
-    if not what.text.strip():
-        raise InputError("--text is empty; give some words")
+    documents = given(what)
     if what.init:
         base = checkpoint.load(what.init, what.seed)
         for note in base.notes:
             say(note)
-        given = flags.given(arguments, module.Settings)
-        model, objective = base.model, pieces.fitted(base, arguments.objective, given)
+        changed = flags.given(arguments, module.Settings)
+        model, objective = base.model, pieces.fitted(base, arguments.objective, changed)
     else:
         training = (document.text for document in read(["builtin:docs"]))
         objective = module.Objective(Tokenizer.train(training, VOCABULARY), settings)
         torch.manual_seed(what.seed)
         model = pieces.untrained(objective)
         say("an untrained model; --init DIR shows what a trained one makes of it")
-    corpus = Corpus.build([Document("the text", what.text)], objective.tokenizer)
-    passage = objective.plan(corpus, what.seed, 0)[0]
-    draws = generator("explain", what.seed)
+    passages = in_order(objective, Corpus.build(documents, objective.tokenizer), what.seed)
+    unit, count = getattr(objective, "unit", "passage"), len(passages)
+    if what.passage > count:
+        found = f"{count} {unit}s; use 1 to {count}" if count > 1 else f"one {unit}; use 1"
+        raise InputError(f"--passage is {what.passage}, but the text gives {found}")
+    if count > 1:
+        say(f"the text gives {count} {unit}s; --passage K shows another")
+    passage = passages[what.passage - 1]
+    draws, number = generator("explain", what.seed), (what.passage, count)
     if arguments.json:
-        print_json(as_data(model, objective, passage, draws))
+        print_json(as_data(model, objective, passage, draws, number=number))
     else:
         width, ascii = shutil.get_terminal_size().columns, needs_ascii(sys.stdout.encoding)
-        print(
-            explain(model, objective, passage, draws, width, ascii=ascii, color=sys.stdout.isatty())
+        color = sys.stdout.isatty()
+        report = explain(
+            model, objective, passage, draws, width, number=number, ascii=ascii, color=color
         )
+        print(report)
     return 0
+
+
+def given(what: What) -> list[Document | LongDocument]:
+    """The documents to explain. InputError for what is no text."""
+    if what.text and what.file:
+        raise InputError("--text and --file are both given; use one of them")
+    if not what.file:
+        texts = what.text or (TEXT,)
+        if not all(text.strip() for text in texts):
+            raise InputError("--text is empty; give some words")
+        names = [f"text {number + 1}" for number in range(len(texts))]
+        return [
+            Document(name if len(texts) > 1 else "the text", text)
+            for name, text in zip(names, texts, strict=True)
+        ]
+    if what.file.count(STANDARD_INPUT) > 1:
+        raise InputError("--file - is given twice; the standard input can be read once")
+    return [
+        document
+        for source in what.file
+        for document in (
+            [standard_input(what.errors)]
+            if source == STANDARD_INPUT
+            else read([source], errors=what.errors)
+        )
+    ]
+
+
+def standard_input(errors: str) -> Document:
+    """What is piped in. InputError where it is empty or no UTF-8 text."""
+    name = "standard input"
+    data = sys.stdin.buffer.read() if sys.stdin else b""
+    if b"\0" in data:
+        place = data.index(b"\0")
+        raise InputError(f"{name} is not text (NUL byte at byte {place}); give UTF-8 text")
+    text = decode(data, errors, name, 0)[0].removeprefix("\ufeff")
+    if not text.strip():
+        raise InputError(f"{name} is empty; pipe a text into it")
+    return Document(name, text.replace("\r\n", "\n").replace("\r", "\n"))
+
+
+def in_order(objective, corpus: Corpus, seed: int) -> Sequence:
+    """The passages of an epoch as they stand in the text, each cut when it is asked for.
+
+    Where an objective draws what it reads, a short text may give nothing in an epoch: then it is
+    the first epoch that has some. Raises the InputError of the objective where none has.
+    """
+    refused = None
+    for epoch in range(EPOCHS):
+        try:
+            plan = objective.plan(corpus, seed, epoch)
+        except InputError as error:
+            refused = refused or error
+            continue
+        if len(plan):
+            order = sorted(range(len(plan)), key=plan.rows.tolist().__getitem__)
+            return Plan(plan.rows[order], plan.cut)
+    raise refused or InputError("the objective finds nothing to read in the text; give more")

@@ -198,7 +198,7 @@ def from_scratch(arguments: argparse.Namespace, places: Places, settings: pieces
     text = pieces.texts(settings)
     if vocabulary.tokenizer:
         flags.refuse(arguments, pieces.Vocabulary, "--tokenizer brings its own", ("tokenizer",))
-        tokenizer = Tokenizer.load(vocabulary.tokenizer)
+        tokenizer = Tokenizer.load(vocabulary.tokenizer).bare()
     else:
         tokenizer = Tokenizer.train(sample(text.training), vocabulary.vocab_size)
     objective = module.Objective(tokenizer, objective_settings)

@@ -1,4 +1,7 @@
-"""Which token of a tokenizer plays which role: as its folder declares, or by well-known names."""
+"""Which token of a tokenizer plays which role: as its folder declares, or by well-known names.
+
+And what else a folder declares of how texts are fed, and how special tokens stand around them.
+"""
 
 import json
 from pathlib import Path
@@ -26,6 +29,15 @@ WELL_KNOWN = {
 }
 
 
+# What tokenizer_config.json says beside that, and whoever opens the folder next goes by.
+HABITS = {
+    "model_max_length": "a number above 0",
+    "padding_side": "left or right",
+    "truncation_side": "left or right",
+    "clean_up_tokenization_spaces": "true or false",
+}
+
+
 def declared(folder: Path) -> dict[str, str]:
     """What tokenizer_config.json, and before it special_tokens_map.json, say: {"pad_token": ...}.
 
@@ -39,6 +51,49 @@ def declared(folder: Path) -> dict[str, str]:
     if found.get("unk_token") == found.get("eos_token"):
         found.pop("unk_token", None)
     return found
+
+
+def habits(folder: Path) -> dict:
+    """Those of ``HABITS`` that tokenizer_config.json declares. InputError for a wrong value."""
+    file = folder / "tokenizer_config.json"
+    config = read_json(file) if file.is_file() else {}
+    found = {name: config[name] for name in HABITS if config.get(name) is not None}
+    for name, value in found.items():
+        if name == "model_max_length":
+            right = isinstance(value, (int, float)) and value is not True and value > 0
+        else:
+            right = value in (("left", "right") if "side" in name else (True, False))
+        if not right:
+            raise InputError(f"{str(file)!r} has a {name} that is not {HABITS[name]}: correct it")
+    return found
+
+
+def post_processor(single: str, pair: str, tokens: dict[str, tuple[int, str]]) -> dict:
+    """The post-processor of a tokenizer.json that puts special tokens around a text, or a pair.
+
+    single, pair  such as "cls:0 $A:0 sep:0": roles and texts, and the segment of each
+    tokens        role -> (id, token)
+
+    Raises KeyError for a role that has no token.
+    """
+
+    def piece(word: str) -> dict:
+        name, _, segment = word.partition(":")
+        if name in ("$A", "$B"):
+            return {"Sequence": {"id": name[1:], "type_id": int(segment)}}
+        return {"SpecialToken": {"id": tokens[name][1], "type_id": int(segment)}}
+
+    words = f"{single} {pair}".split()
+    used = {word.partition(":")[0] for word in words} - {"$A", "$B"}
+    return {
+        "type": "TemplateProcessing",
+        "single": [piece(word) for word in single.split()],
+        "pair": [piece(word) for word in pair.split()],
+        "special_tokens": {
+            token: {"id": token, "ids": [id], "tokens": [token]}
+            for id, token in (tokens[role] for role in sorted(used))
+        },
+    }
 
 
 def well_known(definition: dict, vocabulary: dict[str, int]) -> dict[str, str]:

@@ -2,8 +2,9 @@
 
 Trains a byte-level BPE (``bpe``) and loads any ``tokenizer.json`` of the usual kinds: byte-level
 BPE (GPT-2, RoBERTa), WordPiece (BERT), Unigram (T5); ``vocabularies`` makes one from older files.
-Left out: adding special tokens to text. That is what objectives do, so a post-processor in a loaded
-file is kept for whoever opens the file next, and not applied here.
+Left out: adding special tokens to text. That is what objectives do. Other tools let the tokenizer
+do it, by the post-processor in its file: that of a loaded file is not applied here, and ``save``
+writes one that feeds a model what it was trained on.
 """
 
 import functools
@@ -34,6 +35,7 @@ TRAINED = {
 }
 # Pre-tokenisers for which white space parts words and is nothing else.
 WHITE_SPACE = {"BertPreTokenizer", "Whitespace", "WhitespaceSplit"}
+NOT_APPLIED = {"post_processor": None, "truncation": None, "padding": None}  # for other tools
 MARK = "▁"  # SentencePiece's mark of a space
 UNREACHABLE = "\U0010ffff"  # not a character: no text holds it
 
@@ -45,7 +47,7 @@ class Tokenizer:
     roles        role -> id, for those of pad, mask, cls, sep, unk, end (end of text) that exist
     special      the ids of all special tokens, sorted
     ordinary     (K,) int64, the other ids
-    sha256       of the tokenizer in a canonical form
+    sha256       of what it makes of a text: its definition in a canonical form
 
     >>> tokenizer = Tokenizer.train(["low lower lowest"] * 3, 256 + 3)
     >>> [tokenizer.token(i) for i in tokenizer.encode("low lower [MASK]")[:3]]
@@ -54,12 +56,14 @@ class Tokenizer:
     'low lower [MASK]'
     """
 
-    def __init__(self, definition: str, declared: dict[str, str]):
+    def __init__(self, definition: str, declared: dict[str, str], habits: dict | None = None):
         """Use ``train`` or ``load``.
 
         definition  the content of a tokenizer.json
         declared    "pad_token" and so on -> token
+        habits      what else its folder says of how texts are fed: see ``roles.habits``
         """
+        self._habits = habits or {}
         self._engine = tokenizers.Tokenizer.from_str(definition)
         self._engine.add_special_tokens(list(declared.values()))  # marks those that exist
         self._declared = {name: declared[name] for name in sorted(declared)}
@@ -119,30 +123,73 @@ class Tokenizer:
                 f"{str(file.parent)!r} declares the special token {unknown[0]!r}, which its "
                 "vocabulary does not hold: use files that belong together"
             )
-        tokenizer = Tokenizer(json.dumps(definition), declared)
+        tokenizer = Tokenizer(json.dumps(definition), declared, roles.habits(file.parent))
         if not len(tokenizer.ordinary):
             raise InputError(f"{str(file)!r} holds no ordinary token: give a trained one")
         return tokenizer
 
-    def save(self, folder: str | os.PathLike) -> None:
-        """Writes tokenizer.json and tokenizer_config.json, which transformers opens too."""
+    def bare(self) -> "Tokenizer":
+        """The same for a new model: nothing is decided of what stands around a text."""
+        return Tokenizer(json.dumps(self._definition | NOT_APPLIED), self._declared)
+
+    def save(self, folder: str | os.PathLike, feeding: dict | None = None) -> None:
+        """Writes tokenizer.json and tokenizer_config.json, which transformers opens too.
+
+        ``feeding`` (see ``pretrained.feeding``) is how a model is fed. Without it the files say of
+        that what the loaded ones said.
+        """
         config = {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "clean_up_tokenization_spaces": False,
+            **self._habits,
             **self._declared,
         }
+        engine = self._engine
+        if feeding:
+            config["model_input_names"] = feeding["inputs"]
+            limits = [self._habits.get("model_max_length"), feeding["most"]]
+            if any(limits):
+                config["model_max_length"] = min(filter(None, limits))
+            engine = self._surrounding(feeding)
         others = {self._added[index].content for index in self.special} - {*self._declared.values()}
         if others:  # T5's sentinels
             config["additional_special_tokens"] = sorted(others)
         try:
             Path(folder).mkdir(parents=True, exist_ok=True)
             for name, content in (
-                ("tokenizer.json", self._engine.to_str(pretty=True)),
+                ("tokenizer.json", engine.to_str(pretty=True)),
                 ("tokenizer_config.json", json.dumps(config, indent=2, ensure_ascii=False)),
             ):
                 Path(folder, name).write_text(content + "\n", encoding="utf-8", newline="\n")
         except OSError as error:
             raise WorkError(f"cannot write to {str(folder)!r}: {error.strerror}") from error
+
+    def _surrounding(self, feeding: dict) -> tokenizers.Tokenizer:
+        """The engine whose post-processor puts special tokens around texts as ``feeding`` says.
+
+        Its own where it has one that does the same, or where that counts more; and where it lacks
+        a token that is needed.
+        """
+        own = self._definition["post_processor"]
+        if "single" not in feeding or own and not feeding["always"]:
+            return self._engine
+        tokens = {role: (id, self._engine.id_to_token(id)) for role, id in self.roles.items()}
+        try:
+            made = roles.post_processor(feeding["single"], feeding["pair"], tokens)
+        except KeyError:
+            return self._engine
+        engine = tokenizers.Tokenizer.from_str(
+            json.dumps(self._definition | {"post_processor": made})
+        )
+        first, second = self.encodings(["a", "b"])
+        same = own and all(
+            (one.ids, one.type_ids) == (other.ids, other.type_ids)
+            for one, other in (
+                (self._engine.post_process(*texts), engine.post_process(*texts))
+                for texts in ((first,), (first, second))
+            )
+        )
+        return self._engine if same else engine
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text. No special token is added, none is recognised."""
@@ -213,13 +260,18 @@ class Tokenizer:
             return f"<no token {index}>"
         if index in self._added:
             return piece
+        data = self.data(index)
+        return readable(piece if data is None else data.decode("utf-8", "backslashreplace"))
+
+    def data(self, index: int) -> bytes | None:
+        """The bytes that an id stands for, if they may be a part of a character; else None."""
+        piece = self._engine.id_to_token(index)
+        if piece is None or index in self._added:
+            return None
         if self._byte_level:
-            data = bytes(_byte_alphabet()[character] for character in piece)
-            piece = data.decode("utf-8", "backslashreplace")
-        piece = piece.replace(" ", "␣").replace(MARK, "␣")
-        return "".join(
-            character if character.isprintable() else repr(character)[1:-1] for character in piece
-        )
+            return bytes(_byte_alphabet()[character] for character in piece)
+        byte = re.fullmatch("<0x([0-9A-F]{2})>", piece)
+        return bytes.fromhex(byte[1]) if byte else None
 
     def need(self, role: str) -> int:
         """The id of a role. Raises InputError where this tokenizer has none."""
@@ -251,8 +303,15 @@ class Tokenizer:
 
     @functools.cached_property
     def sha256(self) -> str:
-        canonical = json.dumps(self._definition, sort_keys=True, separators=(",", ":"))
+        applied = self._definition | NOT_APPLIED
+        canonical = json.dumps(applied, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def readable(text: str) -> str:
+    """A text that can be read in a table: a space is ␣, a newline \\n, and so on."""
+    text = text.replace(" ", "␣").replace(MARK, "␣")
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
 
 
 def cut(text: str, breaks: str = " ", size: int = 1 << 16) -> list[str]:
@@ -295,7 +354,7 @@ def _encoder(definition: dict, special: set[str]) -> tokenizers.Tokenizer:
     it the best score), so there they get a name that no text holds. BPE reaches only merges.
     """
     definition = json.loads(json.dumps(definition))
-    definition |= {"post_processor": None, "truncation": None, "padding": None}
+    definition |= NOT_APPLIED
     model = definition["model"]
     if model["type"] != "BPE":
         rename = {token: UNREACHABLE + token for token in special}

@@ -84,6 +84,7 @@ def byte_level_bpe(
     space = config.get("add_prefix_space", False)
     engine.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=space)
     engine.decoder = decoders.ByteLevel()
+    engine.post_processor = processors.ByteLevel(trim_offsets=False)  # adds no token
     return engine
 
 

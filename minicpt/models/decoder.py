@@ -213,6 +213,12 @@ _ONLY = {
 }
 
 
+# How other tools feed it (see ``pretrained.feeding``). A text stands behind end-of-text, as causal
+# LM reads a document; nothing stands after it, so that the model goes on writing. The tokenizer of
+# a loaded base keeps its own rule (GPT-2's adds nothing, as here inside a document).
+FED = {"single": "end:0 $A:0", "pair": "end:0 $A:0 end:0 $B:0"}
+
+
 def to_foreign(config: Config) -> dict[str, Any]:
     """The content of Hugging Face's config.json.
 

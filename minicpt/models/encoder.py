@@ -253,6 +253,15 @@ _ONLY = {
 }
 
 
+# How other tools feed it (see ``pretrained.feeding``): what every objective for encoders reads.
+FED = {
+    "inputs": ["input_ids", "token_type_ids", "attention_mask"],
+    "single": "cls:0 $A:0 sep:0",
+    "pair": "cls:0 $A:0 sep:0 $B:1 sep:1",
+    "always": True,
+}
+
+
 def to_foreign(config: Config) -> dict[str, Any]:
     """The content of Hugging Face's config.json."""
     return {

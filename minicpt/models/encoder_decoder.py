@@ -405,6 +405,13 @@ _ONLY = {
 _VERSIONS = {("relu", True): "1.0", ("gated-gelu", False): "1.1"}
 
 
+# How other tools feed it (see ``pretrained.feeding``). Nothing stands around a text: the encoder of
+# sentence reconstruction reads words alone. Labels end with end-of-text; whoever makes them adds
+# it. The tokenizer of a loaded base keeps its own rule. T5's puts </s> behind every text, which the
+# encoder does not read here: call it with ``add_special_tokens=False`` for the encoder.
+FED = {}
+
+
 def to_foreign(config: Config) -> dict[str, Any]:
     """The content of Hugging Face's config.json.
 

@@ -19,6 +19,13 @@ Objective  built from ``(tokenizer, settings)``, with
     generate(model, text, sampling, generator) -> str, what a trained model does with a text
     probe(model, passage, sampling, generator) -> str, the same on held-out text while training
 
+and, for what ``explain`` says, where it is not the default:
+
+    unit           what a passage of its plan is ("passage")
+    classes        head -> the names of its classes, for a head whose classes are no tokens
+    fates(batch)   head -> for each row {position: "hidden", "replaced" or "kept"}, what became of
+                   the tokens that the head predicts, for a head that predicts what is read
+
 Nothing else knows the names of the objectives: a new file is found, gets its command line and is
 tested by the contract tests. An objective changes nothing that it is given.
 """

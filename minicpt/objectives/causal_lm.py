@@ -66,6 +66,7 @@ class Objective:
         self.settings = settings or Settings()
         self.length = self.settings.window
         self.end = tokenizer.need("end")
+        self.unit = "row" if self.settings.pack else "window"
 
     def plan(self, corpus: Corpus, seed: int, epoch: int) -> Plan:
         """Windows of the documents; the first of each leaves room for the end-of-text before it."""

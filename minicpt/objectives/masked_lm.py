@@ -135,9 +135,32 @@ class Corrupter:
         return inputs, targets
 
 
+def fates(batch: Batch, mask: int) -> dict[str, list[dict[int, str]]]:
+    """What became of the chosen tokens of each row, by position.
+
+    A random token that is the token itself counts as kept: it reads the same.
+    """
+
+    def fate(read: int, target: int) -> str:
+        return "hidden" if read == mask else "kept" if read == target else "replaced"
+
+    rows = zip(batch.inputs["tokens"].tolist(), batch.targets["tokens"].tolist(), strict=True)
+    return {
+        "tokens": [
+            {
+                place: fate(read[place], target)
+                for place, target in enumerate(targets)
+                if target != IGNORE
+            }
+            for read, targets in rows
+        ]
+    }
+
+
 class Objective:
     architecture = "encoder"
     whole_text = False
+    unit = "window"
 
     def __init__(self, tokenizer: Tokenizer, settings: Settings | None = None):
         self.tokenizer = tokenizer
@@ -171,6 +194,10 @@ class Objective:
         """Every position sees the whole corrupted text."""
         mask = batch.inputs["mask"]
         return {"tokens": {"tokens": everything(mask, mask.shape[1])}}
+
+    def fates(self, batch: Batch) -> dict[str, list[dict[int, str]]]:
+        """What became of the chosen tokens: hidden, replaced or kept."""
+        return fates(batch, self.mask)
 
     def generate(self, model, text: str, sampling, generator: Generator) -> str:
         """The text with its mask tokens filled in; without one, some of its tokens are masked."""

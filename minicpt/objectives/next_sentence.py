@@ -34,6 +34,7 @@ from minicpt.settings import setting
 SPECIAL = 3  # [CLS], [SEP] and [SEP]
 IS_NEXT, IS_NOT_NEXT = 0, 1
 ALIKE = 64  # sentences that agree in so many tokens read alike
+NUMBERS = {2: "two", 3: "three"}  # A and what follows it; a wrong B as well
 TRIES = 20  # draws of another B before a pair is given up
 
 
@@ -62,6 +63,7 @@ class Pair:
 class Objective:
     architecture = "encoder"
     whole_text = False
+    unit = "pair"
 
     def __init__(self, tokenizer: Tokenizer, settings: Settings | None = None):
         self.tokenizer = tokenizer
@@ -69,6 +71,8 @@ class Objective:
         self.length = self.settings.window
         self.cls, self.sep = tokenizer.need("cls"), tokenizer.need("sep")
         self.pad = tokenizer.need("pad")
+        answers = ("in order", "swapped") if self.settings.order else ("follows", "does not follow")
+        self.classes = {"pair": answers}
         if self.settings.masked:
             self.corrupt = masked_lm.Corrupter(tokenizer, self.settings)
 
@@ -79,10 +83,11 @@ class Objective:
         found = array("q")
         for pair in Pairing(corpus, self.tokenizer, budget, self.settings.order, generator):
             found.extend(pair)
-        if not found:
+        least = 2 if self.settings.order else 3
+        if not found or len(corpus.sentences) < least:
             raise InputError(
-                "next-sentence found no pair of sentences in the text: it needs a document of at"
-                " least two sentences, and another place to take a wrong second one from"
+                f"next-sentence found no pair of sentences in the text: give {NUMBERS[least]} or"
+                " more different sentences, two of them one after the other in one document"
             )
 
         def cut(start, stop, other_start, other_stop, label):
@@ -129,6 +134,10 @@ class Objective:
         mask = batch.inputs["mask"]
         seen = {"tokens": everything(mask, mask.shape[1])}
         return {head: seen for head in batch.targets}
+
+    def fates(self, batch: Batch) -> dict[str, list[dict[int, str]]]:
+        """What became of the chosen tokens, with ``masked``: hidden, replaced or kept."""
+        return masked_lm.fates(batch, self.corrupt.mask) if self.settings.masked else {}
 
     def generate(self, model, text: str, sampling, generator: Generator) -> str:
         """Judges whether the rest of the text follows its first sentence."""

@@ -64,6 +64,7 @@ def damage(words: Sequence[str], settings: Settings, generator: Generator) -> li
 class Objective:
     architecture = "encoder-decoder"
     whole_text = True
+    unit = "sentence"
 
     def __init__(self, tokenizer: Tokenizer, settings: Settings | None = None):
         self.tokenizer = tokenizer

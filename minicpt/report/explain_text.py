@@ -4,8 +4,10 @@ Takes the plain data that ``explain.as_data`` gathers, and knows neither models 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+from minicpt.report import triangle
+from minicpt.report.characters import PART
 from minicpt.report.terminal import (
     Column,
     bar,
@@ -19,9 +21,13 @@ from minicpt.report.terminal import (
 )
 
 LEAST = 60  # columns; a narrower terminal gets lines of this many
-ALIKE = 1e-9  # nats; rounding in float64 stays far below, a mask that leaks far above
+BAR = 7  # columns of the bars of losses, where there is room
 PICTURES = 14  # columns that the pictures of visibility get at the least
-LABEL, CELL = 10, 6  # columns of the triangle: of its labels, and of its numbers
+FATES = {  # of a token that is predicted where it stands
+    "hidden": "hidden behind the mask token",
+    "replaced": "replaced by the token that is read there",
+    "kept": "kept as it is",
+}
 
 
 def as_text(data: dict, width: int, *, ascii: bool = False, color: bool = False) -> str:
@@ -37,7 +43,7 @@ def as_text(data: dict, width: int, *, ascii: bool = False, color: bool = False)
         lines.extend(paint(line, style, color) for line in wrap(text, width, ascii))
 
     say(printable(data["summary"], ascii), "1")
-    say(f"Passage: {printable(data['place'], ascii)}")
+    say(f"{which(data)}: {printable(data['place'], ascii)}")
     say(counted(data))
     for name, stream in data["streams"].items():
         lines.append("")
@@ -51,16 +57,26 @@ def as_text(data: dict, width: int, *, ascii: bool = False, color: bool = False)
         lines += draw(table, width, color)
     lines.append("")
     say(legend(data, blocks, ascii))
+    for text in remarks(data):
+        say(text)
     lines.append("")
     for text in means(data):
         say(text)
     if data["triangle"]:
         lines.append("")
         say("One pass over the whole passage, and runs that read a prefix and nothing else:", "1")
-        lines += triangle(data, width, ascii, color)
-        for text in conclusion(data):
+        head = data["triangle"]["head"]
+        labels = [label(head, narrow(each), ascii) for each in data["heads"][head]["targets"]]
+        lines += triangle.lines(data["triangle"], labels, width, ascii, color)
+        for text in triangle.conclusion(data["triangle"]):
             say(text)
     return "\n".join(lines)
+
+
+def which(data: dict) -> str:
+    """Which passage it is: "Window 2 of 5"."""
+    unit = data["unit"][0].upper() + data["unit"][1:]
+    return f"{unit} {data['number']} of {data['of']}" if data["of"] else unit
 
 
 def counted(data: dict) -> str:
@@ -115,14 +131,20 @@ def predictions(data: dict, width: int, ascii: bool) -> tuple[list[Column], dict
     labels = ["" if each is None else label(head, each, ascii) for _, head, each in rows]
     losses = ["" if each is None else number(each["loss"]) for each in found]
     before = reading(read, [place for place, _, _ in rows], ascii)
+    changed = any(each and "fate" in each for each in found)
+    if changed:
+        before.append(chosen(rows, read, ascii))
+    named = any(each and "name" in each for each in found)
     after = [
-        words("target", labels, most=16, least=13, ascii=ascii, style="33"),
+        words("target", labels, most=16, least=16 if named else 13, ascii=ascii, style="33"),
         words("loss", losses, most=10, least=10, ascii=ascii, right=True),
-        Column("", bars, wanted=24, least=7, style="36"),
+        Column("", bars, wanted=24, least=2 if changed else BAR, style="36"),
     ]
-    # The pictures get what the other columns leave, but no less than PICTURES.
-    taken = sum(column.wanted for column in before + after[:-1]) + after[-1].least
-    room = max(width - taken - len(before + after) - len(data["streams"]), PICTURES)
+    # The pictures get what the other columns leave, but no less than PICTURES (some less beside
+    # what became of the tokens).
+    taken = sum(column.wanted for column in before + after[:-1]) + BAR
+    least = PICTURES - 5 if changed else PICTURES
+    room = max(width - taken - len(before + after) - len(data["streams"]), least)
     room //= len(data["streams"])
     pictures, blocks = [], {}
     for stream, each in data["streams"].items():
@@ -131,6 +153,23 @@ def predictions(data: dict, width: int, ascii: bool) -> tuple[list[Column], dict
         heading = "may see" if len(data["streams"]) == 1 else each["reader"]
         pictures.append(words(heading, cells, most=width, least=width, ascii=ascii))
     return [*before, *pictures, *after], blocks
+
+
+def chosen(rows: Sequence[tuple], read: Sequence[dict], ascii: bool) -> Column:
+    """What became of each chosen token; where there is room, by which other one it was replaced."""
+    fates = ["" if each is None else each.get("fate", "") for _, _, each in rows]
+    whole = [
+        f"{fate} by {shown(read[place]['token'], ascii)}" if fate == "replaced" else fate
+        for fate, (place, _, _) in zip(fates, rows, strict=True)
+    ]
+    wanted = max(map(columns, ["chosen", *whole]))
+    return Column(
+        "chosen",
+        lambda width: [fit(cell, width, ascii) for cell in (whole if width >= wanted else fates)],
+        wanted,
+        max(map(columns, ["chosen", *fates])),
+        "35",
+    )
 
 
 def rows_of(data: dict, place: int) -> list[tuple[int, str, dict | None]]:
@@ -170,8 +209,33 @@ def legend(data: dict, blocks: dict[str, int], ascii: bool) -> str:
             reader = data["streams"][stream]["reader"]
             parts.append(f"each stands for {size} positions of the {reader} ({mixed}: for a part)")
     parts.append("' ' a token" if ascii else "␣ a space")
+    if any(PART.search(token) for token in tokens(data)):
+        parts.append("x 1/3 the first of the three bytes of a character")
     parts.append(f"loss in nats, a full bar is {number(full_bar(data))}")
     return "; ".join(parts) + "."
+
+
+def remarks(data: dict) -> list[str]:
+    """What became of the chosen tokens, and what a position without a target means."""
+    lines = []
+    for found in data["heads"].values():
+        fates = [each["fate"] for each in found["targets"] if "fate" in each]
+        if fates:
+            counts = ", ".join(f"{fates.count(fate)} {what}" for fate, what in FATES.items())
+            lines.append(f"Chosen to be predicted: {plural(len(fates), 'token')}, {counts}.")
+    size = len(data["streams"][data["target_stream"]]["positions"])
+    predicted = {each["position"] for head in data["heads"].values() for each in head["targets"]}
+    if len(predicted) < size:
+        lines.append("Where the target is blank, nothing is predicted and nothing counts.")
+    return lines
+
+
+def tokens(data: dict) -> Iterator[str]:
+    """All that are shown."""
+    for stream in data["streams"].values():
+        yield from (each["token"] for each in stream["positions"])
+    for head in data["heads"].values():
+        yield from (each["token"] for each in head["targets"] if "token" in each)
 
 
 def full_bar(data: dict) -> float:
@@ -182,10 +246,17 @@ def full_bar(data: dict) -> float:
 
 
 def label(head: str, target: dict, ascii: bool) -> str:
-    """What is predicted: a token, or a class by its number."""
+    """What is predicted: a token, or a class by its name or its number."""
     if "token" in target:
         return shown(target["token"], ascii)
+    if "name" in target:
+        return printable(target["name"], ascii)
     return printable(f"{head}: class {target['class']}", ascii)
+
+
+def narrow(target: dict) -> dict:
+    """The same target, its token as short as can be: "é1/2"."""
+    return target | {"token": PART.sub("", target["token"])} if "token" in target else target
 
 
 def shown(token: str, ascii: bool) -> str:
@@ -224,66 +295,3 @@ def means(data: dict) -> list[str]:
             f" {' + '.join(map(number, each))} = {number(sum(each))}."
         )
     return lines
-
-
-# --- every prefix alone ----------------------------------------------------------------------
-
-
-def triangle(data: dict, width: int, ascii: bool, color: bool) -> list[str]:
-    """A line for each prefix, as many as fit: the losses of its targets. Then those of the one pass
-    and the differences."""
-    runs = data["triangle"]
-    size = min(len(runs["positions"]), (width - LABEL) // CELL)
-
-    def line(label: str, cells: Sequence[str]) -> str:
-        return fit(label, LABEL) + "".join(map(right, cells[:size]))
-
-    def right(cell: str) -> str:
-        return " " + fit(" " * (CELL - 1 - columns(cell)) + cell, CELL - 1, ascii)
-
-    head = runs["head"]
-    labels = [label(head, each, ascii) for each in data["heads"][head]["targets"]]
-    rows = zip(runs["positions"][:size], runs["alone"], strict=False)
-    return [
-        paint(line("target", labels), "1", color),
-        *(line(f"first {place + 1}", list(map(loss, losses))) for place, losses in rows),
-        line("one pass", list(map(loss, runs["together"]))),
-        line("differ by", list(map(difference, runs["differences"]))),
-    ]
-
-
-def loss(value: float) -> str:
-    """A loss in five signs.
-
-    >>> loss(8.31912), loss(12.3456), loss(0.012345), loss(98765.4)
-    ('8.319', '12.35', '0.012', '1e+05')
-    """
-    return min((f"{value:.3f}", f"{value:#.4g}", f"{value:.0e}"), key=len)
-
-
-def difference(value: float) -> str:
-    """
-    >>> difference(1.77e-15), difference(0.0)
-    ('2e-15', '0')
-    """
-    return f"{value:.0e}" if value else "0"
-
-
-def conclusion(data: dict) -> list[str]:
-    """Why the numbers agree; or that they do not, where a model sees more than is declared."""
-    largest = max(data["triangle"]["differences"])
-    runs = plural(len(data["triangle"]["alone"]), "run")
-    lines = [f"Largest difference in {runs}: {difference(largest)} nats, computed in float64."]
-    if not largest < ALIKE:  # NaN too
-        return [
-            *lines,
-            "The losses are not the same: at some position this model uses what follows it, which"
-            " the objective rules out.",
-        ]
-    return [
-        *lines,
-        "They are equal because the mask lets no position see what follows it: what stands later"
-        " cannot change an earlier loss, so that the pass over the whole text holds every run.",
-        "And one pass is enough because of teacher forcing: each position reads the text itself,"
-        " not the model's own predictions, so that all inputs are known beforehand.",
-    ]
