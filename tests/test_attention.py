@@ -95,6 +95,31 @@ def test_fused_drops_the_same_weights_as_written_out(biased, scale):
         torch.testing.assert_close(written, kernel, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_a_second_derivative_is_never_silently_wrong(biased, dropout):
+    """That of the written-out form is that of finite differences; torch's kernel may refuse it."""
+    query, key, value, bias, mask = random_case(queries=2, keys=3)
+    wanted = (query, key, value, *([bias] if biased else []))
+
+    def mixed(fused):
+        torch.manual_seed(3)
+        seen = biased_mask(mask, bias) if biased else mask
+        return attention(query, key, value, seen, dropout=dropout, fused=fused)
+
+    assert torch.autograd.gradgradcheck(lambda *_: mixed(False), wanted)
+    results = []
+    for fused in (False, True):
+        first = torch.autograd.grad(mixed(fused).square().sum(), wanted, create_graph=True)
+        try:
+            results.append(torch.autograd.grad(sum(g.square().sum() for g in first), wanted))
+        except RuntimeError as refused:
+            assert fused and "is not implemented" in str(refused)
+            return
+    for written, kernel in zip(*results, strict=True):
+        torch.testing.assert_close(written, kernel, rtol=1e-12, atol=1e-12)
+
+
 @FORMS
 @TYPES
 @pytest.mark.parametrize("biased", [False, True])

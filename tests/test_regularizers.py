@@ -15,6 +15,7 @@ import minicpt.models.decoder as decoder_module
 import minicpt.regularizers
 from minicpt import discovery
 from minicpt.batch import IGNORE, Batch
+from minicpt.errors import InputError
 from minicpt.models import decoder, encoder, encoder_decoder
 from minicpt.objectives import causal_lm, masked_lm, next_sentence, reconstruction
 from minicpt.randomness import generator
@@ -415,6 +416,8 @@ def test_kls_gradient_is_that_of_finite_differences(bias, monkeypatch):
 
     assert torch.autograd.gradcheck(losses, (hidden, *head.parameters()))
     assert (losses(hidden) > 0).all()
+    with pytest.raises(InputError, match="KL term .*no second derivative"):
+        torch.autograd.grad(losses(hidden).sum(), hidden, create_graph=True)
 
 
 def test_kl_of_two_classes_by_hand():
