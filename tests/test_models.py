@@ -407,7 +407,7 @@ def ours(oracle):
 
 
 def dropped(model, monkeypatch, **inputs):
-    """The shapes of all that dropout is applied to in one training step, sorted.
+    """The shape and the rate of all that dropout is applied to in one training step, sorted.
 
     Theirs is torch's; ours becomes torch's in a model that is being compiled.
     """
@@ -415,7 +415,7 @@ def dropped(model, monkeypatch, **inputs):
 
     def record(x, p=0.5, training=True, inplace=False):
         if training and p > 0:
-            shapes.append(tuple(x.shape))
+            shapes.append((tuple(x.shape), p))
         return real(x, p, training, inplace)
 
     with monkeypatch.context() as patch:
@@ -431,17 +431,19 @@ def eager(oracle):
 
 
 def test_dropout_stands_where_the_published_models_have_it(monkeypatch):
+    """Each kind with its own rate."""
     tokens, target = torch.zeros(1, 7, dtype=torch.long), torch.zeros(1, 5, dtype=torch.long)
-    sizes = {"width": 24, "layers": 2, "heads": 3, "fused": False}
+    rates = {"hidden_dropout_prob": 0.2, "attention_probs_dropout_prob": 0.3}
     config = transformers.BertConfig(
         vocab_size=V, hidden_size=24, num_hidden_layers=2, num_attention_heads=3,
-        intermediate_size=96,
+        intermediate_size=96, **rates,
     )  # fmt: skip
-    model = encoder.Model(config_of(encoder, **sizes))
+    model = pretrained.build(config.to_dict(), fused=False)
     expected = dropped(eager(transformers.BertModel(config)), monkeypatch, input_ids=tokens)
     assert dropped(model, monkeypatch, tokens=tokens) == expected
-    config = transformers.GPT2Config(vocab_size=V, n_embd=24, n_layer=2, n_head=3)
-    model = decoder.Model(config_of(decoder, **sizes))
+    rates = {"resid_pdrop": 0.2, "attn_pdrop": 0.3, "embd_pdrop": 0.4}
+    config = transformers.GPT2Config(vocab_size=V, n_embd=24, n_layer=2, n_head=3, **rates)
+    model = pretrained.build(config.to_dict(), fused=False)
     expected = dropped(eager(transformers.GPT2Model(config)), monkeypatch, input_ids=tokens)
     assert dropped(model, monkeypatch, tokens=tokens) == expected
     for version in ("1.0", "1.1"):
