@@ -19,7 +19,6 @@ from minicpt.report.terminal import (
 )
 
 LEAST = 60  # columns; a narrower terminal gets lines of this many
-ALIKE = 1e-9  # nats; rounding in float64 stays far below, a mask that leaks far above
 PICTURES = 14  # columns that the pictures of visibility get at the least
 LABEL, CELL = 10, 6  # columns of the triangle: of its labels, and of its numbers
 
@@ -274,7 +273,7 @@ def conclusion(data: dict) -> list[str]:
     largest = max(data["triangle"]["differences"])
     runs = plural(len(data["triangle"]["alone"]), "run")
     lines = [f"Largest difference in {runs}: {difference(largest)} nats, computed in float64."]
-    if not largest < ALIKE:  # NaN too
+    if not largest <= data["triangle"]["tolerance"]:  # NaN too
         return [
             *lines,
             "The losses are not the same: at some position this model uses what follows it, which"
