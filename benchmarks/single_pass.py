@@ -6,7 +6,7 @@ token at a time with a key-value cache where the targets are causal, else by one
 each target. ``variants.py`` holds these computations, ``cached.py`` the cached forward pass.
 
 At every length each variant's losses and gradients are first held against the single pass (float64,
-1e-10). Then all take turns in float32, the best of several rounds counts, and the ratio to the
+but for rounding: ``bounds``). Then all take turns in float32, the best of several rounds counts, and the ratio to the
 single pass stands beside the one that counting operations predicts. The count (``counting.py``) is
 of the matrix products: 2 P T for the projections of P weights and T positions, and 4 I T^2 for
 attention of inner width I in each layer, plus 2 M for each target with a head of M weights; twice
@@ -64,8 +64,8 @@ def measure(name: str, options: argparse.Namespace, sizes: Sizes) -> list[dict]:
     """The rows of one objective: a dict for each length and variant.
 
     Keys: objective, variant (whole, prefix, target, cached), length, targets, operations (of a
-    forward pass), worst_difference (None for whole), seconds, ratio, counted_ratio, memory_mib,
-    skipped (why it was not measured, or None).
+    forward pass), worst_difference (None for whole), tolerance (of that one), seconds, ratio,
+    counted_ratio, memory_mib, skipped (why it was not measured, or None).
     """
     rows: list[dict] = []
     last: dict[str, tuple[float, int]] = {}  # variant -> its seconds and operations, one length ago
@@ -98,6 +98,7 @@ def measure(name: str, options: argparse.Namespace, sizes: Sizes) -> list[dict]:
                     "targets": sum(these.batch.counts().values()),
                     "operations": counted,
                     "worst_difference": differences.get(variant),
+                    "tolerance": these.tolerance(),
                     "seconds": seconds,
                     "ratio": None if seconds is None else seconds / best["whole"],
                     "counted_ratio": counted / operations["whole"],

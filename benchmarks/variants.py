@@ -36,8 +36,8 @@ from minicpt.errors import WorkError
 from minicpt.loss import Loss, objective_loss, per_token_losses, target_losses, target_stream
 from minicpt.randomness import generator
 from minicpt.report.explain import is_causal
+from minicpt.verify.bounds import additions, apart, largest, nats, tolerance
 
-TOLERANCE = 1e-10  # nats, and the same for gradients: float64
 OBJECTIVES = {
     name: module
     for name, module in discovery.modules(minicpt.objectives).items()
@@ -79,6 +79,10 @@ class Pieces:
         if self.causal and set(self.batch.inputs) <= known:
             found["cached"] = self.cached
         return found
+
+    def tolerance(self) -> float:
+        """What rounding in float64 may make of losses and gradients, relative to the largest."""
+        return tolerance(additions(self.model, self.batch))
 
     def operations(self) -> dict[str, int]:
         """Of a forward pass, by variant: see ``counting``."""
@@ -181,20 +185,25 @@ def model_for(objective, length: int, sizes: Sizes, tokenizer: Tokenizer) -> nn.
 def worst_difference(these: Pieces, name: str) -> float:
     """The largest difference of a loss or of a gradient between a variant and the single pass.
 
-    In float64. Raises WorkError where it is above TOLERANCE: what differs must not be timed.
+    In float64, relative to the largest loss (at least 1 nat) and the largest gradient. Raises
+    WorkError where rounding cannot explain it: what differs must not be timed.
     """
     double = these.double()
-    outcomes = []
+    outcomes = []  # losses by head, gradients by parameter
     for call in (double.variants()["whole"], double.variants()[name]):
-        losses = call()
+        losses = {f"the losses of head {key}": each for key, each in call().items()}
         grads = {
             f"the gradient of {key}": torch.zeros_like(value) if value.grad is None else value.grad
             for key, value in double.model.named_parameters()
         }
-        outcomes.append({f"the losses of head {key}": each for key, each in losses.items()} | grads)
+        outcomes.append((losses, grads))
+    (losses, grads), others = outcomes
+    sizes = nats(*losses.values()), largest(*grads.values())
     worst, where = max(
-        (float((outcomes[1][key] - value).abs().max()), key) for key, value in outcomes[0].items()
+        (apart(each, other[key], size), key)
+        for found, other, size in zip((losses, grads), others, sizes, strict=True)
+        for key, each in found.items()
     )
-    if not worst <= TOLERANCE:
+    if not worst <= double.tolerance():
         raise WorkError(f"{name} differs from the single pass by {worst:.1e} in {where}")
     return worst

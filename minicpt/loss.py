@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minicpt.batch import IGNORE, Batch
+from minicpt.errors import InputError
 
 LOGITS = 1 << 22  # that the fused form holds at once: 16 MiB in float32
 
@@ -163,6 +164,9 @@ class _Sweep(torch.autograd.Function):
     What comes back is nearly always the same number for every loss (1 / count): then that
     gradient is multiplied by it and handed over. With other numbers, or when a backward pass is
     asked for again, the sweep is made again.
+
+    The gradient carries no graph, so a second derivative through it would be zero. Raises
+    InputError where one is prepared (``create_graph=True``).
     """
 
     @staticmethod
@@ -173,8 +177,13 @@ class _Sweep(torch.autograd.Function):
         return losses
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx, factors: Tensor):
+        # Not ``once_differentiable``: it is silent where the factors are constants, as of a mean.
+        if torch.is_grad_enabled():
+            raise InputError(
+                "create_graph=True: the fused loss and the KL term have no second derivative; for"
+                " the loss use the plain form: fused=False, or --no-fused-loss"
+            )
         learns = ctx.needs_input_grad[:3]
         again = functools.partial(sweep, *ctx.saved_tensors, ctx.losses_of, ctx.dtype, learns)
         gradients, ctx.gradients = ctx.gradients, None

@@ -36,8 +36,9 @@ ROOM = 64 << 20  # bytes that a file may have beside four copies of each weight 
 def build(config: dict[str, Any], **changes) -> nn.Module:
     """A model, initialised at random, from the content of a config.json.
 
-    ``changes`` replace values of our config that no weight depends on, such as dropout.
-    Raises InputError for a model type, or a variant of one, that is not implemented.
+    ``changes`` replace values of our config that no weight depends on; ``dropout`` replaces the
+    rate of every kind of dropout. Raises InputError for a model type, or a variant of one, that is
+    not implemented.
     """
     kind, ours = read_config(config, **changes)
     return kind(ours)
@@ -60,6 +61,9 @@ def read_config(config: dict[str, Any], **changes) -> tuple[type[nn.Module], Any
         raise InputError(text if "config.json" in text else f"config.json: {text}") from None
     except TypeError as error:  # a null or a text where a number belongs
         raise InputError(f"config.json: a value is not of the right type: {error}") from None
+    if "dropout" in changes:  # the kinds that have a rate of their own lose it
+        kinds = [each.name for each in dataclasses.fields(ours) if each.name.endswith("_dropout")]
+        changes = dict.fromkeys(kinds) | changes
     return family.Model, dataclasses.replace(ours, **changes)
 
 

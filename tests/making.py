@@ -1,9 +1,11 @@
-"""Small corpora and batches, made by hand, that several tests read."""
+"""What several tests use: small corpora and batches, made by hand; equal up to rounding."""
 
 import torch
 
+from minicpt.batch import Batch
 from minicpt.data.corpus import Corpus
 from minicpt.training import Stream
+from minicpt.verify import bounds
 
 
 def fake(lengths: list[int]) -> Corpus:
@@ -30,3 +32,25 @@ def batches_of(objective, corpus, *sizes):
         result.append(objective.batch(passages[cut], generators[cut]))
         begin += size
     return result
+
+
+def close(found, expected, operations, batch=None, size=None):
+    """That two tensors, or two numbers, are the same up to rounding: see ``verify.bounds``.
+
+    operations  how many lie behind a number; or the model that made it from ``batch``, which is a
+                Batch, the inputs of one, or (B, T) tokens
+    size        of what is added; None: the largest number that is expected
+    """
+    found, expected = (
+        each.detach() if isinstance(each, torch.Tensor) else torch.tensor(each, dtype=torch.float64)
+        for each in (found, expected)
+    )
+    assert found.shape == expected.shape
+    if not isinstance(operations, int):
+        inputs = {"tokens": batch} if isinstance(batch, torch.Tensor) else batch
+        batch = batch if isinstance(batch, Batch) else Batch(inputs, {})
+        operations = bounds.additions(operations, batch)
+    coarsest = max((found.dtype, expected.dtype), key=lambda kind: torch.finfo(kind).eps)
+    allowed = bounds.tolerance(operations, coarsest)
+    worst = bounds.apart(found, expected, bounds.largest(expected) if size is None else size)
+    assert worst <= allowed, f"differs by {worst:.1e} of the size, and rounding makes {allowed:.1e}"

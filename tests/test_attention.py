@@ -4,10 +4,14 @@ import math
 
 import pytest
 import torch
+from making import close
 
 from minicpt.attention import attention, biased_mask, causal_mask, padding_mask
 
 FORMS = pytest.mark.parametrize("fused", [False, True], ids=["written-out", "fused"])
+# Additions from query to gradient: scores over a width of 8, softmax and mix over at most 7 keys,
+# all of it once more on the way back, and for a bias the sum over 2 rows.
+WAY = 2 * (8 + 7 + 7) + 2
 TYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 
 
@@ -77,7 +81,7 @@ def test_fused_equals_written_out_in_value_and_gradient(biased, scale):
         mixed = attention(query, key, value, seen, scale=scale, fused=fused)
         results.append([mixed, *torch.autograd.grad(mixed.square().sum(), wanted)])
     for written, kernel in zip(*results, strict=True):
-        torch.testing.assert_close(written, kernel, rtol=1e-12, atol=1e-12)
+        close(written, kernel, WAY)
 
 
 @pytest.mark.parametrize("biased", [False, True])
@@ -92,7 +96,32 @@ def test_fused_drops_the_same_weights_as_written_out(biased, scale):
         mixed = attention(query, key, value, seen, scale=scale, dropout=0.3, fused=fused)
         results.append([mixed, *torch.autograd.grad(mixed.square().sum(), wanted)])
     for written, kernel in zip(*results, strict=True):
-        torch.testing.assert_close(written, kernel, rtol=1e-12, atol=1e-12)
+        close(written, kernel, WAY)
+
+
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_a_second_derivative_is_never_silently_wrong(biased, dropout):
+    """That of the written-out form is that of finite differences; torch's kernel may refuse it."""
+    query, key, value, bias, mask = random_case(queries=2, keys=3)
+    wanted = (query, key, value, *([bias] if biased else []))
+
+    def mixed(fused):
+        torch.manual_seed(3)
+        seen = biased_mask(mask, bias) if biased else mask
+        return attention(query, key, value, seen, dropout=dropout, fused=fused)
+
+    assert torch.autograd.gradgradcheck(lambda *_: mixed(False), wanted)
+    results = []
+    for fused in (False, True):
+        first = torch.autograd.grad(mixed(fused).square().sum(), wanted, create_graph=True)
+        try:
+            results.append(torch.autograd.grad(sum(g.square().sum() for g in first), wanted))
+        except RuntimeError as refused:
+            assert fused and "is not implemented" in str(refused)
+            return
+    for written, kernel in zip(*results, strict=True):
+        close(written, kernel, 2 * WAY)
 
 
 @FORMS

@@ -139,6 +139,29 @@ def test_every_verb_takes_the_folder(name, folders, text, capsys):
     assert "is not a run of minicpt" in error_of(["resume", folder], capsys)
 
 
+@pytest.mark.parametrize("name", ["masked-lm", "causal-lm"])
+def test_rates_of_dropout_outlive_a_run_and_a_flag_replaces_them(name, folders, text, tmp_path):
+    """From the folder to the run's, through resuming, and to what ``export`` writes."""
+    rates = {"hidden_dropout_prob": 0.2, "attention_probs_dropout_prob": 0.3}
+    if name == "causal-lm":
+        rates = {"resid_pdrop": 0.2, "attn_pdrop": 0.3, "embd_pdrop": 0.4}
+    base = copy_of(folders / name, tmp_path / "theirs", **rates)
+    words = ["train", name, "--init", str(base), "--corpus", text, "--blocks", *SMALL]
+    words += ["--schedule", "constant", "--warmup", "0"]  # so that it may be made longer
+
+    def rates_in(folder):
+        config = json.loads((folder / "config.json").read_text())
+        return {rate: config[rate] for rate in rates}
+
+    kept, replaced = tmp_path / "kept", tmp_path / "replaced"
+    assert main([*words, "--out", str(kept)]) == 0
+    assert main(["resume", str(kept), "--steps", "5"]) == 0
+    assert main(["export", str(kept), "--to", str(tmp_path / "exported")]) == 0
+    assert rates_in(kept / "step-00000005") == rates_in(tmp_path / "exported") == rates
+    assert main([*words, "--dropout", "0.15", "--out", str(replaced)]) == 0
+    assert rates_in(replaced / "step-00000004") == dict.fromkeys(rates, 0.15)
+
+
 @pytest.mark.parametrize("kind, named", [("BertForMaskedLM", "pair"), ("BertModel", "tokens")])
 def test_a_head_that_is_missing_is_named_and_follows_the_seed(kind, named, tmp_path, text, capsys):
     bert(kind).save_pretrained(tmp_path / "theirs")

@@ -14,6 +14,7 @@ from minicpt.batch import IGNORE, Batch
 from minicpt.data.corpus import Corpus
 from minicpt.data.sources import Document
 from minicpt.data.tokenizer import Tokenizer
+from minicpt.errors import InputError
 from minicpt.loss import (
     Loss,
     objective_loss,
@@ -212,6 +213,24 @@ def test_the_fused_gradient_is_that_of_finite_differences(bias, monkeypatch):
     assert torch.autograd.gradcheck(losses, (hidden, *parameters))
     mean = lambda *inputs: losses(*inputs).mean()  # noqa: E731
     assert torch.autograd.gradcheck(mean, (hidden, *parameters))
+
+
+def test_a_second_derivative_is_that_of_finite_differences_or_is_refused():
+    """The mean sends back constant factors, the square of the mean factors that carry a graph."""
+    head, hidden, targets = random_head(bias=True)
+    inputs = (hidden, *head.parameters())
+
+    def total(fused, power):
+        return lambda h, *_: loss_module.head_losses(head, h, targets, fused).mean() ** power
+
+    for power in (1, 2):
+        assert torch.autograd.gradgradcheck(total(False, power), inputs)
+        with pytest.raises(InputError, match="create_graph=True.*fused=False.*--no-fused-loss"):
+            torch.autograd.grad(total(True, power)(*inputs), inputs, create_graph=True)
+        with pytest.raises(InputError, match="second derivative"):
+            torch.autograd.functional.hessian(total(True, power), hidden)
+    once = torch.autograd.grad(total(True, 1)(*inputs), inputs)  # a first derivative is as before
+    assert all(each.abs().max() > 0 for each in once)
 
 
 def test_a_frozen_projection_costs_no_gradient(monkeypatch):

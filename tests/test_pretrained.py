@@ -353,6 +353,29 @@ def test_a_size_that_is_no_number_is_refused(make):
             pretrained.build(exported | {"vocab_size": value})
 
 
+RATES = [
+    (bert, {"hidden_dropout_prob": 0.2, "attention_probs_dropout_prob": 0.3}),
+    (bert, {"hidden_dropout_prob": 0.2, "attention_probs_dropout_prob": 0.0}),
+    (gpt2, {"resid_pdrop": 0.2, "attn_pdrop": 0.3, "embd_pdrop": 0.4}),
+    (gpt2, {"resid_pdrop": 0.0, "attn_pdrop": 0.3, "embd_pdrop": 0.0}),
+]
+
+
+@pytest.mark.parametrize("make, rates", RATES)
+def test_each_kind_of_dropout_keeps_its_own_rate(make, rates):
+    """From config.json and back; ``dropout`` alone replaces them all."""
+    model = pretrained.build(make(**rates).config.to_dict())
+    exported = pretrained.export_config(model)
+    assert {name: exported[name] for name in rates} == rates
+    assert pretrained.build(exported).config == model.config
+    for rate in (0.0, 0.15):
+        exported = pretrained.export_config(pretrained.build(exported, dropout=rate))
+        assert {name: exported[name] for name in rates} == dict.fromkeys(rates, rate)
+    for name in rates:
+        with pytest.raises(InputError, match="config.json: .*dropout must be less than 1"):
+            pretrained.build(make().config.to_dict() | {name: 1.0})
+
+
 def test_old_configs_that_leave_out_defaults_are_read():
     config = t5("1.0").config.to_dict()
     for name in ("relative_attention_max_distance", "feed_forward_proj", "num_decoder_layers",

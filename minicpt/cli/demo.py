@@ -27,6 +27,7 @@ from minicpt.models import decoder
 from minicpt.objectives import causal_lm
 from minicpt.randomness import generator
 from minicpt.training import Trainer, Training
+from minicpt.verify.bounds import additions, apart, largest, nats, tolerance
 
 SEED = 0
 VOCABULARY = 2048
@@ -111,7 +112,7 @@ def train(model, objective, corpus, settings: Training, steps: int, what: str) -
 
 
 def compare(model, objective, corpus) -> dict:
-    """The two ways to the loss, on a copy of the model in float64."""
+    """The two ways to the loss, on a copy of the model in float64; differences are relative."""
     model = copy.deepcopy(model).double().eval()
     passage = next(
         passage for passage in objective.plan(corpus, SEED, 0) if len(passage.tokens) >= CHECKED
@@ -126,17 +127,18 @@ def compare(model, objective, corpus) -> dict:
         model.zero_grad()
         each["tokens"].total().mean.backward()
         gradients.append([parameter.grad for parameter in model.parameters()])
-    apart = float((losses[0] - losses[1]).detach().abs().max())
-    gradients_apart = max(
-        float((one - other).abs().max()) for one, other in zip(*gradients, strict=True)
-    )
+    losses_apart = apart(*losses, nats(*losses))
+    size = largest(*gradients[0])
+    gradients_apart = max(apart(*both, size) for both in zip(*gradients, strict=True))
+    allowed = tolerance(additions(model, batch))
     return {
         "targets": len(losses[0]),
         "whole_sequence": float(losses[0].detach().mean()),
         "per_token": float(losses[1].detach().mean()),
-        "losses_apart": apart,
+        "losses_apart": losses_apart,
         "gradients_apart": gradients_apart,
-        "equal": apart <= 1e-12 and gradients_apart <= 1e-10,
+        "tolerance": allowed,
+        "equal": max(losses_apart, gradients_apart) <= allowed,
     }
 
 
@@ -145,8 +147,10 @@ def tell_equality(tell, equality: dict) -> None:
     count = equality["targets"]
     tell(f"  {f'one forward pass, {count} targets':<36}{equality['whole_sequence']:.12f}")
     tell(f"  {f'{count} forward passes, a target each':<36}{equality['per_token']:.12f}")
-    tell(f"  largest difference of a loss        {equality['losses_apart']:.1e}")
-    tell(f"  largest difference of a gradient    {equality['gradients_apart']:.1e}")
+    tell("  largest differences, relative to the largest loss and gradient:")
+    tell(f"  of a loss                           {equality['losses_apart']:.1e}")
+    tell(f"  of a gradient                       {equality['gradients_apart']:.1e}")
+    tell(f"  what rounding may make of them      {equality['tolerance']:.1e}")
     if not equality["equal"]:
         raise WorkError("the two losses differ: this model sees what it must not; run the tests")
     tell("\nYes: the causal mask shows each position just what it sees when it stands last.\n")

@@ -34,7 +34,13 @@ class Config(Checked):
     layers: int = setting(4, "number of layers", least=1, most=1024)
     heads: int = setting(4, "attention heads; must divide the width", least=1)
     feed_forward: int = setting(0, "width inside the feed-forward layers; 0 = 4 x width", least=0)
-    dropout: float = setting(0.1, "dropout probability in training", least=0, below=1)
+    dropout: float = setting(
+        0.1, "dropout probability in training; with --init it replaces every rate of the folder",
+        least=0, below=1,
+    )  # fmt: skip
+    # Kinds that a config.json may set apart; None: as ``dropout``.
+    attention_dropout: float | None = field(default=None, metadata={"least": 0, "below": 1})
+    embedding_dropout: float | None = field(default=None, metadata={"least": 0, "below": 1})
     fused: bool = setting(True, "use the fused attention kernel")
 
     def __post_init__(self) -> None:
@@ -47,12 +53,22 @@ class Config(Checked):
         """The width inside the feed-forward layers."""
         return self.feed_forward or 4 * self.width
 
+    @property
+    def attention_rate(self) -> float:
+        """The dropout probability of attention weights."""
+        return self.dropout if self.attention_dropout is None else self.attention_dropout
+
+    @property
+    def embedding_rate(self) -> float:
+        """The dropout probability of the embeddings."""
+        return self.dropout if self.embedding_dropout is None else self.embedding_dropout
+
 
 class SelfAttention(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.heads, self.fused = config.heads, config.fused
-        self.dropout = config.dropout
+        self.dropout = config.attention_rate
         self.qkv = nn.Linear(config.width, 3 * config.width)
         self.output = nn.Linear(config.width, config.width)
 
@@ -115,7 +131,7 @@ class Model(nn.Module):
         self.config = config
         self.tokens = nn.Embedding(config.vocabulary, config.width)
         self.positions = nn.Embedding(config.positions, config.width)
-        self.dropout = Dropout(config.dropout)
+        self.dropout = Dropout(config.embedding_rate)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width, eps=EPSILON)
         self.heads = nn.ModuleDict({"tokens": TokensHead(self.tokens)})
@@ -235,8 +251,8 @@ def to_foreign(config: Config) -> dict[str, Any]:
         "n_head": config.heads,
         "n_inner": config.inner,
         "resid_pdrop": config.dropout,
-        "embd_pdrop": config.dropout,
-        "attn_pdrop": config.dropout,
+        "embd_pdrop": config.embedding_rate,
+        "attn_pdrop": config.attention_rate,
         "bos_token_id": None,
         "eos_token_id": None,
         **_ONLY,
@@ -250,6 +266,8 @@ def from_foreign(foreign: dict[str, Any]) -> Config:
             raise InputError(
                 f"config.json: {key} {foreign[key]!r} is not implemented: GPT-2 has {value!r}"
             )
+    names = ("resid_pdrop", "attn_pdrop", "embd_pdrop")
+    dropout, attention, embedding = (foreign.get(name, 0.1) for name in names)
     try:
         return Config(
             vocabulary=foreign["vocab_size"],
@@ -258,7 +276,9 @@ def from_foreign(foreign: dict[str, Any]) -> Config:
             layers=foreign["n_layer"],
             heads=foreign["n_head"],
             feed_forward=foreign.get("n_inner") or 0,
-            dropout=foreign.get("resid_pdrop", 0.1),
+            dropout=dropout,
+            attention_dropout=None if attention == dropout else attention,
+            embedding_dropout=None if embedding == dropout else embedding,
         )
     except KeyError as missing:
         raise InputError(f"config.json: {missing} is missing: add it") from None

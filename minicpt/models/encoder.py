@@ -33,7 +33,12 @@ class Config(Checked):
     layers: int = setting(4, "number of layers", least=1, most=1024)
     heads: int = setting(4, "attention heads; must divide the width", least=1)
     feed_forward: int = setting(0, "width inside the feed-forward layers; 0 = 4 x width", least=0)
-    dropout: float = setting(0.1, "dropout probability in training", least=0, below=1)
+    dropout: float = setting(
+        0.1, "dropout probability in training; with --init it replaces every rate of the folder",
+        least=0, below=1,
+    )  # fmt: skip
+    # Kinds that a config.json may set apart; None: as ``dropout``.
+    attention_dropout: float | None = field(default=None, metadata={"least": 0, "below": 1})
     fused: bool = setting(True, "use the fused attention kernel")
 
     def __post_init__(self) -> None:
@@ -46,12 +51,17 @@ class Config(Checked):
         """The width inside the feed-forward layers."""
         return self.feed_forward or 4 * self.width
 
+    @property
+    def attention_rate(self) -> float:
+        """The dropout probability of attention weights."""
+        return self.dropout if self.attention_dropout is None else self.attention_dropout
+
 
 class SelfAttention(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.heads, self.fused = config.heads, config.fused
-        self.dropout = config.dropout
+        self.dropout = config.attention_rate
         self.qkv = nn.Linear(config.width, 3 * config.width)
         self.output = nn.Linear(config.width, config.width)
 
@@ -274,7 +284,7 @@ def to_foreign(config: Config) -> dict[str, Any]:
         "num_attention_heads": config.heads,
         "intermediate_size": config.inner,
         "hidden_dropout_prob": config.dropout,
-        "attention_probs_dropout_prob": config.dropout,
+        "attention_probs_dropout_prob": config.attention_rate,
         **_ONLY,
     }
 
@@ -286,6 +296,8 @@ def from_foreign(foreign: dict[str, Any]) -> Config:
             raise InputError(
                 f"config.json: {key} {foreign[key]!r} is not implemented: BERT has {value!r}"
             )
+    names = ("hidden_dropout_prob", "attention_probs_dropout_prob")
+    dropout, attention = (foreign.get(name, 0.1) for name in names)
     try:
         return Config(
             vocabulary=foreign["vocab_size"],
@@ -294,7 +306,8 @@ def from_foreign(foreign: dict[str, Any]) -> Config:
             layers=foreign["num_hidden_layers"],
             heads=foreign["num_attention_heads"],
             feed_forward=foreign["intermediate_size"],
-            dropout=foreign.get("hidden_dropout_prob", 0.1),
+            dropout=dropout,
+            attention_dropout=None if attention == dropout else attention,
         )
     except KeyError as missing:
         raise InputError(f"config.json: {missing} is missing: add it") from None

@@ -48,7 +48,10 @@ class Config(Checked):
     version: Literal["1.0", "1.1"] = setting(
         "1.1", "of T5: 1.0 (ReLU, tied head) or 1.1 (gated GELU, head of its own)"
     )
-    dropout: float = setting(0.1, "dropout probability in training", least=0, below=1)
+    dropout: float = setting(
+        0.1, "dropout probability in training; with --init it replaces every rate of the folder",
+        least=0, below=1,
+    )  # fmt: skip
     fused: bool = setting(True, "use the fused attention kernel")
 
     def __post_init__(self) -> None:

@@ -23,6 +23,7 @@ from minicpt.generation import evaluating
 from minicpt.loss import TargetLosses, only, target_losses, target_stream
 from minicpt.report import characters
 from minicpt.report.explain_text import as_text
+from minicpt.verify.bounds import additions, nats, tolerance
 
 TRIANGLE = 12  # prefixes that are run alone
 
@@ -212,7 +213,8 @@ def prefix_runs(
 
     ``positions``: those of the first ``count`` targets. ``alone[i][j]``, j <= i: the loss of target
     j when nothing is read but the prefix that ends with target i. ``together[j]``: the same from
-    the one pass. ``differences[j]``: the largest between the two.
+    the one pass. ``differences[j]``: the largest between the two. ``tolerance``: what rounding
+    may make of them. All in nats.
     """
     model = copy.deepcopy(model).to("cpu", torch.float64).eval()
     target = batch.targets[head]  # (1, T)
@@ -233,6 +235,7 @@ def prefix_runs(
     return {
         "head": head,
         "positions": places,
+        "tolerance": tolerance(additions(model, batch)) * nats(torch.tensor(together)),
         "alone": alone,
         "together": together,
         "differences": differences,

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from minicpt.report.terminal import columns, fit, paint
 
-ALIKE = 1e-9  # nats; rounding in float64 stays far below, a mask that leaks far above
 LABEL, CELL = 10, 6  # columns of the labels, and of the numbers
 
 
@@ -58,7 +57,7 @@ def conclusion(runs: dict) -> list[str]:
         f"Largest difference in {count} {'run' if count == 1 else 'runs'}: {difference(largest)}"
         " nats, computed in float64."
     )
-    if not largest < ALIKE:  # NaN too
+    if not largest <= runs["tolerance"]:  # NaN too
         return [
             measured,
             "The losses are not the same: at some position this model uses what follows it, which"

@@ -15,6 +15,7 @@ import torch
 from minicpt.batch import IGNORE, Batch
 from minicpt.optimizer import Optimization, make_optimizer
 from minicpt.randomness import generator
+from minicpt.verify.bounds import additions, tolerance
 from minicpt.verify.result import Proof
 from minicpt.verify.subject import SEED, Subject
 
@@ -23,7 +24,6 @@ ROWS = 16
 FRESH = 12  # batches of fresh data on which the trained model is measured
 ERRORS = 4  # standard errors by which a mean may lie below its floor by chance
 STATES = 8  # of the Markov chain; also the number of tokens of the uniform source
-TOLERANCE = 1e-12
 
 
 def floors(subject: Subject) -> Proof:
@@ -36,6 +36,7 @@ def floors(subject: Subject) -> Proof:
     numbers, problems = {}, []
     model = subject.copy_of_model()
     batch = subject.batch(subject.passages(4))
+    allowed = tolerance(additions(model, batch))
     for head, layer in model.heads.items():
         if head in batch.targets:
             with torch.no_grad():
@@ -46,7 +47,7 @@ def floors(subject: Subject) -> Proof:
             exact = math.log(len(layer.weight))
             numbers[f"{head}: a zeroed head"] = found
             numbers[f"{head}: ln of its classes"] = exact
-            if not abs(found - exact) <= TOLERANCE:
+            if not abs(found - exact) <= allowed * exact:
                 problems.append(f"with a zeroed head {head!r} costs {found:.6f}, not {exact:.6f}")
     trained_on = list(sources(subject))
     for name, floor, draw in trained_on:

@@ -1,15 +1,13 @@
 """The loss does not move with the amount of padding, the pad id, or the order of the batch."""
 
-import math
-
 import torch
 import torch.nn.functional as F
 
 from minicpt.batch import IGNORE, Batch, real
+from minicpt.verify.bounds import additions, apart, nats, tolerance
 from minicpt.verify.result import Proof
 from minicpt.verify.subject import Subject
 
-TOLERANCE = 1e-12
 PASSAGES = 5
 EXTRA = 3  # columns of padding added
 
@@ -36,6 +34,7 @@ def padding(subject: Subject) -> Proof:
         ),
     }
     problems, worst = [], 0.0
+    unit, allowed = nats(*expected), tolerance(additions(model, batch))
     for way, each in found.items():
         for place, passage in enumerate(passages):
             one, other = expected[place], each[place]
@@ -44,11 +43,10 @@ def padding(subject: Subject) -> Proof:
                     f"{way}, {passage.place} has {len(other)} targets instead of {len(one)}"
                 )
                 continue
-            apart = float((one - other).abs().max()) if len(one) else 0.0
-            apart = math.inf if math.isnan(apart) else apart
-            worst = max(worst, apart)
-            if apart > TOLERANCE:
-                problems.append(f"{way}, a loss of {passage.place} differs by {apart:.1e}")
+            difference = apart(one, other, unit)
+            worst = max(worst, difference)
+            if difference > allowed:
+                problems.append(f"{way}, a loss of {passage.place} differs by {difference:.1e}")
     model.zero_grad()
     with_it = subject.losses(model, with_empty_row(batch))
     sum(each.total().mean for each in with_it.values()).backward()
@@ -61,7 +59,7 @@ def padding(subject: Subject) -> Proof:
         compared=f"the losses of {PASSAGES} passages, each alone, with those of one batch: in"
         f" order, reversed, with {EXTRA} more columns of padding, with another pad id, beside a"
         " row of padding alone",
-        numbers={"largest difference of a loss": worst, "tolerance": TOLERANCE},
+        numbers={"largest difference of a loss": worst, "tolerance": allowed},
         why="No real position may look at padding, and padding has no target.",
         not_covered="Padding inside a text.",
         message="; ".join(problems[:2]),
