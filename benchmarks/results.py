@@ -29,7 +29,7 @@ def report(rows: list[dict], budget: float) -> str:
     others = variants[1:]
     headings = ["length", "targets", "whole ms", "MiB"]
     for other in others:
-        headings += [f"{other} ms", "ratio", "counted", "MiB"]
+        headings += [f"{other} ms", "ratio", "CPU", "counted", "MiB"]
     lines = []
     for length in dict.fromkeys(row["length"] for row in rows):
         here = {row["variant"]: row for row in rows if row["length"] == length}
@@ -38,7 +38,7 @@ def report(rows: list[dict], budget: float) -> str:
             row = here[variant]
             line.append(number(row["seconds"] and row["seconds"] * 1000))
             if variant != "whole":
-                line += [number(row["ratio"]), number(row["counted_ratio"])]
+                line += [number(row[key]) for key in ("ratio", "cpu_ratio", "counted_ratio")]
             line.append(number(row["memory_mib"], 2))
         lines.append(line)
     text = [f"{rows[0]['objective']}", table(headings, lines)]
