@@ -27,9 +27,9 @@ def report(rows: list[dict], budget: float) -> str:
     """One objective's rows as a table, its exponents, what was skipped, and why."""
     variants = list(dict.fromkeys(row["variant"] for row in rows))
     others = variants[1:]
-    headings = ["length", "targets", "whole ms", "MiB"]
+    headings = ["length", "targets", "whole", "MiB"]
     for other in others:
-        headings += [f"{other} ms", "ratio", "CPU", "counted", "MiB"]
+        headings += [other, "ratio", "CPU", "counted", "MiB"]
     lines = []
     for length in dict.fromkeys(row["length"] for row in rows):
         here = {row["variant"]: row for row in rows if row["length"] == length}

@@ -204,8 +204,8 @@ def main(words: list[str]) -> int:
     print(machine())
     print(f"one passage, forward and backward, float32; models of width {sizes.width}, "
           f"{sizes.layers} layers, 4 heads,\nvocabulary {sizes.vocabulary}; best of "
-          f"{options.rounds} rounds; ratio: to the whole sequence in one pass; CPU: by CPU\n"
-          "time; counted: of operations; MiB: peak memory added;\n"
+          f"{options.rounds} rounds, in ms; ratio: to the whole sequence in one pass; CPU: by\n"
+          "CPU time; counted: of operations; MiB: peak memory added;\n"
           f"{freed_memory(options.freed_memory)}\n")
     rows: list[dict] = []
     for name in options.objectives:
