@@ -5,14 +5,15 @@ in random order are compared with those of the plan, which puts passages of like
 for causal-lm also with rows that several texts share (--pack). Both are padded to their own longest
 member only. A measured step is a real one: forward, backward, clipping, AdamW, dropout on. The
 batches of the random order and of the plan are evenly spread over an epoch, and the orders take
-turns.
+turns in one process, which keeps freed memory as `minicpt train` does (``--freed-memory``).
 
     padding   share of the positions that stand for nothing, over the whole epoch
     ms/batch  to cut the passages and to make the batch of them
     ms/step   to train on it; both are means over the steps of the best round
+    CPU       of ms/step, in CPU time of all threads
     share     of the batch in both
     tokens/s  real positions read and trained on in a second of steps, the batch's making included
-    ratio     of tokens/s to those of the random order
+    ratio     of tokens/s to those of the random order; CPU: by CPU time
 
 Leaves out reading and tokenising (done once), and the planning of an epoch, whose seconds are
 printed above the table.
@@ -25,14 +26,18 @@ from functools import partial
 
 import torch
 from timing import (
+    add_freed_memory,
     check_outputs,
     fill_in,
+    freed_memory,
     machine,
     number,
     plotting,
     run,
     table,
     taking_turns,
+    total,
+    use_freed_memory,
     write_outputs,
 )
 
@@ -59,7 +64,7 @@ CASES = {
 }
 FULL = {"width": 256, "layers": 4, "vocabulary": 8192, "steps": 16, "rounds": 3}
 QUICK = {"width": 64, "layers": 2, "vocabulary": 1024, "steps": 8, "rounds": 2}
-HEADINGS = "objective order padding ms/batch ms/step share tokens/s ratio".split()
+HEADINGS = "objective order padding ms/batch ms/step CPU share tokens/s ratio CPU".split()
 
 
 def positions(batch: Batch) -> tuple[int, int]:
@@ -82,7 +87,7 @@ def measure(
     name: str, corpus: Corpus, tokenizer: Tokenizer, options: argparse.Namespace
 ) -> list[dict]:
     """The rows of one case, with the keys objective, order, padding, batch_seconds, step_seconds,
-    share, tokens_per_s and plan_seconds."""
+    step_cpu_seconds, share, tokens_per_s, tokens_per_cpu_s and plan_seconds."""
     kind, settings, order = CASES[name]
     module = objective_module(kind)
     objective = module.Objective(tokenizer, module.Settings(window=options.window, **settings))
@@ -118,15 +123,17 @@ def measure(
         counts = [positions(made(objective, passages, start, size)) for start in starts]
         part, whole = map(sum, zip(*counts, strict=True))
         making, training = best["batch", each], best["step", each]
+        both, read = total([making, training]), sum(positions(one)[0] for one in batches[each])
         rows.append({
             "objective": name,
             "order": each,
             "padding": 1 - part / whole,
-            "batch_seconds": making / options.steps,
-            "step_seconds": training / options.steps,
-            "share": making / (making + training),
-            "tokens_per_s": sum(positions(batch)[0] for batch in batches[each])
-            / (making + training),
+            "batch_seconds": making.wall / options.steps,
+            "step_seconds": training.wall / options.steps,
+            "step_cpu_seconds": training.cpu / options.steps,
+            "share": making.wall / both.wall,
+            "tokens_per_s": read / both.wall,
+            "tokens_per_cpu_s": read / both.cpu,
             "plan_seconds": plan_seconds,
         })  # fmt: skip
     return rows
@@ -136,7 +143,8 @@ def cells(row: dict) -> list[str]:
     return [
         row["objective"], row["order"], f"{row['padding']:.1%}",
         number(1000 * row["batch_seconds"]), number(1000 * row["step_seconds"]),
-        f"{row['share']:.1%}", f"{row['tokens_per_s']:,.0f}", number(row["ratio"]),
+        number(1000 * row["step_cpu_seconds"]), f"{row['share']:.1%}",
+        f"{row['tokens_per_s']:,.0f}", number(row["ratio"]), number(row["cpu_ratio"]),
     ]  # fmt: skip
 
 
@@ -169,6 +177,7 @@ def parser() -> Parser:
     ):  # fmt: skip
         help = f"{text} (default: {default})"
         top.add_argument(f"--{key}", type=int, default=default, metavar="N", help=help)
+    add_freed_memory(top)
     return top
 
 
@@ -180,6 +189,7 @@ def main(words: list[str]) -> int:
             raise InputError(f"--{key.replace('_', '-')} must be at least 1")
     check_outputs(options)
     torch.set_num_threads(options.threads)
+    use_freed_memory(options.freed_memory)
     documents = read(["builtin:docs"], blocks=True)
     tokenizer = Tokenizer.train((document.text for document in documents), options.vocabulary)
     corpus = Corpus.build(documents, tokenizer)
@@ -189,15 +199,18 @@ def main(words: list[str]) -> int:
         f"{len(corpus.documents)} paragraphs of builtin:docs, {len(corpus.tokens)} tokens; window"
         f" {options.window}, batch size {options.batch_size},\nwidth {options.width},"
         f" {options.layers} layers, vocabulary {options.vocabulary}; {options.steps} steps, best of"
-        f" {options.rounds} rounds\n"
+        f" {options.rounds} rounds;\n{freed_memory(options.freed_memory)}\n"
     )
     rows: list[dict] = []
-    base = 0.0
+    base = None
     for name in (each for each in CASES if each in options.cases):
         for row in measure(name, corpus, tokenizer, options):
             if row["order"] == "random":
-                base = row["tokens_per_s"]  # also for the packed rows, which come next
-            rows.append(row | {"ratio": row["tokens_per_s"] / base if base else None})
+                base = row  # also for the packed rows, which come next
+            rows.append(row | {
+                "ratio": row["tokens_per_s"] / base["tokens_per_s"] if base else None,
+                "cpu_ratio": row["tokens_per_cpu_s"] / base["tokens_per_cpu_s"] if base else None,
+            })  # fmt: skip
     planned = {row["objective"]: number(row["plan_seconds"], 2) for row in rows}
     print("seconds to plan the epoch: " + ", ".join(f"{n} {s}" for n, s in planned.items()) + "\n")
     print(table(HEADINGS, [cells(row) for row in rows]), flush=True)

@@ -9,9 +9,11 @@ minicpt        ``loss.head_losses``: the projection, the loss and their gradient
 torch          ``F.linear_cross_entropy`` with its own choice of chunks, where this torch has it
 torch, chunks  the same with chunks of CHUNK rows
 
-They take turns and the best of several rounds counts; the ratio is to plain. Peak memory is what
-one pass adds in a process of its own, gradients included. The largest difference of the loss or of
-a gradient from plain's is that in float64. Leaves out the model before the head.
+They take turns in one process and the best of several rounds counts, on the clock and of CPU; the
+ratio is to plain. All have the same C library under them: it keeps freed memory, as in `minicpt
+train`, or with `--freed-memory returned` gives it back to the system. Peak memory is what one pass
+adds in a process of its own, gradients included. The largest difference of the loss or of a
+gradient from plain's is that in float64. Leaves out the model before the head.
 """
 
 import argparse
@@ -21,8 +23,10 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from timing import (
+    add_freed_memory,
     check_outputs,
     fill_in,
+    freed_memory,
     machine,
     number,
     peak_memory,
@@ -31,6 +35,7 @@ from timing import (
     run,
     table,
     taking_turns,
+    use_freed_memory,
     write_outputs,
 )
 from torch import Tensor, nn
@@ -97,8 +102,9 @@ def pass_of(
 def measure(targets: int, vocabulary: int, bias: bool, options: argparse.Namespace) -> list[dict]:
     """A row for each variant.
 
-    Keys: variant, targets, vocabulary, bias, seconds, ratio (of plain's), memory_mib (None without
-    memory), worst_difference (from plain, in float64; None for plain).
+    Keys: variant, targets, vocabulary, bias, freed_memory, seconds (on the clock) and cpu_seconds,
+    ratio and cpu_ratio (to plain's), memory_mib (None without memory), worst_difference (from
+    plain, in float64; None for plain).
     """
     sizes = targets, options.width, vocabulary, bias
     calls = {name: pass_of(name, *sizes, torch.float32) for name in VARIANTS}
@@ -116,22 +122,26 @@ def measure(targets: int, vocabulary: int, bias: bool, options: argparse.Namespa
         memory = None
         if options.memory:
             words = ["--one", name, str(targets), str(vocabulary), str(int(bias)), "--width",
-                     str(options.width), "--threads", str(options.threads)]  # fmt: skip
+                     str(options.width), "--threads", str(options.threads),
+                     "--freed-memory", options.freed_memory]  # fmt: skip
             memory = peak_memory([__file__, *words])
         rows.append({
             "variant": name, "targets": targets, "vocabulary": vocabulary, "bias": bias,
-            "seconds": seconds, "ratio": seconds / best["plain"], "memory_mib": memory,
+            "freed_memory": options.freed_memory, "seconds": seconds.wall,
+            "cpu_seconds": seconds.cpu, "ratio": seconds.wall / best["plain"].wall,
+            "cpu_ratio": seconds.cpu / best["plain"].cpu, "memory_mib": memory,
             "worst_difference": None if name == "plain" else worst,
         })  # fmt: skip
     return rows
 
 
 def report(rows: list[dict]) -> str:
-    headings = ["targets", "vocabulary", "bias", "variant", "ms", "ratio", "MiB", "difference"]
+    headings = ["targets", "vocabulary", "bias", "variant", "ms", "ratio", "CPU ms", "ratio",
+                "MiB", "difference"]  # fmt: skip
     return table(headings, [
         [str(row["targets"]), str(row["vocabulary"]), "yes" if row["bias"] else "no",
          row["variant"], number(row["seconds"] * 1000), number(row["ratio"]),
-         number(row["memory_mib"], 2),
+         number(row["cpu_seconds"] * 1000), number(row["cpu_ratio"]), number(row["memory_mib"], 2),
          "-" if row["worst_difference"] is None else f"{row['worst_difference']:.0e}"]
         for row in rows
     ])  # fmt: skip
@@ -171,6 +181,7 @@ def read_options(words: list[str]) -> argparse.Namespace:
                          help=f"{text} (default: {FULL[key]}; quick: {QUICK[key]})")
     top.add_argument("--width", type=int, default=256, metavar="D", help="D (default: 256)")
     top.add_argument("--threads", type=int, default=2, metavar="N", help="of torch (default: 2)")
+    add_freed_memory(top)
     top.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True,
                      help="measure peak memory too")
     top.add_argument("--one", nargs=4, metavar=("VARIANT", "N", "V", "BIAS"),
@@ -192,6 +203,7 @@ def read_options(words: list[str]) -> argparse.Namespace:
 def main(words: list[str]) -> int:
     options = read_options(words)
     torch.set_num_threads(options.threads)
+    use_freed_memory(options.freed_memory)
     if options.one:
         name, *sizes = options.one
         targets, vocabulary, bias = map(int, sizes)
@@ -204,7 +216,8 @@ def main(words: list[str]) -> int:
     print(__doc__.splitlines()[0])
     print(machine())
     print(f"forward and backward, float32, width {options.width}; best of {options.rounds} rounds; "
-          "ratio: to plain;\nMiB: peak memory added; difference: the largest from plain, float64\n")
+          "ratio: to plain;\nMiB: peak memory added; difference: the largest from plain, float64;\n"
+          f"{freed_memory(options.freed_memory)}\n")
     cases = [(targets, vocabulary, bias) for targets in options.targets
              for vocabulary in options.vocabularies for bias in (False, True)]  # fmt: skip
     bar = tqdm(cases, leave=False, disable=not sys.stderr.isatty())

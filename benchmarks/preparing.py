@@ -10,7 +10,8 @@ out of what it returns is counted. Both may use all cores; RAYON_NUM_THREADS lim
 The text is the built-in code and prose with the lines of each document shuffled, again and again
 until there is enough: as one file, as one .jsonl file of short documents, and as a folder of files.
 The tokenizer is trained on a sample before, which is not counted, but shown. Each measurement has a
-process of its own, in which the most memory that it held is measured; the two take turns.
+process of its own, in which the most memory that it held is measured; the two take turns. What the
+C library does with freed memory is left as it is, in all of them.
 
 Leaves out disks: what was just written is still in the system's memory.
 """

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-from timing import taking_turns
+from timing import Seconds, taking_turns
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -80,7 +80,7 @@ def of_steps(model: nn.Module, batches: Iterable[Batch]) -> Counter[Product]:
     return recorder.found
 
 
-def seconds(products: Counter[Product]) -> list[float]:
+def seconds(products: Counter[Product]) -> list[Seconds]:
     """The seconds of each product, the best of its repetitions, times its number.
 
     One after the other, alone, into memory that is there already.
@@ -95,5 +95,5 @@ def seconds(products: Counter[Product]) -> list[float]:
             multiply(left, right, out=out)
 
         call()
-        result.append(count * taking_turns({"it": call}, 1, TURN)["it"])
+        result.append(taking_turns({"it": call}, 1, TURN)["it"].times(count))
     return result

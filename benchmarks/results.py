@@ -26,9 +26,9 @@ def report(rows: list[dict], budget: float) -> str:
     """One objective's rows as a table, its exponents, what was skipped, and why."""
     variants = list(dict.fromkeys(row["variant"] for row in rows))
     others = variants[1:]
-    headings = ["length", "targets", "whole ms", "MiB"]
+    headings = ["length", "targets", "whole", "MiB"]
     for other in others:
-        headings += [f"{other} ms", "ratio", "counted", "MiB"]
+        headings += [other, "ratio", "CPU", "counted", "MiB"]
     lines = []
     for length in dict.fromkeys(row["length"] for row in rows):
         here = {row["variant"]: row for row in rows if row["length"] == length}
@@ -37,7 +37,7 @@ def report(rows: list[dict], budget: float) -> str:
             row = here[variant]
             line.append(number(row["seconds"] and row["seconds"] * 1000))
             if variant != "whole":
-                line += [number(row["ratio"]), number(row["counted_ratio"])]
+                line += [number(row[key]) for key in ("ratio", "cpu_ratio", "counted_ratio")]
             line.append(number(row["memory_mib"], 2))
         lines.append(line)
     text = [f"{rows[0]['objective']}", table(headings, lines)]

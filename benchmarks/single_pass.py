@@ -6,14 +6,17 @@ token at a time with a key-value cache where the targets are causal, else by one
 each target. ``variants.py`` holds these computations, ``cached.py`` the cached forward pass.
 
 At every length each variant's losses and gradients are first held against the single pass (float64,
-but for rounding: ``bounds``). Then all take turns in float32, the best of several rounds counts, and the ratio to the
-single pass stands beside the one that counting operations predicts. The count (``counting.py``) is
-of the matrix products: 2 P T for the projections of P weights and T positions, and 4 I T^2 for
-attention of inner width I in each layer, plus 2 M for each target with a head of M weights; twice
-as much again for the backward pass. So prefixes take 2 P T(T+1)/2 + 4 I T(T+1)(2T+1)/6: T/2 times
-the whole in the projections, T/3 times in attention, and no more than the whole in the head. Peak
-memory is of a process of its own: what the passes add to the model and the batch, gradients
-included.
+but for rounding: ``bounds``). Then all take turns in float32 and in one process, the best of
+several rounds counts, and the ratio to the single pass, by the clock and by CPU time, stands beside
+the one that counting operations predicts. The count (``counting.py``) is of the matrix products: 2 P T for the
+projections of P weights and T positions, and 4 I T^2 for attention of inner width I in each layer,
+plus 2 M for each target with a head of M weights; twice as much again for the backward pass. So
+prefixes take 2 P T(T+1)/2 + 4 I T(T+1)(2T+1)/6: T/2 times the whole in the projections, T/3 times
+in attention, and no more than the whole in the head. Peak memory is of a process of its own: what
+the passes add to the model and the batch, gradients included.
+
+All variants have the same C library under them, as it comes; with `--freed-memory kept` it keeps
+freed memory, as `minicpt train` has it. Ratios change little by it, peak memory does.
 
 Leaves out batches of several passages, dropout, the optimizer, and GPUs.
 """
@@ -24,13 +27,17 @@ import sys
 import torch
 from results import WHY_CACHED_COSTS, WHY_NO_PREFIX, plot, report
 from timing import (
+    RETURNED,
+    add_freed_memory,
     check_outputs,
     fill_in,
+    freed_memory,
     machine,
     peak_memory,
     print_peak,
     run,
     taking_turns,
+    use_freed_memory,
     write_outputs,
 )
 from tqdm import tqdm
@@ -64,7 +71,8 @@ def measure(name: str, options: argparse.Namespace, sizes: Sizes) -> list[dict]:
     """The rows of one objective: a dict for each length and variant.
 
     Keys: objective, variant (whole, prefix, target, cached), length, targets, operations (of a
-    forward pass), worst_difference (None for whole), tolerance (of that one), seconds, ratio,
+    forward pass), worst_difference (None for whole), tolerance (of that one), seconds and
+    cpu_seconds, ratio, cpu_ratio,
     counted_ratio, memory_mib, skipped (why it was not measured, or None).
     """
     rows: list[dict] = []
@@ -84,11 +92,11 @@ def measure(name: str, options: argparse.Namespace, sizes: Sizes) -> list[dict]:
         differences = {each: worst_difference(these, each) for each in calls if each != "whole"}
         best = taking_turns(calls, options.rounds, options.turn)
         for variant, counted in operations.items():
-            seconds = best.get(variant)
-            if seconds is not None:
-                last[variant] = seconds, counted
+            spent, whole = best.get(variant), best["whole"]
+            if spent:
+                last[variant] = spent.wall, counted
             memory = None
-            if seconds is not None and options.memory and length in options.memory_lengths:
+            if spent and options.memory and length in options.memory_lengths:
                 memory = memory_of(name, variant, length, options, sizes)
             rows.append(
                 {
@@ -99,8 +107,10 @@ def measure(name: str, options: argparse.Namespace, sizes: Sizes) -> list[dict]:
                     "operations": counted,
                     "worst_difference": differences.get(variant),
                     "tolerance": these.tolerance(),
-                    "seconds": seconds,
-                    "ratio": None if seconds is None else seconds / best["whole"],
+                    "seconds": spent and spent.wall,
+                    "cpu_seconds": spent and spent.cpu,
+                    "ratio": spent and spent.wall / whole.wall,
+                    "cpu_ratio": spent and spent.cpu / whole.cpu,
                     "counted_ratio": counted / operations["whole"],
                     "memory_mib": memory,
                     "skipped": skipped.get(variant),
@@ -116,6 +126,7 @@ def memory_of(
     words = [__file__, "--one", name, variant, str(length), "--threads", str(options.threads)]
     for key in ("width", "layers", "vocabulary"):
         words += [f"--{key}", str(getattr(sizes, key))]
+    words += ["--freed-memory", options.freed_memory]
     return peak_memory(words)
 
 
@@ -151,6 +162,7 @@ def parser() -> Parser:
         shown = f"{text} (default: {show(FULL[key])}; quick: {show(QUICK[key])})"
         top.add_argument(f"--{key}", type=kind, metavar="N", help=shown, **several)
     top.add_argument("--threads", type=int, default=1, metavar="N", help="of torch (default: 1)")
+    add_freed_memory(top, RETURNED)
     top.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True,
                      help="measure peak memory too (quick: at the longest length alone)")
     top.add_argument("--one", nargs=3, metavar=("NAME", "VARIANT", "LENGTH"),
@@ -182,6 +194,7 @@ def main(words: list[str]) -> int:
     options = read_options(words)
     sizes = Sizes(options.width, options.layers, options.vocabulary)
     torch.set_num_threads(options.threads)
+    use_freed_memory(options.freed_memory)
     if options.one:
         name, variant, length = options.one
         if name not in OBJECTIVES or variant not in NAMES or not length.isdecimal():
@@ -193,8 +206,9 @@ def main(words: list[str]) -> int:
     print(machine())
     print(f"one passage, forward and backward, float32; models of width {sizes.width}, "
           f"{sizes.layers} layers, 4 heads,\nvocabulary {sizes.vocabulary}; best of "
-          f"{options.rounds} rounds; ratio: to the whole sequence in one pass; counted: the ratio\n"
-          "of operations; MiB: peak memory added\n")
+          f"{options.rounds} rounds, in ms; ratio: to the whole sequence in one pass; CPU: by\n"
+          "CPU time; counted: of operations; MiB: peak memory added;\n"
+          f"{freed_memory(options.freed_memory)}\n")
     rows: list[dict] = []
     for name in options.objectives:
         found = measure(name, options, sizes)

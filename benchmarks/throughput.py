@@ -3,185 +3,153 @@
 For every objective and vocabulary both train a model of the same sizes, dropout included, on the
 very same batches of real text (``material.py``), each in a process of its own (``worker.py``) with
 the settings that its users get. They take turns of a few steps; of every batch the best step of all
-rounds counts, and their sum. Theirs is at its best: fused AdamW, and the fastest of sdpa and eager
-attention in a plain loop and in ``Trainer``. Ours is what `minicpt train` runs for a step. Both
-processes let waiting threads sleep (OMP_WAIT_POLICY=PASSIVE), or the idle one's spinning threads
-would take the cores from the other.
+rounds counts, and their sum. Theirs is at its best: fused AdamW, no cache of keys and values, and
+the fastest of sdpa and eager attention in a plain loop and in ``Trainer``. Ours is what `minicpt
+train` runs for a step.
 
-The bound is the ratio that would be reached if our step took only its matrix products, each as fast
-as it runs alone (``products.py``). Tokens are the real positions read, of both streams of an
-encoder-decoder. Peak memory is what a few steps add to the level after the imports, in MiB.
+What `minicpt train` asks of its process, both processes get. The C library keeps freed memory
+(``machine.keep_freed_memory``); with `--freed-memory returned` it does so on neither side. Waiting
+threads sleep (OMP_WAIT_POLICY=PASSIVE); else the idle side's spinning threads would take the cores
+from the other.
+
+CPU seconds are user and system time of all threads of a process. Of these too theirs is the least
+of its candidates'. The bound is the ratio that would be reached if our step took only its matrix
+products, each as fast as it runs alone (``products.py``). Tokens are the real positions read, of
+both streams of an encoder-decoder. Peak memory is what a few steps add to the level after the
+imports, in MiB.
 
 On mixed lengths, passages of short documents train in the order of the objective's plan, which
 brings like lengths together, and in random order, both padded to the longest of each batch.
+
+With `--against CHECKOUT` the other side is minicpt itself, as another checkout has it
+(``against.py``).
 
 Leaves out the making of the batches, which is timed apart, and GPUs.
 """
 
 import argparse
 import importlib.util
-import json
-import os
-import subprocess
 import sys
 import tempfile
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from importlib import metadata
 from pathlib import Path
 
+import against
 import material
 from material import EQUAL, PLANNED, RANDOM, Sizes
 from throughput_results import plot, report
 from timing import (
+    add_freed_memory,
     check_outputs,
     fill_in,
+    freed_memory,
     machine,
     peak_memory,
     run,
+    use_freed_memory,
     write_json,
 )
 from tqdm import tqdm
+from turns import Worker, environment, take_turns
 from worker import PRODUCTS
 
 from minicpt.cli.main import Parser
-from minicpt.errors import InputError, WorkError
+from minicpt.errors import InputError
 
 WORKER = str(Path(__file__).with_name("worker.py"))
 OBJECTIVES = list(material.THEIR_CLASSES)
 MIXED = ("causal-lm", "masked-lm", "reconstruction")  # pairs fill their window in any text
-FULL = {"vocabularies": [8192, 30522], "rounds": 5, "batches": 4, "mixed_batches": 12,
+FULL = {"vocabularies": [8192, 30522], "rounds": 3, "batches": 2, "mixed_batches": 8,
         "memory": True, "mixed": True}  # fmt: skip
 QUICK = {"vocabularies": [8192], "rounds": 2, "batches": 1, "mixed_batches": 4,
          "memory": False, "mixed": False}  # fmt: skip
 
 
-class Worker:
-    """A side in a process of its own that waits for its turns."""
-
-    def __init__(self, side: str, threads: int):
-        self.side, self.errors = side, tempfile.TemporaryFile("w+", encoding="utf-8")
-        self.process = subprocess.Popen(
-            [sys.executable, WORKER, side, str(threads)], stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, stderr=self.errors, text=True, env=environment(threads),
-        )  # fmt: skip
-
-    def ask(self, *words: str) -> list:
-        """``case PATH``: the names of its candidates; ``turn CANDIDATE``: the seconds of its parts.
-
-        Raises WorkError when the process has ended.
-        """
-        try:
-            print(*words, file=self.process.stdin, flush=True)
-        except BrokenPipeError:
-            pass  # there will be no answer either
-        line = self.process.stdout.readline()
-        if not line:
-            self.process.wait()
-            self.errors.seek(0)
-            said = (self.errors.read().strip().splitlines() or ["no message"])[-1]
-            raise WorkError(f"the process of {self.side} ended: {said}")
-        return json.loads(line)
-
-    def __enter__(self) -> "Worker":
-        return self
-
-    def __exit__(self, *exception) -> None:
-        self.process.kill()
-        self.process.communicate()
-        self.errors.close()
-
-
-def environment(threads: int) -> dict[str, str]:
-    """Of a worker: as many threads as asked for, and none that spins while the others work."""
-    return os.environ | {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
-
-
-def take_turns(
-    workers: Sequence[Worker], path: str, rounds: int, only: Collection[str] = ()
-) -> dict[tuple[str, str], float]:
-    """(side, candidate) -> seconds: the best of each of a turn's parts over all rounds, added up.
-
-    only  the candidates that take part; none: all
-    """
-    candidates = {worker: worker.ask("case", path) for worker in workers}
-    best: dict[tuple[str, str], list[float]] = {}
-    for _ in range(rounds):
-        for worker, names in candidates.items():
-            for name in names:
-                if not only or name in only:
-                    found, key = worker.ask("turn", name), (worker.side, name)
-                    best[key] = list(map(min, found, best.get(key, found)))
-    return {key: sum(parts) for key, parts in best.items()}
+def words_of(side: str, options: argparse.Namespace) -> list[str]:
+    """The arguments of the Python that is a side."""
+    return [WORKER, side, str(options.threads), options.freed_memory]
 
 
 def measure(
-    name: str, vocabulary: int, options: argparse.Namespace, workers: Sequence[Worker], path: str
+    name: str, vocabulary: int, options: argparse.Namespace, sides: Mapping[str, Worker], path: str
 ) -> dict:
     """The row of an objective and a vocabulary.
 
-    Keys: objective, vocabulary, ours_tokens_per_s, theirs_tokens_per_s, ratio, ours_peak_mib,
-    theirs_peak_mib (None without memory), matmul_bound; theirs_best (the candidate), ours_seconds,
-    theirs_seconds (of a step, by candidate), products_seconds (of a step), making_seconds (of a
-    batch, the fastest), mixed (None, or what ``measure_mixed`` found).
+    Keys: objective, vocabulary, freed_memory, ours_tokens_per_s, theirs_tokens_per_s, ratio (by
+    the clock), cpu_ratio, ours_peak_mib, theirs_peak_mib (None without memory), matmul_bound (by
+    the clock); theirs_best (the fastest candidate), ours_seconds, theirs_seconds (by candidate) and
+    products_seconds (each of a step: on the clock, of CPU), making_seconds (of a batch, the
+    fastest), mixed (None, or what ``measure_mixed`` found).
     """
     sizes = sizes_of(options, vocabulary, options.batches)
     case, making = material.case(name, sizes, mixed=False)
     case.save(path)
-    seconds = take_turns(workers, path, options.rounds)
-    ours, products = (seconds.pop(("ours", each)) for each in (EQUAL, PRODUCTS))
-    theirs = {candidate: value for (_, candidate), value in seconds.items()}
-    best = min(theirs, key=theirs.get)
-    read = sum(material.tokens(batch) for batch in case.batches[EQUAL])
+    candidates = {side: side.ask("case", path) for side in sides.values()}
+    seconds = take_turns(candidates, options.rounds, rivals={sides["theirs"]})
+    each = {key: found.times(1 / sizes.batches) for key, found in seconds.items()}
+    ours, products = each.pop(("ours", EQUAL)), each.pop(("ours", PRODUCTS))
+    theirs = {candidate: found for (_, candidate), found in each.items()}
+    best = min(theirs, key=lambda candidate: theirs[candidate].wall)
+    read = sum(material.tokens(batch) for batch in case.batches[EQUAL]) / sizes.batches
     peaks = [None, None]
     if options.memory:
         peaks = [
-            peak_memory([WORKER, side, str(options.threads), path, candidate],
-                        environment(options.threads))
+            peak_memory([*words_of(side, options), path, candidate], environment(options.threads))
             for side, candidate in (("ours", EQUAL), ("theirs", best))
-        ]  # fmt: skip
+        ]
     mixed = None
     if options.mixed and name in MIXED and vocabulary == options.vocabularies[0]:
-        mixed = measure_mixed(name, vocabulary, options, workers, path, best)
+        mixed = measure_mixed(name, vocabulary, options, sides, path, best)
     return {
         "objective": name,
         "vocabulary": vocabulary,
-        "ours_tokens_per_s": read / ours,
-        "theirs_tokens_per_s": read / theirs[best],
-        "ratio": theirs[best] / ours,
+        "freed_memory": options.freed_memory,
+        "ours_tokens_per_s": read / ours.wall,
+        "theirs_tokens_per_s": read / theirs[best].wall,
+        "ratio": theirs[best].wall / ours.wall,
+        "cpu_ratio": min(found.cpu for found in theirs.values()) / ours.cpu,
         "ours_peak_mib": peaks[0],
         "theirs_peak_mib": peaks[1],
-        "matmul_bound": theirs[best] / products,
+        "matmul_bound": theirs[best].wall / products.wall,
         "theirs_best": best,
-        "ours_seconds": ours / sizes.batches,
-        "theirs_seconds": {each: value / sizes.batches for each, value in theirs.items()},
-        "products_seconds": products / sizes.batches,
+        "ours_seconds": ours,
+        "theirs_seconds": theirs,
+        "products_seconds": products,
         "making_seconds": making,
         "mixed": mixed,
     }
 
 
 def measure_mixed(
-    name: str, vocabulary: int, options: argparse.Namespace, workers: Sequence[Worker], path: str,
-    best: str,
-) -> dict[str, float]:
-    """Tokens a second on mixed lengths: planned, random, theirs; and the share of real positions,
-    planned_real and random_real. Theirs is the candidate that was best on equal lengths."""
+    name: str, vocabulary: int, options: argparse.Namespace, sides: Mapping[str, Worker],
+    path: str, best: str,
+) -> dict:
+    """Seconds of all steps on mixed lengths, on the clock and of CPU: planned, random, theirs.
+
+    Theirs is the candidate that was best on equal lengths, in random order. Beside them tokens, of
+    all steps, and the share of positions that are real: planned_real and random_real.
+    """
     sizes = sizes_of(options, vocabulary, options.mixed_batches)
     case, _ = material.case(name, sizes, mixed=True)
     case.save(path)
-    seconds = take_turns(workers, path, options.rounds, only={PLANNED, RANDOM, best})
-    read, real = {}, {}
+    for side in sides.values():
+        side.ask("case", path)
+    chosen = {sides["ours"]: [PLANNED, RANDOM], sides["theirs"]: [best]}
+    seconds = take_turns(chosen, options.rounds)
+    real = {}
     for order, batches in case.batches.items():
-        read[order] = sum(material.tokens(batch) for batch in batches)
-        real[order] = read[order] / sum(
+        read = sum(material.tokens(batch) for batch in batches)  # the same in both orders
+        real[order] = read / sum(
             value.numel() for batch in batches
             for stream, value in batch.inputs.items() if stream.endswith("tokens")
         )  # fmt: skip
     return {
-        "planned": read[PLANNED] / seconds["ours", PLANNED],
-        "random": read[RANDOM] / seconds["ours", RANDOM],
-        "theirs": read[RANDOM] / seconds["theirs", best],
+        "tokens": read,
+        "planned": seconds["ours", PLANNED],
+        "random": seconds["ours", RANDOM],
+        "theirs": seconds["theirs", best],
         "planned_real": real[PLANNED],
         "random_real": real[RANDOM],
     }
@@ -217,6 +185,9 @@ def parser() -> Parser:
         top.add_argument(f"--{key.replace('_', '-')}", type=int, metavar="N",
                          default=getattr(Sizes, key),
                          help=f"{text} (default: {getattr(Sizes, key)})")
+    add_freed_memory(top)
+    top.add_argument("--against", metavar="CHECKOUT",
+                     help="another folder of this repository: time `minicpt train` there and here")
     top.add_argument("--threads", type=int, default=2, metavar="N", help="of torch (default: 2)")
     top.add_argument("--memory", action=argparse.BooleanOptionalAction,
                      help="measure peak memory too (default: yes; quick: no)")
@@ -246,14 +217,18 @@ def read_options(words: list[str]) -> argparse.Namespace:
 def main(words: list[str]) -> int:
     options = read_options(words)
     check_outputs(options)
+    if options.against:
+        return against.main(options)
     for library in ("transformers", "accelerate"):
         if importlib.util.find_spec(library) is None:
             raise InputError(f"throughput.py needs {library}: pip install transformers accelerate")
+    use_freed_memory(options.freed_memory)  # in this process only to hear of errors at once
     print(__doc__.splitlines()[0])
     print(machine(options.threads))
     print(f"transformers {metadata.version('transformers')}; float32, width {options.width}, "
           f"{options.layers} layers, 4 heads, dropout 0.1, batches of {options.batch_size} x "
-          f"{options.window};\nbest of {options.rounds} rounds of {options.batches} steps\n")
+          f"{options.window};\nbest of {options.rounds} rounds of {options.batches} steps; "
+          f"{freed_memory(options.freed_memory)}\n")
     for size in options.vocabularies:
         found = material.tokenizer_of(size).size
         if found < size:
@@ -261,10 +236,14 @@ def main(words: list[str]) -> int:
     rows: list[dict] = []
     asked = [(name, size) for name in options.objectives for size in options.vocabularies]
     with tempfile.TemporaryDirectory(prefix="minicpt-") as folder, ExitStack() as stack:
-        sides = [Worker(side, options.threads) for side in ("ours", "theirs")]
-        workers = [stack.enter_context(side) for side in sides]
+        sides = {
+            side: stack.enter_context(
+                Worker(side, words_of(side, options), environment(options.threads))
+            )
+            for side in ("ours", "theirs")
+        }
         for name, size in tqdm(asked, leave=False, disable=not sys.stderr.isatty()):
-            rows.append(measure(name, size, options, workers, str(Path(folder, "case"))))
+            rows.append(measure(name, size, options, sides, str(Path(folder, "case"))))
             if options.json:  # a long run that is stopped leaves what it has
                 write_json(options.json, rows)
     # The aims hold for these sizes alone.

@@ -1,4 +1,4 @@
-"""What ``throughput.py`` shows of its rows: two tables, the aims that were missed, and a picture.
+"""What ``throughput.py`` shows of its rows: tables, the aims that were missed, and a picture.
 
 A row is a dict; its keys are described in ``throughput.measure``. Leaves out the measuring.
 """
@@ -19,7 +19,6 @@ AIMS = {
 }
 MEMORY_AIMS = {("masked-lm", 30522): 0.35, ("causal-lm", 30522): 0.35}
 MIXED_AIM = 1.3
-MIXED_COLUMNS = ("planned", "random", "theirs")
 
 
 def report(rows: list[dict], aims: bool) -> str:
@@ -37,45 +36,58 @@ def report(rows: list[dict], aims: bool) -> str:
             return [number(value) + " !", f"{sign} {aim:g}"]
         return [number(value), f"{sign} {aim:g}"]
 
-    lines, mixed = [], []
+    speed, memory, mixed = [], [], []
     for row in rows:
-        key = row["objective"], row["vocabulary"]
-        where = f"{key[0]} at {key[1]}"
-        share = row["ours_peak_mib"] and row["ours_peak_mib"] / row["theirs_peak_mib"]
-        bounded = f"the ratio of {where} (bound {number(row['matmul_bound'])})"
-        lines.append(
-            [key[0], str(key[1]), f"{row['ours_tokens_per_s']:.0f}",
-             f"{row['theirs_tokens_per_s']:.0f}", *held(bounded, row["ratio"], AIMS.get(key)),
-             number(row["matmul_bound"]), number(row["ours_peak_mib"]),
-             number(row["theirs_peak_mib"]),
-             *held(f"the memory of {where}", share, MEMORY_AIMS.get(key), most=True),
-             row["theirs_best"]]
+        key = [row["objective"], str(row["vocabulary"])]
+        where = " at ".join(key)
+        aim, bound = AIMS.get((row["objective"], row["vocabulary"])), row["matmul_bound"]
+        beyond = ", so out of reach" if aim and bound < aim else ""
+        theirs = row["theirs_seconds"]
+        speed.append(
+            [*key, number(row["ours_seconds"][0]), number(theirs[row["theirs_best"]][0]),
+             *held(f"the ratio of {where} (bound {number(bound)}{beyond})", row["ratio"], aim),
+             number(bound), number(row["ours_seconds"][1]),
+             number(min(cpu for _, cpu in theirs.values())), number(row["cpu_ratio"]),
+             f"{row['ours_tokens_per_s']:.0f}", row["theirs_best"]]
         )  # fmt: skip
-        if row["mixed"]:
-            these = row["mixed"]
-            gain = these["planned"] / these["random"]
-            mixed.append(
-                [key[0], str(key[1]), *(f"{these[each]:.0f}" for each in MIXED_COLUMNS),
-                 f"{these['planned_real']:.0%}", f"{these['random_real']:.0%}",
-                 *held(f"the gain of {where} on mixed lengths", gain, MIXED_AIM),
-                 number(these["random"] / these["theirs"]),
-                 number(these["planned"] / these["theirs"])]
+        if row["ours_peak_mib"]:
+            share = row["ours_peak_mib"] / row["theirs_peak_mib"]
+            aim = MEMORY_AIMS.get((row["objective"], row["vocabulary"]))
+            memory.append(
+                [*key, number(row["ours_peak_mib"]), number(row["theirs_peak_mib"]),
+                 *held(f"the memory of {where}", share, aim, most=True)]
             )  # fmt: skip
-    headings = ["objective", "vocabulary", "tokens/s", "theirs", "ratio", "aim", "bound", "MiB",
-                "theirs", "share", "aim", "theirs at its best"]  # fmt: skip
-    text = [table(headings, lines)]
+        if row["mixed"]:
+            planned, random, theirs = (row["mixed"][each] for each in ("planned", "random",
+                                                                       "theirs"))  # fmt: skip
+            mixed.append(
+                [*key, f"{row['mixed']['planned_real']:.0%}", f"{row['mixed']['random_real']:.0%}",
+                 *(number(each[0]) for each in (planned, random, theirs)),
+                 *held(f"the gain of {where} on mixed lengths", random[0] / planned[0], MIXED_AIM),
+                 number(theirs[0] / planned[0]), number(theirs[0] / random[0]),
+                 *(number(each[1]) for each in (planned, random, theirs)),
+                 number(random[1] / planned[1]), number(theirs[1] / planned[1]),
+                 number(theirs[1] / random[1])]
+            )  # fmt: skip
+    headings = ["objective", "vocabulary", "s", "theirs", "ratio", "aim", "bound", "CPU s",
+                "theirs", "ratio", "tokens/s", "theirs at its best"]  # fmt: skip
+    text = ["s, CPU s: of a step", table(headings, speed)]
+    if memory:
+        headings = ["peak memory", "vocabulary", "MiB", "theirs", "share", "aim"]
+        text += ["", table(headings, memory)]
     if mixed:
-        headings = ["mixed lengths", "vocabulary", "planned", "random", "theirs", "real",
-                    "random", "gain", "aim", "to theirs: random", "planned"]  # fmt: skip
-        text += ["", "tokens/s; real: the share of positions that are no padding; gain: the plan's "
-                 "order to random order", table(headings, mixed)]  # fmt: skip
+        headings = ["mixed lengths", "vocabulary", "real", "random", "s", "random", "theirs",
+                    "gain", "aim", "ratio", "random", "CPU s", "random", "theirs", "gain", "ratio",
+                    "random"]  # fmt: skip
+        text += ["", "real: the share of positions that are no padding; the plan's order, then "
+                 "random order, then theirs;\ngain: the plan's order to random order; ratio: to "
+                 "theirs, in the plan's order and in random order",
+                 table(headings, mixed)]  # fmt: skip
     if missed:
         text += ["", "Missed (!):", *missed]
     elif aims:
         text += ["", "No aim was missed."]
     return "\n".join(text)
-
-
 
 
 def plot(path: str, rows: list[dict]) -> None:

@@ -1,8 +1,10 @@
 """What the benchmarks share: the machine, times taken in turns, peak memory, tables and files.
 
 Single timings on a machine with other work to do vary by a factor of two. So things that are to be
-compared take turns, each keeps its best time, and tables show ratios beside the times. Peak memory
-is that of a process of its own. Leaves out what is measured: that is each script's business.
+compared take turns, each keeps its best time, and tables show ratios beside the times. CPU time
+stands beside the time on the clock: other programs change it less. Peak memory is that of a process
+of its own. What is compared runs with the same setting of the C library (``--freed-memory``).
+Leaves out what is measured: that is each script's business.
 """
 
 import argparse
@@ -13,18 +15,21 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
 import minicpt
 from minicpt.cli.main import complain
 from minicpt.errors import InputError, WorkError
+from minicpt.machine import keep_freed_memory
 from minicpt.report.files import check_writable as check_writable  # for the scripts
 from minicpt.report.files import plotting as plotting
 
 MEBIBYTE = 1 << 20
+KEPT, RETURNED = "kept", "returned"  # what becomes of freed memory
 
 
 def machine(threads: int | None = None) -> str:
@@ -49,24 +54,67 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
+# --- time ------------------------------------------------------------------------------------
+
+
+class Seconds(NamedTuple):
+    """On the clock, and of CPU: user and system time of all threads of this process."""
+
+    wall: float
+    cpu: float
+
+    @staticmethod
+    def now() -> "Seconds":
+        return Seconds(time.perf_counter(), time.process_time())
+
+    def since(self, start: "Seconds") -> "Seconds":
+        return Seconds(self.wall - start.wall, self.cpu - start.cpu)
+
+    def times(self, factor: float) -> "Seconds":
+        return Seconds(factor * self.wall, factor * self.cpu)
+
+
+def best_of(measured: Iterable[Sequence[float]]) -> Seconds:
+    """The least time on the clock and the least CPU time, each by itself.
+
+    >>> best_of([(2.0, 3.0), (1.0, 4.0)])
+    Seconds(wall=1.0, cpu=3.0)
+    """
+    return Seconds(*map(min, zip(*measured, strict=True)))
+
+
+def total(parts: Iterable[Sequence[float]]) -> Seconds:
+    """
+    >>> total([(1.0, 2.0), (3.0, 4.0)])
+    Seconds(wall=4.0, cpu=6.0)
+    """
+    return Seconds(*map(sum, zip(*parts, strict=True)))
+
+
+def differences(times: Sequence[Seconds]) -> list[Seconds]:
+    """What lies between each moment and the next."""
+    return [end.since(start) for start, end in zip(times, times[1:], strict=False)]
+
+
 def taking_turns(
     callables: Mapping[str, Callable[[], object]], rounds: int, turn: float = 0.05
-) -> dict[str, float]:
+) -> dict[str, Seconds]:
     """The best seconds of one call of each, over ``rounds`` rounds in which they take turns.
 
-    What is faster than ``turn`` seconds is called several times in its turn.
+    What is faster than ``turn`` seconds is called several times in its turn. Its CPU time is the
+    mean of these calls, since some systems count CPU time in steps of 10 ms.
     """
-    best = dict.fromkeys(callables, math.inf)
+    found: dict[str, list[Seconds]] = {name: [] for name in callables}
     for _ in range(rounds):
         for name, call in callables.items():
-            spent = 0.0
-            while spent < turn:
+            calls, busy = [], time.process_time()
+            while sum(calls) < turn:
                 start = time.perf_counter()
                 call()
-                seconds = time.perf_counter() - start
-                best[name] = min(best[name], seconds)
-                spent += seconds
-    return best
+                calls.append(time.perf_counter() - start)
+            cpu = (time.process_time() - busy) / len(calls)
+            found[name].append(Seconds(min(calls), cpu))
+    return {name: best_of(each) for name, each in found.items()}
 
 
 def slope(lengths: Sequence[float], values: Sequence[float]) -> float:
@@ -84,7 +132,23 @@ def slope(lengths: Sequence[float], values: Sequence[float]) -> float:
     return together / sum((x - middle) ** 2 for x in across)
 
 
-# --- peak memory -----------------------------------------------------------------------------
+# --- memory ----------------------------------------------------------------------------------
+
+
+def use_freed_memory(choice: str) -> None:
+    """Has this process keep the memory that it frees, or leaves the C library as it is.
+
+    choice  KEPT or RETURNED. Raises InputError where this C library cannot be told to keep it.
+    """
+    if choice == KEPT and not keep_freed_memory():
+        raise InputError("--freed-memory kept needs glibc; use --freed-memory returned")
+
+
+def freed_memory(choice: str) -> str:
+    """What ``use_freed_memory`` has done, for the head of a table."""
+    if choice == KEPT:
+        return "freed memory: kept (mallopt), on all sides"
+    return "freed memory: returned to the system (the C library as it comes), on all sides"
 
 
 def peak_memory(arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> float:
@@ -130,6 +194,12 @@ def peak() -> float:
 
 
 # --- options and output ----------------------------------------------------------------------
+
+
+def add_freed_memory(top: argparse.ArgumentParser, default: str = KEPT) -> None:
+    top.add_argument("--freed-memory", choices=(KEPT, RETURNED), default=default,
+                     help="on all sides: kept, as `minicpt train` has it, or returned to the "
+                     f"system, as the C library comes (default: {default})")  # fmt: skip
 
 
 def fill_in(options: argparse.Namespace, defaults: Mapping[str, object]) -> None:

@@ -1,28 +1,27 @@
 """One side of ``throughput.py`` in a process of its own, with the settings its users get.
 
-    python worker.py ours|theirs THREADS                   answers lines: "case PATH" with the names
-                                                           of its candidates, "turn CANDIDATE" with
-                                                           the seconds of its turn
-    python worker.py ours|theirs THREADS CASE CANDIDATE    prints the peak memory of one turn
+    python worker.py ours|theirs THREADS kept|returned                   waits for its turns
+    python worker.py ours|theirs THREADS kept|returned CASE CANDIDATE    prints the peak memory of
+                                                                         one turn
 
-A candidate is one way to train: ``material.Case`` says on what. Its turn is a step on each batch of
-the case, after one that is not timed, which brings its data back into the caches. A step is what
-comes with every update of the weights once the batch is there: forward, loss, backward, clipping by
-the gradient's norm, optimizer, gradients set to none. Each side imports only its own library.
+A candidate is one way to train: ``material.Case`` says on what. Its turn (``turns.py``) is a step
+on each batch of the case, after one that is not timed, which brings its data back into the caches.
+A step is what comes with every update of the weights once the batch is there: forward, loss,
+backward, clipping by the gradient's norm, optimizer, gradients set to none. Freed memory is kept,
+or returned to the system, on both sides alike. Each side imports only its own library.
 """
 
 import functools
 import json
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 
 import torch
 from material import Case
-from timing import print_peak, run
+from timing import Seconds, differences, print_peak, run, use_freed_memory
 
-Turn = Callable[[], list[float]]  # the seconds of each of its parts
+Turn = Callable[[], list[Seconds]]  # of each of its parts
 LEARNING_RATE, CLIP = 1e-3, 1.0
 PRODUCTS = "products"
 PLAIN, TRAINER = "plain loop", "Trainer"
@@ -31,19 +30,15 @@ PLAIN, TRAINER = "plain loop", "Trainer"
 def turn_over(step: Callable[[object], object], batches: Sequence) -> Turn:
     """The seconds of a step on each of ``batches``."""
 
-    def turn() -> list[float]:
+    def turn() -> list[Seconds]:
         step(batches[-1])
-        times = [time.perf_counter()]
+        times = [Seconds.now()]
         for batch in batches:
             step(batch)
-            times.append(time.perf_counter())
+            times.append(Seconds.now())
         return differences(times)
 
     return turn
-
-
-def differences(times: Sequence[float]) -> list[float]:
-    return [end - start for start, end in zip(times, times[1:], strict=False)]
 
 
 # --- minicpt ---------------------------------------------------------------------------------
@@ -53,10 +48,8 @@ def ours(case: Case) -> dict[str, Callable[[], Turn]]:
     """A candidate for each order of the case's batches, and the matrix products of the first."""
     import products
 
-    from minicpt.machine import keep_freed_memory
     from minicpt.training import Training, make_optimizer, train_step
 
-    keep_freed_memory()  # as `minicpt train` does
     settings = Training(learning_rate=LEARNING_RATE, clip=CLIP)
 
     def training(order: str) -> Turn:
@@ -116,6 +109,7 @@ def their_model(case: Case, attention: str) -> torch.nn.Module:
     values = {name: value for name, value in case.foreign.items() if name != "model_type"}
     config = transformers.AutoConfig.for_model(case.foreign["model_type"], **values)
     config._attn_implementation = attention
+    config.use_cache = False  # else a plain loop copies all keys and values; Trainer says so itself
     model = getattr(transformers, case.their_class)(config)
     if not values.get("tie_word_embeddings", True):
         # transformers 5 ties the head of every T5 that is made from a config; ours has its own. It
@@ -133,11 +127,11 @@ def trainer_turn(model: torch.nn.Module, batches: Sequence[dict]) -> Turn:
     """
     import transformers
 
-    ends: list[float] = []
+    ends: list[Seconds] = []
 
     class Clock(transformers.TrainerCallback):
         def on_step_end(self, *arguments, **options):
-            ends.append(time.perf_counter())
+            ends.append(Seconds.now())
 
     rows = [batches[-1], *batches]
     trainer = transformers.Trainer(
@@ -165,7 +159,7 @@ def trainer_turn(model: torch.nn.Module, batches: Sequence[dict]) -> Turn:
     )
     trainer.remove_callback(transformers.trainer_callback.PrinterCallback)
 
-    def turn() -> list[float]:
+    def turn() -> list[Seconds]:
         ends.clear()
         trainer.train()
         return differences(ends)
@@ -186,8 +180,9 @@ def warm_up() -> None:
 
 
 def main(words: list[str]) -> int:
-    side, threads, *alone = words
+    side, threads, freed, *alone = words
     candidates_of = {"ours": ours, "theirs": theirs}[side]
+    use_freed_memory(freed)
     torch.set_num_threads(int(threads))
     torch.manual_seed(0)
     answers, sys.stdout = sys.stdout, sys.stderr  # what libraries print is no answer

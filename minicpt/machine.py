@@ -127,20 +127,20 @@ class Machine(Checked):
 CPU = Machine()  # the default: float32, as written, on the CPU
 
 
-def keep_freed_memory() -> None:
+def keep_freed_memory() -> bool:
     """Has the C library hand freed memory to the next tensors instead of back to the system.
 
     Else each large tensor is a fresh mapping, whose pages the system fills with zeros one by one at
-    the first touch: 3 to 7 % of a training step at a vocabulary of 8192. Only glibc is asked;
-    others stay as they are. The process keeps its highest level of memory to its end, so this is
-    for programs whose work is training, and nothing in minicpt but the command calls it.
+    the first touch. Every program that uses torch pays for that, more so with larger tensors:
+    benchmarks/README.md has both. Only glibc is asked; others stay as they are. The process keeps
+    its highest level of memory to its end, so this is for programs whose work is training, and
+    nothing in minicpt but the command calls it. Returns whether the library will do it.
     """
     try:
         change = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # another C library, or Windows
-        return
-    for parameter, value in GLIBC.items():
-        change(parameter, value)
+        return False
+    return all([change(parameter, value) for parameter, value in GLIBC.items()])
 
 
 def reason(error: Exception) -> str:

@@ -27,14 +27,14 @@ import variants  # noqa: E402
 
 from minicpt.batch import Batch, apart  # noqa: E402
 from minicpt.data.documents import Documents  # noqa: E402
-from minicpt.errors import WorkError  # noqa: E402
+from minicpt.errors import InputError, WorkError  # noqa: E402
 from minicpt.loss import per_token_losses, target_losses, target_stream  # noqa: E402
 
 TINY = variants.Sizes(width=8, layers=2, vocabulary=300)
 WORDS = "--quick --width 8 --layers 1 --vocabulary 300 --lengths 16 20 --rounds 1".split()
 KEYS = set(
-    "objective variant length targets operations worst_difference seconds ratio counted_ratio "
-    "memory_mib skipped".split()
+    "objective variant length targets operations worst_difference seconds cpu_seconds ratio "
+    "cpu_ratio counted_ratio memory_mib skipped".split()
 )
 VARIANTS = {
     "causal-lm": {"whole", "prefix", "cached"},
@@ -134,6 +134,7 @@ class TestSinglePass:
             assert row["targets"] > 0 and row["operations"] > 0 and row["counted_ratio"] > 0
             if row["skipped"] is None:
                 assert row["seconds"] > 0 and row["ratio"] > 0
+                assert row["cpu_seconds"] > 0 and row["cpu_ratio"] > 0
                 assert (row["variant"] == "whole") == (row["worst_difference"] is None)
                 assert (row["worst_difference"] or 0.0) <= 1e-10
 
@@ -144,6 +145,7 @@ class TestSinglePass:
         assert shown.startswith(single_pass.__doc__.splitlines()[0] + "\n")
         assert f"torch {torch.__version__}" in shown and "threads: 1" in shown
         assert "counted" in shown and "exponent of length" in shown
+        assert "freed memory: returned to the system" in shown
         assert "No prefix and no cache here" in shown and "Generation needs the cache" in shown
         machine = timing.machine()
         assert all(len(line) <= 100 for line in shown.splitlines() if line != machine)
@@ -226,12 +228,28 @@ def test_the_examples_of_timing_hold():
 
 
 def test_turns_are_taken_and_the_best_counts(monkeypatch):
-    # A clock by which "a" takes 1, then 3 seconds, and "b" 5, then 4.
-    ticks = iter([0, 1, 1, 6, 6, 9, 9, 13])
+    # A clock by which "a" takes 1, then 3 seconds, and "b" 5, then 4; and one of CPU.
+    ticks, busy = iter([0, 1, 1, 6, 6, 9, 9, 13]), iter([0, 2, 2, 4, 4, 5, 5, 8])
     monkeypatch.setattr(timing.time, "perf_counter", lambda: next(ticks))
+    monkeypatch.setattr(timing.time, "process_time", lambda: next(busy))
     order = []
     best = timing.taking_turns({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 2)
-    assert order == ["a", "b", "a", "b"] and best == {"a": 1, "b": 4}
+    assert order == ["a", "b", "a", "b"] and best == {"a": (1, 1), "b": (4, 2)}
+
+
+def test_cpu_time_is_that_of_a_turns_mean_call(monkeypatch):
+    # Three calls of 2, 1 and 2 seconds make a turn of 5; a coarse clock of CPU counts 6 for them.
+    ticks, busy = iter([0, 2, 2, 3, 3, 5]), iter([0, 6])
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: next(ticks))
+    monkeypatch.setattr(timing.time, "process_time", lambda: next(busy))
+    assert timing.taking_turns({"it": lambda: None}, 1, turn=5) == {"it": (1, 2)}
+
+
+def test_a_c_library_that_cannot_keep_memory_is_named(monkeypatch):
+    monkeypatch.setattr(timing, "keep_freed_memory", lambda: False)
+    timing.use_freed_memory(timing.RETURNED)
+    with pytest.raises(InputError, match="needs glibc; use --freed-memory returned"):
+        timing.use_freed_memory(timing.KEPT)
 
 
 def test_slopes():
@@ -260,12 +278,14 @@ class TestBatches:
         for row in rows:
             assert 0 <= row["padding"] < 1 and 0 < row["share"] < 1
             assert row["tokens_per_s"] > 0 and row["ratio"] > 0
+            assert row["step_cpu_seconds"] > 0 and row["cpu_ratio"] > 0
         padding = {(row["objective"], row["order"]): row["padding"] for row in rows}
         for name, (_, _, order) in batches.CASES.items():
             base = name if (name, "random") in padding else "causal-lm"
             assert padding[name, order] < padding[base, "random"]
         shown = capsys.readouterr().out
         assert shown.startswith(batches.__doc__.splitlines()[0] + "\n") and "like lengths" in shown
+        assert "freed memory: kept (mallopt), on all sides" in shown
 
     def test_positions_by_hand(self):
         mask = torch.tensor([[True, True, True], [True, False, False]])

@@ -1,12 +1,15 @@
 """Where and in which precision a model runs: devices, bfloat16, compilation, threads."""
 
+import ctypes
 import io
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
 
-from minicpt import attention, checkpoint
+from minicpt import attention, checkpoint, machine
 from minicpt.cli.main import main
 from minicpt.errors import InputError
 from minicpt.evaluation import evaluate
@@ -262,3 +265,39 @@ def test_a_run_keeps_its_machine(text, tmp_path, capsys, monkeypatch):
     error = capsys.readouterr().err
     assert asked == [own] and f"torch would take {own + 1}" in error
     assert "--dtype was bfloat16 and is float32" in error
+
+
+FAULTS = """
+import resource, torch
+from minicpt import machine
+assert {asked} is False or machine.keep_freed_memory() is True
+for _ in range(20):  # until the heap is large enough
+    torch.ones(1 << 24)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(5):
+    torch.ones(1 << 24)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def pages_of_five_tensors(asked: bool) -> int:
+    """The pages that the system hands out for five tensors of 64 MiB, one after the other."""
+    # 64 MiB: glibc gives tensors that are smaller than 32 MiB back only at times.
+    code = FAULTS.format(asked=asked)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return int(done.stdout)
+
+
+def test_freed_memory_is_used_again():
+    if not hasattr(ctypes.CDLL(None), "mallopt"):
+        pytest.skip("only glibc can be asked to keep freed memory")
+    returned = pages_of_five_tensors(asked=False)
+    if returned < 5:
+        pytest.skip("no page is counted: this system does not count, or has another allocator")
+    # Each tensor is a new mapping, of at least a page of whatever size; kept, none is.
+    assert pages_of_five_tensors(asked=True) < returned / 5
+
+
+def test_other_c_libraries_stay_as_they_are(monkeypatch):
+    monkeypatch.setattr(machine.ctypes, "CDLL", lambda name: object())
+    assert machine.keep_freed_memory() is False

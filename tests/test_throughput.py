@@ -1,4 +1,4 @@
-"""The comparisons with transformers and of heads compute what they say they compute.
+"""The comparisons with transformers, of heads and of checkouts do what they say they do.
 
 Nothing here is timed: that times are positive is all that is asked of them.
 """
@@ -17,15 +17,17 @@ import torch
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 sys.path.insert(0, str(FOLDER))
 
+import against  # noqa: E402
 import head  # noqa: E402
 import material  # noqa: E402
 import products  # noqa: E402
 import throughput  # noqa: E402
 import throughput_results  # noqa: E402
 import timing  # noqa: E402
+import turns  # noqa: E402
 import worker  # noqa: E402
 
-from minicpt import pretrained  # noqa: E402
+from minicpt import machine, pretrained  # noqa: E402
 from minicpt.batch import IGNORE, Batch  # noqa: E402
 from minicpt.data.documents import Documents  # noqa: E402
 from minicpt.errors import WorkError  # noqa: E402
@@ -37,9 +39,9 @@ WORDS = (
     "--mixed --mixed-batches 2 --threads 1"
 ).split()
 KEYS = set(
-    "objective vocabulary ours_tokens_per_s theirs_tokens_per_s ratio ours_peak_mib "
-    "theirs_peak_mib matmul_bound theirs_best ours_seconds theirs_seconds products_seconds "
-    "making_seconds mixed".split()
+    "objective vocabulary freed_memory ours_tokens_per_s theirs_tokens_per_s ratio cpu_ratio "
+    "ours_peak_mib theirs_peak_mib matmul_bound theirs_best ours_seconds theirs_seconds "
+    "products_seconds making_seconds mixed".split()
 )
 UNUSED = {"masked-lm": "heads.pair", "next-sentence": "heads.tokens"}  # theirs has one head
 CANDIDATES = {"sdpa, plain loop", "sdpa, Trainer", "eager, plain loop", "eager, Trainer"}
@@ -145,7 +147,8 @@ class TestProducts:
                              products.Layout((2, 8, 3), (24, 3, 1))): 1,
         })  # fmt: skip
         assert [each.operations for each in found] == [2 * 4 * 8 * 2, 2 * 2 * 4 * 8 * 3]
-        assert len(products.seconds(found)) == 2 and min(products.seconds(found)) > 0
+        times = products.seconds(found)
+        assert len(times) == 2 and min(wall for wall, _ in times) > 0
 
 
 class TestThroughput:
@@ -159,36 +162,69 @@ class TestThroughput:
         assert set(row) == KEYS and all(key in throughput.measure.__doc__ for key in KEYS)
         assert (row["objective"], row["vocabulary"]) == ("causal-lm", 300)
         assert row["ratio"] == pytest.approx(row["ours_tokens_per_s"] / row["theirs_tokens_per_s"])
-        assert set(row["theirs_seconds"]) == CANDIDATES
-        best = row["theirs_seconds"][row["theirs_best"]]
-        assert best == min(row["theirs_seconds"].values()) > 0
-        assert row["ratio"] == pytest.approx(best / row["ours_seconds"])
-        assert row["matmul_bound"] == pytest.approx(best / row["products_seconds"])
+        theirs, (ours, ours_cpu) = row["theirs_seconds"], row["ours_seconds"]
+        assert set(theirs) == CANDIDATES
+        best = theirs[row["theirs_best"]][0]
+        assert best == min(wall for wall, _ in theirs.values()) > 0
+        assert row["ratio"] == pytest.approx(best / ours)
+        least = min(cpu for _, cpu in theirs.values())
+        assert row["cpu_ratio"] == pytest.approx(least / ours_cpu) and least > 0
+        assert row["matmul_bound"] == pytest.approx(best / row["products_seconds"][0])
         assert row["ours_peak_mib"] is row["theirs_peak_mib"] is None
-        assert min(row["mixed"].values()) > 0 and row["mixed"]["random_real"] <= 1
+        mixed = row["mixed"]
+        assert 0 < mixed["random_real"] <= 1 and 0 < mixed["planned_real"] <= 1
+        for each in ("planned", "random", "theirs"):
+            assert len(mixed[each]) == 2 and min(mixed[each]) > 0
         assert plot_path.read_bytes().startswith(b"\x89PNG")
         shown = capsys.readouterr().out
         assert shown.startswith(throughput.__doc__.splitlines()[0] + "\n")
         assert "threads: 1" in shown and "mixed lengths" in shown and ">=" not in shown
+        assert "freed memory: kept (mallopt), on all sides" in shown and "CPU s" in shown
+
+    @pytest.mark.parametrize("choice", [timing.KEPT, timing.RETURNED])
+    @pytest.mark.parametrize("side, candidate", [("ours", material.EQUAL),
+                                                 ("theirs", "sdpa, plain loop")])  # fmt: skip
+    def test_both_sides_have_the_same_c_library(
+        self, side, candidate, choice, tmp_path, monkeypatch, capsys
+    ):
+        if side == "theirs":
+            pytest.importorskip("transformers")
+        asked = []
+        for module in (timing, machine):
+            monkeypatch.setattr(module, "keep_freed_memory", lambda: asked.append(1) or True)
+        made, _ = material.case("causal-lm", TINY, mixed=False)
+        made.save(str(tmp_path / "case"))
+        assert worker.main([side, "1", choice, str(tmp_path / "case"), candidate]) == 0
+        assert len(asked) == (choice == timing.KEPT)
+        assert float(capsys.readouterr().out) >= 0
+
+    def test_their_loop_makes_no_cache_of_keys_and_values(self, case):
+        pytest.importorskip("transformers")
+        theirs = worker.their_model(case, "sdpa")
+        given = theirs(**case.their_batches()[0])
+        assert getattr(given, "past_key_values", None) is None
 
     def test_memory_is_that_of_a_process_of_its_own(self, tmp_path):
         sizes = dataclasses.replace(TINY, vocabulary=30000)
         made, _ = material.case("causal-lm", sizes, mixed=False)
         made.save(str(tmp_path / "case"))
-        words = [throughput.WORKER, "ours", "1", str(tmp_path / "case"), material.EQUAL]
+        words = [throughput.WORKER, "ours", "1", "kept", str(tmp_path / "case"), material.EQUAL]
         state = 4 * 30000 * 16 * 4 / timing.MEBIBYTE  # weights, gradients, both moments
-        measured = timing.peak_memory(words, throughput.environment(1))
+        measured = timing.peak_memory(words, turns.environment(1))
         assert state < measured < 20 * state
 
     def test_a_side_that_fails_is_named(self, tmp_path):
-        with throughput.Worker("ours", 1) as side, pytest.raises(WorkError, match="of ours ended"):
-            side.ask("case", str(tmp_path / "nothing"))
+        words = [throughput.WORKER, "ours", "1", timing.KEPT]
+        with turns.Worker("ours", words, turns.environment(1)) as side:
+            with pytest.raises(WorkError, match="the process of ours ended"):
+                side.ask("case", str(tmp_path / "nothing"))
 
     def test_missed_aims_are_said_with_the_bound(self):
         row = dict.fromkeys(KEYS, 1.0) | {
             "objective": "masked-lm", "vocabulary": 30522, "ratio": 2.8, "matmul_bound": 5.0,
             "ours_peak_mib": 34.0, "theirs_peak_mib": 100.0, "theirs_best": "sdpa, plain loop",
-            "mixed": dict.fromkeys(throughput_results.MIXED_COLUMNS, 10.0)
+            "ours_seconds": (1.0, 2.0), "theirs_seconds": {"sdpa, plain loop": (2.8, 3.0)},
+            "mixed": dict.fromkeys(("planned", "random", "theirs"), (10.0, 10.0))
             | {"planned_real": 1.0, "random_real": 0.5},
         }  # fmt: skip
         shown = throughput_results.report([row], aims=True)
@@ -197,6 +233,98 @@ class TestThroughput:
         assert "- the gain of masked-lm at 30522 on mixed lengths is 1.00" in shown
         assert "- the memory" not in shown and "<= 0.35" in shown
         assert "!" not in throughput_results.report([row], aims=False)
+        row["matmul_bound"] = 3.4
+        shown = throughput_results.report([row], aims=True)
+        assert "(bound 3.40, so out of reach) is 2.80" in shown
+
+
+class Answers:
+    """A worker whose turns take what it is told, on the clock and of CPU."""
+
+    def __init__(self, side, **seconds):
+        self.side, self.seconds, self.asked = side, seconds, []
+
+    def ask(self, kind, name):
+        self.asked.append(name)
+        return [self.seconds[name].pop(0)]
+
+
+class TestTurns:
+    def test_the_best_of_each_part_counts(self):
+        first = Answers("first", it=[(5, 5), (3, 6)])
+        second = Answers("second", it=[(1, 2), (2, 1)])
+        found = turns.take_turns({first: ["it"], second: ["it"]}, 2)
+        assert found == {("first", "it"): (3, 5), ("second", "it"): (1, 1)}
+
+    def test_slow_rivals_end_after_two_rounds(self):
+        # The first turn of "a" is slow, as the first one of a process is.
+        ours = Answers("ours", x=[(1, 1)] * 3, y=[(9, 9)] * 3)
+        theirs = Answers("theirs", a=[(9, 9), (4, 4), (3, 3)], b=[(4.5, 1)] * 3, c=[(5.1, 1)] * 2)
+        found = turns.take_turns({ours: ["x", "y"], theirs: ["a", "b", "c"]}, 3, rivals={theirs})
+        assert theirs.asked == ["a", "b", "c"] * 2 + ["a", "b"] and ours.asked == ["x", "y"] * 3
+        assert found["theirs", "a"] == (3, 3) and found["theirs", "c"] == (5.1, 1)
+
+
+FAKE = """
+import json, sys, torch
+json.dump(sys.argv[1:], open(sys.argv[sys.argv.index("--out") + 1] + ".json", "w"))
+print("to standard output, where no answer may be hidden")
+weight = torch.nn.Parameter(torch.zeros(1))
+optimizer = torch.optim.AdamW([weight])
+while True:
+    weight.grad = torch.ones(1)
+    optimizer.step()
+"""
+
+
+class TestAgainst:
+    WORDS = ["--quick", *"--vocabularies 300 --rounds 2 --threads 1 --batches 3".split()]
+
+    def checkout(self, folder, code):
+        (folder / "minicpt").mkdir()
+        (folder / "minicpt" / "__init__.py").touch()
+        (folder / "minicpt" / "__main__.py").write_text(code, encoding="utf-8")
+        return str(folder)
+
+    def test_a_run_against_another_checkout(self, tmp_path, capsys):
+        path, small = tmp_path / "rows.json", "--width 8 --layers 1 --batch-size 2 --window 16"
+        words = [*self.WORDS, *small.split(), "--objectives", "causal-lm", "--json", str(path)]
+        other = self.checkout(tmp_path, FAKE)
+        assert throughput.main([*words, "--against", other]) == 0
+        (row,) = json.loads(path.read_text(encoding="utf-8"))
+        assert all(key in against.measure.__doc__ for key in row)
+        for kind, place in (("", 0), ("cpu_", 1)):
+            new, old, again = (row[f"{side}_seconds"][place] for side in ("new", "old", "again"))
+            assert min(new, old, again) > 0
+            assert row[f"{kind}ratio"] == pytest.approx(new / old)
+            assert row[f"{kind}again"] == pytest.approx(again / old)
+        shown = capsys.readouterr().out
+        assert f"new: {FOLDER.parent}\nold: {other}\n" in shown and "again/old" in shown
+
+    def test_it_knows_a_checkout_by_its_command_alone(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(against, "HERE", tmp_path)
+        options = throughput.read_options([*self.WORDS, "--against", "unused"])
+        options.against = self.checkout(tmp_path, FAKE)
+        row = against.measure("masked-lm", 300, options, str(tmp_path))
+        assert min(*row["new_seconds"], *row["old_seconds"], *row["again_seconds"]) > 0
+        given = {}
+        for side in against.SIDES:
+            found = json.loads((tmp_path / f"masked-lm-{side}.json").read_text(encoding="utf-8"))
+            assert found.pop(found.index("--out") + 1) == str(tmp_path / f"masked-lm-{side}")
+            given[side] = found
+        assert given["new"] == given["old"] == given["again"]
+        assert given["new"][:2] == ["train", "masked-lm"]
+
+    def test_a_checkout_that_fails_is_named(self, tmp_path, capsys):
+        other = self.checkout(tmp_path, "raise SystemExit('it has no such flag')")
+        words = [*self.WORDS, "--objectives", "causal-lm", "--against", other]
+        assert timing.run(throughput.main, words) == 1
+        error = capsys.readouterr().err
+        assert error == "minicpt: error: the process of old ended: it has no such flag\n"
+
+    def test_the_text_gives_the_tokens_that_are_asked_for(self):
+        words = set(against.text().split())
+        assert len(words) > 30522  # each a merge of its own, and those of its parts
 
 
 class TestHead:
@@ -211,9 +339,24 @@ class TestHead:
         for row in rows:
             assert all(key in head.measure.__doc__ for key in row)
             assert row["seconds"] > 0 and row["ratio"] > 0 and row["memory_mib"] is None
+            assert row["cpu_seconds"] > 0 and row["cpu_ratio"] > 0
+            assert row["freed_memory"] == "kept"
             assert (row["variant"] == "plain") == (row["worst_difference"] is None)
             assert (row["worst_difference"] or 0.0) <= 1e-12
-        assert head.__doc__.splitlines()[0] in capsys.readouterr().out
+        shown = capsys.readouterr().out
+        assert head.__doc__.splitlines()[0] in shown and "CPU ms" in shown
+        assert "freed memory: kept (mallopt), on all sides" in shown
+
+    @pytest.mark.parametrize("choice", [timing.KEPT, timing.RETURNED])
+    def test_all_have_the_same_c_library(self, choice, monkeypatch, capsys):
+        asked, given = [], []
+        monkeypatch.setattr(timing, "keep_freed_memory", lambda: asked.append(1) or True)
+        monkeypatch.setattr(head, "peak_memory", lambda words: given.append(words) or 1.0)
+        words = "--quick --targets 8 --vocabularies 40 --width 16 --rounds 1 --threads 1".split()
+        assert head.main([*words, "--freed-memory", choice]) == 0
+        assert len(asked) == (choice == timing.KEPT)
+        assert given and all(each[-2:] == ["--freed-memory", choice] for each in given)
+        assert timing.freed_memory(choice) in capsys.readouterr().out
 
     def test_plain_is_the_loss_of_one_hot_logits_by_hand(self):
         layer = torch.nn.Linear(2, 2, bias=False)
@@ -237,6 +380,8 @@ class TestHead:
         (throughput, "--width 6", "--width must be a multiple"),
         (throughput, "--mixed-batches 0", "--mixed-batches must be at least 1"),
         (throughput, "--objectives nonsense", "nonsense"),
+        (throughput, "--against no/checkout", "there is no minicpt/__main__.py"),
+        (throughput, "--against . --plot plot.png", "--against draws nothing"),
         (head, "--targets 0", "--targets must be at least 1"),
         (head, "--one nonsense 1 2 0", "--one takes one of 'plain'"),
     ],
