@@ -347,7 +347,8 @@ def test_a_text_too_short_for_the_objective(tmp_path, capsys):
     path = tmp_path / "short.txt"
     path.write_text("One sentence alone")
     words = ["train", "next-sentence", "--corpus", str(path), "--held-out", "0"]
-    assert "at least two sentences" in error_of([*words, "--out", str(tmp_path / "o")], capsys)
+    line = error_of([*words, "--out", str(tmp_path / "o")], capsys)
+    assert "three or more different sentences" in line
 
 
 # --- help
