@@ -94,6 +94,15 @@ def test_short_lines_count_where_there_is_little_else():
     assert judged(" \n \n", " \n") == [" \n \n"]
 
 
+def test_empty_documents_are_no_copies_and_do_no_harm():
+    texts = ["", "Go on.", "", "Stop.", "", ""]
+    documents = Documents.of(Document(str(place), text) for place, text in enumerate(texts))
+    found = unseen(documents, Documents.of([Document("t", "Go on.")]))
+    assert [each.text for each in found if each.text] == ["Stop."]
+    assert unseen(documents, Documents.of([Document("t", "")])) is documents
+    assert len(unseen(Documents.of([]), documents)) == 0
+
+
 def test_of_a_long_document_the_copied_parts_are_left_out_and_nothing_is_put_together():
     draws = random.Random(1)
     copied = paragraph(draws, 30) + "\n\n"

@@ -7,7 +7,7 @@ counted in characters, stand in the other text as lines, anywhere and in any ord
 White space at the ends of a line does not count. Lines of less than 20 characters are common ones:
 they count only in a part of which they are more than half. A line of more than 1,000 characters is
 several of so many. A part ends at the first blank line after 1,000 characters, else with the first
-line after 2,000; what is left at the end of a document belongs to its last part.
+line after 2,000; less than 1,000 at the end of a document belong to the part before.
 
 Each part is judged by itself. So a line that many documents share, such as one of a licence, makes
 no copy of any of them by itself, and joins no documents.
@@ -39,9 +39,9 @@ def unseen(documents: Documents, text: Documents, progress: bool = False) -> Doc
     What is left of a document on both sides of a copy becomes two documents: text that never stood
     together is not put together. Gives ``documents`` itself where nothing stands in ``text``.
 
-    Both are streamed. For each document and each part 30 bytes or less are held, and 30 for each of
-    the SOUGHT lines. The lines have marks of 64 bits: one of a million million that does not stand
-    in ``text`` counts as one that does.
+    Both are streamed: what is held are some 50 bytes for each of SOUGHT lines at the most, and 24
+    for each document and each part of one that is left. Lines are told apart by marks of 64 bits:
+    of a million million that do not stand in 1 GB of text, about one counts as if it did.
 
     >>> seen = Documents.of([Document("a", "A line which is trained on.\\nAnother line.")])
     >>> held_out = [Document("b", "A line which is trained on."), Document("c", "A new line.")]
@@ -63,6 +63,7 @@ def unseen(documents: Documents, text: Documents, progress: bool = False) -> Doc
         firsts[-1], going_on, place = len(starts), not copied, place + length
     if not copies:
         return documents
+    firsts.extend([len(starts)] * (len(documents) + 1 - len(firsts)))  # empty ones at the end
 
     def runs(number: int, document: Document) -> Iterator[Document]:
         for run in range(firsts[number], firsts[number + 1]):
