@@ -308,3 +308,15 @@ def test_documents_of_a_corpus_count_as_documents_do():
     for tokenizer in TOKENIZERS.values():
         corpus = Corpus.build(documents, tokenizer)
         assert sum(sizes_of(corpus)) == documents.bytes
+
+
+def test_the_nats_of_tokens_without_a_byte_of_their_own_count():
+    """½ becomes three tokens and ﬁ two, which share its bytes: one of them has them all."""
+    tokenizer = declared(of_bytes(normalizers.NFKD()), "</s>", "</s>")
+    objective = causal(tokenizer, 16)
+    corpus = corpus_of(["½ ﬁ", "é the ½"], tokenizer)
+    assert 0 in sizes_of(corpus)
+    result = evaluate(uniform(objective), objective, corpus)
+    assert result.text_bytes == size("½ ﬁ") + size("é the ½")
+    expected = len(corpus.tokens) * math.log(tokenizer.size)
+    assert result.text_nats == pytest.approx(expected, rel=1e-9)
