@@ -2,9 +2,11 @@
 
 import time
 
+import torch
+
 from minicpt.batch import IGNORE
 from minicpt.loss import per_token_losses, target_stream
-from minicpt.verify.result import Proof
+from minicpt.verify.result import Proof, worse
 from minicpt.verify.subject import Subject
 
 LOSS_TOLERANCE = 1e-12  # nats, in float64
@@ -29,22 +31,26 @@ def equivalence(subject: Subject) -> Proof:
     alone = per_token_losses(model, batch, visibility)
     apiece = time.perf_counter() - begun
     counts = batch.counts()
+    if not sum(counts.values()):
+        return failed("vacuous: no position has a target")
     for head, one in together.items():
         if len(one.losses) != counts[head] or len(alone[head].losses) != counts[head]:
             return failed(f"head {head!r}: {len(one.losses)} losses of {counts[head]} targets")
     worst, place = 0.0, ""
     for head, one in together.items():
-        difference = (one.losses - alone[head].losses).detach().abs()
+        difference = (one.losses - alone[head].losses).detach().abs().nan_to_num(torch.inf)
         if len(difference) and float(difference.max()) >= worst:
             worst, at = float(difference.max()), int(difference.argmax())
             row, position = int(one.rows[at]), int(one.positions[at])
             place = f"head {head!r}, {passages[row].place}, position {position}"
     gradients = [gradient(model, losses) for losses in (together, alone)]
     apart = {
-        name: float((gradients[0][name] - gradients[1][name]).abs().max()) for name in gradients[0]
+        name: float((gradients[0][name] - gradients[1][name]).abs().nan_to_num(torch.inf).max())
+        for name in gradients[0]
     }
     steepest = max(apart, key=apart.get)
     passed = worst <= LOSS_TOLERANCE and apart[steepest] <= GRADIENT_TOLERANCE
+    nearest = worse([(worst, LOSS_TOLERANCE), (apart[steepest], GRADIENT_TOLERANCE)])
     return Proof(
         name="equivalence",
         passed=passed,
@@ -70,6 +76,8 @@ def equivalence(subject: Subject) -> Proof:
         if passed
         else f"a loss differs by {worst:.1e} ({place}), a gradient by {apart[steepest]:.1e} "
         f"({steepest})",
+        worst=nearest[0],
+        tolerance=nearest[1],
     )
 
 

@@ -9,7 +9,7 @@ import math
 import torch
 
 from minicpt.batch import IGNORE, Batch
-from minicpt.verify.result import Proof
+from minicpt.verify.result import Proof, worse
 from minicpt.verify.subject import Subject
 
 TOLERANCE = 1e-12
@@ -18,7 +18,7 @@ PASSAGES = 6
 
 def partition(subject: Subject) -> Proof:
     """One training step in several splits, a part without targets among them; and evaluations."""
-    passages = subject.passages(PASSAGES)
+    passages = subject.enough(PASSAGES)
     whole = subject.batch(passages)
     splits = {
         "1 + 5": [subject.batch(passages[:1]), subject.batch(passages[1:])],
@@ -37,6 +37,10 @@ def partition(subject: Subject) -> Proof:
     one, many = (evaluated(subject, size) for size in (1, 4))
     evaluations = abs(one - many)
     worst = max(differences, key=lambda split: nan_is_worst(differences[split]))
+    nearest = worse(
+        [(each, TOLERANCE) for each in (differences[worst], losses_apart, evaluations)]
+        + [(moved, 0.0)]
+    )
     problems = []
     if not differences[worst] <= TOLERANCE:
         problems.append(f"split {worst}, the gradient differs by {differences[worst]:.1e}")
@@ -64,6 +68,8 @@ def partition(subject: Subject) -> Proof:
         why="Every part is divided by the number of targets of all parts, counted beforehand.",
         not_covered="Splits over several processes.",
         message="; ".join(problems),
+        worst=nearest[0],
+        tolerance=nearest[1],
     )
 
 
