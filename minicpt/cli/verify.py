@@ -122,8 +122,8 @@ def show(heading: str, proofs: Iterable[Proof], arguments: argparse.Namespace) -
     found = []
     for proof in proofs:
         found.append(proof)
-        text = proof.as_text(width(), **style) + "\n" if details else proof.as_line(width(), **style)
-        print(text, file=out, flush=True)
+        draw = proof.as_text if details else proof.as_line
+        print(draw(width(), **style), end="\n\n" if details else "\n", file=out, flush=True)
     if not details:
         print(file=out, flush=True)
     return found

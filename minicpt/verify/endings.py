@@ -94,19 +94,19 @@ def try_endings(
     refused: list[int] = []
     late: list[int] = []
     while waiting and tried.leak is None:
-        each = next(
-            (each for each in waiting if each.length == first and each.spent < seconds / 2),
-            min(waiting, key=lambda each: (each.spent, each.length)),
-        )
         spent = time.perf_counter() - begun
         if spent > seconds:
             break
+        each = next(
+            (each for each in waiting if each.length == first and spent < seconds / 2),
+            min(waiting, key=lambda each: (each.spent, each.length)),
+        )
         if each.left is None:
             longest = max((other for other in tried.lengths), default=0)
             last = next((other.once for other in waiting if other.length == longest), 0.0)
             if longest and last * (each.length / longest) ** 2 > (seconds - spent) / 2:
-                late = [other.length for other in waiting if other.length >= each.length]
-                waiting = [other for other in waiting if other.length < each.length]
+                late += [other.length for other in waiting if other.left is None]
+                waiting = [other for other in waiting if other.left is not None]
                 continue
             if why := refusal(guest, rows[0], each.length):
                 refused.append(each.length)
@@ -193,7 +193,7 @@ def shortened(numbers: Sequence[int]) -> str:
     ('3', '3, 4, 5', '1 to 5')
     """
     numbers = sorted(numbers)
-    return ", ".join(map(str, numbers)) if len(numbers) < 4 else f"{numbers[0]} to {numbers[-1]}"
+    return ", ".join(map(str, numbers)) if len(numbers) < 5 else f"{numbers[0]} to {numbers[-1]}"
 
 
 # --- one trial -------------------------------------------------------------------------------

@@ -63,8 +63,8 @@ class Proof:
         rest = max(width - VERDICT - AGAINST - 2, 20)
         lines = [f"{verdict} {self.against():<{AGAINST}} {fit(text, rest, ascii).rstrip()}"]
         if not self.passed:
-            indent = " " * (VERDICT + 1)
-            lines += [indent + line for line in wrap(self.message, max(width - len(indent), 20), ascii)]
+            below = wrap(self.message, max(width - VERDICT - 1, 20), ascii)
+            lines += [" " * (VERDICT + 1) + line for line in below]
         return "\n".join(lines)
 
     def against(self) -> str:
