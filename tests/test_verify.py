@@ -1,20 +1,25 @@
 """The proofs hold on the sound pieces, and every fault is caught by one of them."""
 
 import dataclasses
+import importlib
 import json
 import math
+import re
+import sys
 
 import pytest
 import torch
 
-from minicpt import discovery, models
+from minicpt import discovery, models, objectives
 from minicpt.cli import pieces
 from minicpt.cli.main import main
+from minicpt.verify import subject as subjects
 from minicpt.verify import suite
+from minicpt.verify.equivalence import equivalence
 from minicpt.verify.faults import FAULTS
 from minicpt.verify.floors import STATES, chain, entropy, floors
 from minicpt.verify.partition import partition
-from minicpt.verify.rules import RULES
+from minicpt.verify.result import Proof, report
 from minicpt.verify.teacher_forcing import teacher_forcing
 
 SUBJECTS = {
@@ -22,6 +27,14 @@ SUBJECTS = {
     for each in suite.subjects(pieces.objective_modules(), discovery.modules(models))
 }
 KNOWN_MISTAKES = set(range(1, 17)) - {10}  # 10 comes with span corruption
+UNCHECKED = {
+    "causal-lm": set(),
+    "packed causal-lm": {"teacher forcing", "floors"},
+    "masked-lm": set(),
+    "next-sentence": set(),
+    "next-sentence with masked-lm": set(),
+    "reconstruction": {"floors"},
+}
 
 
 @pytest.mark.parametrize("name", SUBJECTS)
@@ -30,11 +43,18 @@ def test_every_proof_holds_on_the_sound_pieces(name):
     weights = [parameter.detach().clone() for parameter in subject.model.parameters()]
     random = torch.get_rng_state()
     found = list(suite.prove(subject))
-    assert len(found) >= 3
-    assert [proof.name for proof in found if not proof.passed] == []
+    assert sum(bool(proof.passed) for proof in found) >= 3
+    assert [proof.name for proof in found if proof.passed is False] == []
+    unchecked = {proof.name for proof in found if proof.passed is None}
+    if name in UNCHECKED:  # of an objective that we do not know, some may be left out
+        assert unchecked == UNCHECKED[name]
     for proof in found:
-        assert proof.compared and proof.why and proof.not_covered
         json.dumps(proof.as_data())
+        if proof.passed is None:
+            assert proof.message and not proof.compared
+            continue
+        assert proof.compared and proof.why and proof.not_covered
+        assert proof.worst <= proof.tolerance
     assert torch.equal(random, torch.get_rng_state())
     for before, after in zip(weights, subject.model.parameters(), strict=True):
         assert torch.equal(before, after)
@@ -48,11 +68,155 @@ def test_every_fault_is_caught(name):
 
 
 def test_every_known_mistake_has_a_fault():
-    assert {fault.number for fault in FAULTS.values()} == KNOWN_MISTAKES
+    assert {fault.mistake for fault in FAULTS.values()} == KNOWN_MISTAKES
 
 
-def test_every_objective_has_a_rule_of_its_own():
-    assert set(RULES) == set(pieces.objective_modules())
+def test_every_fault_has_a_number_of_its_own():
+    assert [fault.number for fault in FAULTS.values()] == list(range(1, len(FAULTS) + 1))
+
+
+# --- objectives that are not ours: what cannot be checked is said, and what is right is not failed
+
+RANDOM = '''"""Causal language modelling with random targets: nothing that any rule could find."""
+
+import torch
+
+from minicpt.batch import IGNORE, Batch
+from minicpt.objectives import causal_lm
+from minicpt.objectives.causal_lm import Settings
+
+
+class Objective(causal_lm.Objective):
+    def batch(self, passages, generators):
+        batch = super().batch(passages, generators)
+        targets = batch.targets["tokens"].clone()
+        for row, draws in zip(targets, generators, strict=True):
+            real = row != IGNORE
+            row[real] = torch.randint(5, (int(real.sum()),), generator=draws)
+        return Batch(batch.inputs, {"tokens": targets})
+'''
+
+PREFIX = '''"""Prefix LM (Raffel et al. 2019): a prefix is read in both directions."""
+
+from dataclasses import dataclass
+
+import torch
+
+from minicpt.batch import IGNORE, Batch, pad
+from minicpt.objectives import causal_lm
+from minicpt.settings import Checked, setting
+
+
+@dataclass(frozen=True)
+class Settings(Checked):
+    LENGTH: int = setting(64, "the most tokens that the model reads at once", least=2)
+
+
+class Objective(causal_lm.Objective):
+    def __init__(self, tokenizer, settings=None):
+        self.settings_of_mine = settings or Settings()
+        length = self.settings_of_mine.LENGTH
+        super().__init__(tokenizer, causal_lm.Settings(window=length))
+
+    def batch(self, passages, generators):
+        """Tokens 9 1 2 3 4 5 6 7, cut at 3: reads 0 9 1 2 3 4 5 6, targets from the 3 on."""
+        plain = super().batch(passages, generators)
+        lengths = plain.inputs["mask"].sum(1).tolist()
+        size = max(lengths)
+        targets, masks = [], torch.zeros(len(lengths), size, size, dtype=torch.bool)
+        for row, (length, draws) in enumerate(zip(lengths, generators, strict=True)):
+            cut = int(torch.randint(1, max(length, 2), (), generator=draws))
+            target = plain.targets["tokens"][row, :length].clone()
+            target[: min(cut, length - 1)] = IGNORE
+            targets.append(target)
+            places = torch.arange(size)
+            masks[row] = (places[None] <= places[:, None]) | (places[None] <= cut)
+            masks[row] &= (places < length)[None] & (places < length)[:, None]
+        inputs = {"tokens": plain.inputs["tokens"], "mask": masks}
+        return Batch(inputs, {"tokens": pad(targets, IGNORE)})
+
+    def visibility(self, batch):
+        return {"tokens": {"tokens": batch.inputs["mask"]}}
+'''
+
+
+@pytest.fixture
+def add_objective(tmp_path):
+    """Puts an objective's file beside ours, for the length of a test."""
+    names = []
+
+    def add(name, text):
+        (tmp_path / f"{name}.py").write_text(text)
+        objectives.__path__.append(str(tmp_path))
+        importlib.invalidate_caches()
+        names.append(name)
+
+    yield add
+    objectives.__path__[:] = [each for each in objectives.__path__ if each != str(tmp_path)]
+    for name in names:
+        sys.modules.pop(f"minicpt.objectives.{name}", None)
+        vars(objectives).pop(name, None)
+    importlib.invalidate_caches()
+
+
+def quick(monkeypatch):
+    """Without the two proofs that train."""
+    monkeypatch.setattr(suite.prove, "__defaults__", (suite.QUICK,))
+
+
+def test_random_targets_are_not_proved_to_be_those_of_the_text(add_objective, monkeypatch, capsys):
+    quick(monkeypatch)
+    add_objective("random_targets", RANDOM)
+    assert main(["verify", "random-targets"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.startswith("not checked") and "batch rules" in line]
+    assert not [line for line in lines if line.startswith("proved") and "batch rules" in line]
+    text = " ".join(" ".join(lines).split())
+    assert "nobody wrote a rule for random-targets" in text and "in the text itself" not in text
+    assert "7 of 7 proofs hold" in text
+    assert re.search(r"Not checked \(\d\): .*batch rules", text)
+
+
+@pytest.mark.parametrize("length", ["window", "context"])
+def test_a_correct_prefix_lm_fails_no_proof(length, add_objective):
+    """Nor does one whose length is not called window."""
+    add_objective("prefix_lm", PREFIX.replace("LENGTH", length))
+    modules = {"prefix-lm": pieces.objective_module("prefix-lm")}
+    (subject,) = suite.subjects(modules, discovery.modules(models))
+    found = {proof.name: proof for proof in suite.prove(subject)}
+    assert [name for name, proof in found.items() if proof.passed is False] == []
+    assert found["teacher forcing"].passed is None
+    assert "from left to right" in found["teacher forcing"].message
+    assert found["floors"].passed and found["equivalence"].passed
+
+
+def test_an_objective_without_a_window_does_not_stop_the_others(add_objective, monkeypatch, capsys):
+    quick(monkeypatch)
+    add_objective("prefix_lm", PREFIX.replace("LENGTH", "context"))
+    assert main(["verify", "causal-lm"]) == 0
+    add_objective("unfinished", RANDOM + "    def __init__(self): pass\n")
+    assert main(["verify", "masked-lm"]) == 0
+    assert "proofs hold" in capsys.readouterr().out
+
+
+def test_few_passages_are_no_failure(monkeypatch):
+    """Long windows: as many passages as documents."""
+    monkeypatch.setattr(subjects, "WINDOW", 400)
+    monkeypatch.setattr(subjects, "SINGLE", subjects.DOCUMENTS)
+    modules = {"causal-lm": pieces.objective_module("causal-lm")}
+    subject = suite.subjects(modules, discovery.modules(models))[0]
+    found = {proof.name: proof for proof in suite.prove(subject, suite.QUICK)}
+    assert len(subject.passages(99)) == 4
+    assert [name for name, proof in found.items() if proof.passed is None] == ["partition"]
+    assert "needs 6 passages; the objective makes 4 here" in found["partition"].message
+
+
+def test_losses_that_are_not_numbers_fail():
+    subject = SUBJECTS["causal-lm"]
+    broken = subject.copy_of_model()
+    broken.norm.weight.data.fill_(math.nan)
+    proof = equivalence(dataclasses.replace(subject, model=broken))
+    assert proof.passed is False and proof.worst == math.inf
 
 
 LEAKS = ["no-mask", "mask-off-by-one", "no-decoder-mask", "packed-together", "bidirectional"]
@@ -123,12 +287,68 @@ def test_without_teacher_forcing_one_pass_is_not_enough():
 # --- the command
 
 
-def test_verify_one_objective_teaches(capsys):
-    assert main(["verify", "masked-lm"]) == 0
+def test_details_teach(capsys):
+    assert main(["verify", "masked-lm", "--details"]) == 0
     text = capsys.readouterr().out
-    for part in ("equivalence", "why", "not covered", "tolerance", "Proved ("):
+    for part in ("equivalence", "why", "not covered", "tolerance", "10 of 10 proofs hold."):
         assert part in text
     assert max(map(len, text.splitlines())) <= 100
+
+
+@pytest.mark.parametrize("columns", [40, 60, 100])
+def test_a_line_a_proof(columns, capsys, monkeypatch):
+    quick(monkeypatch)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert main(["verify", "masked-lm"]) == 0
+    heading, *lines = capsys.readouterr().out.splitlines()
+    assert heading == "masked-lm" and max(map(len, lines)) <= max(columns, 51)
+    expected = [proof.name for proof in suite.prove(SUBJECTS["masked-lm"])]
+    for line, name in zip(lines, expected, strict=False):
+        assert re.match(r"proved      \S+ <= \S+ ", line) and name[:10] in line
+    assert lines[len(expected)] == "" and "proofs hold" in lines[len(expected) + 1]
+
+
+def test_each_line_comes_when_its_proof_ends(monkeypatch, capsys):
+    seen = []
+
+    def proofs(subject):
+        for name in ("one", "two"):
+            seen.append(capsys.readouterr().out)
+            yield Proof(name, True, "this with that", worst=0.5, tolerance=1.0)
+
+    monkeypatch.setattr(suite, "prove", proofs)
+    assert main(["verify", "masked-lm"]) == 0
+    assert seen == ["masked-lm\n", "proved      0.5 <= 1           one: this with that\n"]
+    assert main(["verify", "masked-lm", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert "two: this with that" in err and len(json.loads(out)["masked-lm"]) == 2
+
+
+def test_a_line_shows_the_verdict_in_its_colour_and_what_is_wrong():
+    proofs = [
+        Proof("a", True, "x", worst=0.0, tolerance=0.0),
+        Proof("b", False, "x", worst=math.nan, tolerance=1e-12, message="it differs"),
+        Proof("c", None, "", message="nothing to check"),
+    ]
+    lines = [proof.as_line(60, color=True) for proof in proofs]
+    colours = [re.match(r"\x1b\[([\d;]+)m", line)[1] for line in lines]
+    assert len(set(colours)) == 3
+    assert "0 <= 0" in lines[0] and "nan > 1e-12" in lines[1] and "it differs" in lines[1]
+    assert "not checked" in lines[2] and "nothing to check" in lines[2]
+    assert "Not checked (1): c." in report(proofs, 60) and "Proved (1): a." in report(proofs, 60)
+
+
+def test_several_faults_are_made(capsys):
+    words = ["verify", "--break", "no-mask", "--break", "shift-twice", "--break", "no-mask"]
+    assert main([*words, "--json"]) == 0
+    out, err = capsys.readouterr()
+    found = json.loads(out)
+    assert [row["fault"] for row in found["faults"]] == ["shift-twice", "no-mask"]
+    assert [row["number"] for row in found["faults"]] == [1, 2]
+    assert found["missed"] == found["false_alarms"] == 0
+    assert "shift-twice" in err and "no-mask" in err
+    assert main([*words, "--break", "sing"]) == 2
+    assert "no fault is called 'sing'" in capsys.readouterr().err
 
 
 def test_break_shows_what_catches_a_fault(capsys):
@@ -176,6 +396,7 @@ def test_a_failed_proof_is_status_1(capsys, monkeypatch):
         (["verify", "--break", "everything"], "no fault is called"),
         (["verify", "--model", "m:f", "--break", "all"], "verified alone"),
         (["verify", "masked-lm", "--break", "no-mask"], "belongs to causal-lm"),
+        (["verify", "masked-lm", "--break", "loss-everywhere", "--break", "no-mask"], "no-mask"),
         (["verify", "--break", ""], "no fault is called"),
         (["verify", "--model", ""], "--model"),
     ],

@@ -1,20 +1,26 @@
 """``minicpt verify``: proofs that the losses are computed rightly, and faults that they catch."""
 
 import argparse
+import dataclasses
+import math
 import shutil
+import sys
 import textwrap
-
-from tqdm import tqdm
+from collections.abc import Iterable
 
 from minicpt import discovery, models
 from minicpt.cli import pieces
 from minicpt.cli.running import print_json, say, summary_of
 from minicpt.errors import InputError
+from minicpt.report.terminal import needs_ascii
 from minicpt.verify import suite
+from minicpt.verify.endings import SECONDS
 from minicpt.verify.faults import FAULTS, Fault
-from minicpt.verify.foreign import verify_model
+from minicpt.verify.foreign import prove_model
 from minicpt.verify.loading import load_model
-from minicpt.verify.result import Proof, report
+from minicpt.verify.probing import ROWS
+from minicpt.verify.result import Proof, unchecked
+from minicpt.verify.subject import Subject
 
 EXAMPLES = """examples:
   minicpt verify causal-lm
@@ -31,9 +37,41 @@ def add(verbs) -> None:
         epilog=f"{faults}\n\n{EXAMPLES}",
     )
     parser.add_argument("objectives", metavar="OBJECTIVE", nargs="*", help="all by default")
+    parser.add_argument("--details", action="store_true", help="explain each proof")
     parser.add_argument("--model", metavar="MODULE:NAME", help="a causal model of your own")
-    parser.add_argument("--break", dest="fault", metavar="FAULT", help="make a mistake, or all")
+    of_model = {"nargs": "+", "type": whole, "metavar": "N"}
+    parser.add_argument(
+        "--lengths", **of_model, help="of --model's rows; default: about the powers of two, as far"
+        " as the model goes",
+    )  # fmt: skip
+    parser.add_argument(
+        "--rows", **of_model, help=f"of --model's batches; default: {' '.join(map(str, ROWS))}"
+    )
+    parser.add_argument(
+        "--seconds", type=seconds, metavar="S",
+        help=f"for trying kinds of rows on --model; default: {SECONDS:g}",
+    )  # fmt: skip
+    parser.add_argument(
+        "--break", dest="faults", metavar="FAULT", action="append",
+        help="make a mistake, or all; may be given several times",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def whole(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return value
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -41,110 +79,160 @@ def run(arguments: argparse.Namespace) -> int:
     for name in names:
         pieces.objective_module(name)
     if arguments.model is not None:
-        if arguments.fault is not None or arguments.objectives:
+        if arguments.faults or arguments.objectives:
             raise InputError("--model is verified alone; leave out the objectives and --break")
-        return own(verify_model(load_model(arguments.model)), arguments.json)
-    subjects = suite.subjects(pieces.objective_modules(), discovery.modules(models))
-    if arguments.fault is not None:
-        faults = wanted_faults(arguments.fault, names, {each.name: each for each in subjects})
-        return broken(faults, {subject.name: subject for subject in subjects}, arguments.json)
-    wanted = [subject for subject in subjects if not names or subject.kind in names]
+        return own(arguments)
+    for flag in ("lengths", "rows", "seconds"):
+        if getattr(arguments, flag) is not None:
+            raise InputError(f"--{flag} belongs to --model; our own models are small and fixed")
+    if arguments.faults is not None:
+        return broken(wanted_faults(arguments.faults, names), arguments.json)
     found = {
-        subject.name: list(suite.prove(subject))
-        for subject in tqdm(wanted, desc="verify", disable=None, leave=False)
+        subject.name: show(subject.name, suite.prove(subject), arguments)
+        for subject in subjects(names)
     }
-    total = sum(len(proofs) for proofs in found.values())
-    held = sum(bool(proof.passed) for proofs in found.values() for proof in proofs)
     if arguments.json:
         print_json({name: [proof.as_data() for proof in each] for name, each in found.items()})
-    elif len(names) == 1:
-        for name, proofs in found.items():
-            print(f"{name}\n{'=' * len(name)}\n")
-            print(report(proofs, width()) + "\n")
     else:
-        for name, proofs in found.items():
-            print(name)
-            for proof in proofs:
-                mark = "proved" if proof.passed else f"FAILED: {proof.message}"
-                print(filled(f"{proof.name}: {mark}"))
-        print(f"\n{held} of {total} proofs hold. `minicpt verify OBJECTIVE` tells more.")
-    return int(held < total)
+        several = len(found) > 1
+        finish([
+            dataclasses.replace(proof, name=f"{name}: {proof.name}") if several else proof
+            for name, proofs in found.items()
+            for proof in proofs
+        ], arguments)  # fmt: skip
+    return int(any(proof.passed is False for each in found.values() for proof in each))
+
+
+def subjects(names: Iterable[str]) -> list[Subject]:
+    """Those of the objectives that are named, or of all: no other is even made."""
+    found = pieces.objective_modules()
+    wanted = {name: module for name, module in found.items() if not names or name in names}
+    return suite.subjects(wanted, discovery.modules(models))
+
+
+# --- what is shown
+
+
+def show(heading: str, proofs: Iterable[Proof], arguments: argparse.Namespace) -> list[Proof]:
+    """The proofs, each shown when it ends, also into a pipe; beside JSON, on stderr."""
+    out = sys.stderr if arguments.json else sys.stdout
+    details = arguments.details and not arguments.json
+    style = {"color": out.isatty(), "ascii": needs_ascii(out.encoding)}
+    print(heading, end="\n\n" if details else "\n", file=out, flush=True)
+    found = []
+    for proof in proofs:
+        found.append(proof)
+        draw = proof.as_text if details else proof.as_line
+        print(draw(width(), **style), end="\n\n" if details else "\n", file=out, flush=True)
+    if not details:
+        print(file=out, flush=True)
+    return found
+
+
+def finish(proofs: list[Proof], arguments: argparse.Namespace) -> None:
+    """How many proofs hold, and what was not checked."""
+    checked = [proof for proof in proofs if proof.passed is not None]
+    held = sum(bool(proof.passed) for proof in checked)
+    more = "" if arguments.details else " --details explains them."
+    print("\n".join(filled(f"{held} of {len(checked)} proofs hold.{more}", "")))
+    if text := unchecked(proofs, width()):
+        print(text)
 
 
 def width() -> int:
-    return max(30, min(100, shutil.get_terminal_size().columns))
+    return max(30, min(100, shutil.get_terminal_size((100, 24)).columns))
 
 
-def filled(text: str, indent: str = "  ") -> str:
+def filled(text: str, indent: str = "  ") -> list[str]:
     """A text in lines of the terminal's width, indented."""
     indents = {"initial_indent": indent, "subsequent_indent": indent + "  "}
-    return textwrap.fill(text, width(), break_on_hyphens=False, **indents)
+    return textwrap.wrap(text, width(), break_on_hyphens=False, **indents)
 
 
-def own(proofs: list[Proof], as_json: bool) -> int:
+# --- somebody's model, and faults
+
+
+def own(arguments: argparse.Namespace) -> int:
     """Shows what was proved of somebody's model; status 1 unless enough of it was.
 
     Nothing may fail, and in each mode at least one form of the causality proof must have run.
     """
-    if as_json:
+    given = {name: getattr(arguments, name) for name in ("lengths", "rows", "seconds")}
+    given = {name: value for name, value in given.items() if value is not None}
+    proofs = show(arguments.model, prove_model(load_model(arguments.model), **given), arguments)
+    if arguments.json:
         print_json({"model": [proof.as_data() for proof in proofs]})
     else:
-        print(report(proofs, width()))
+        finish(proofs, arguments)
     causality = [proof for proof in proofs if proof.name.startswith("causality")]
     modes = {proof.name.rsplit(",", 1)[-1] for proof in causality}
     proved = {proof.name.rsplit(",", 1)[-1] for proof in causality if proof.passed}
-    if modes - proved and not any(proof.passed is False for proof in proofs):
+    failed = any(proof.passed is False for proof in proofs)
+    if modes - proved and not failed:
         say("causality could not be proved: neither of its forms could be run")
-    return int(bool(modes - proved) or any(proof.passed is False for proof in proofs))
+    return int(failed or bool(modes - proved))
 
 
-def wanted_faults(name: str, names: list[str], subjects: dict) -> list[Fault]:
-    """The faults that were asked for. InputError where there is none."""
-    if name != "all" and name not in FAULTS:
-        raise InputError(f"no fault is called {name!r}; use all or one of {', '.join(FAULTS)}")
-    faults = list(FAULTS.values()) if name == "all" else [FAULTS[name]]
-    found = [each for each in faults if not names or subjects[each.subject].kind in names]
+def wanted_faults(asked: list[str], names: list[str]) -> list[Fault]:
+    """The faults that were asked for, each once. InputError where there is none."""
+    known = pieces.objective_modules()
+    for name in asked:
+        if name == "all":
+            continue
+        if name not in FAULTS:
+            raise InputError(f"no fault is called {name!r}; use all or one of {', '.join(FAULTS)}")
+        if names and objective_of(FAULTS[name]) not in names:
+            raise InputError(
+                f"the fault {name} belongs to {FAULTS[name].subject}, not to {', '.join(names)}"
+            )
+    found = [
+        each
+        for each in FAULTS.values()
+        if each.name in asked or "all" in asked and objective_of(each) in (names or known)
+    ]
     if not found:
-        raise InputError(f"the fault {name} belongs to {faults[0].subject}, not to {names[0]}")
+        raise InputError(f"no fault belongs to {', '.join(names)}")
     return found
 
 
-def broken(faults: list[Fault], subjects: dict, as_json: bool) -> int:
+def objective_of(fault: Fault) -> str:
+    """The name of the objective that its subject is made of; "" where there is none any more."""
+    known = pieces.objective_modules()
+    return next((word for word in fault.subject.split() if word in known), "")
+
+
+def broken(faults: list[Fault], as_json: bool) -> int:
     """Makes the faults and shows which proofs catch each; status 1 if one is missed.
 
     False alarms are counted beside them: proofs that fail on the sound pieces.
     """
-    unbroken = {fault.subject: subjects[fault.subject] for fault in faults}
-    rows, alarms, sound = [], 0, 0
-    with tqdm(total=len(faults) + len(unbroken), desc="verify", disable=None, leave=False) as bar:
-        for fault in faults:
-            caught = suite.catch(fault, subjects[fault.subject])
-            rows.append(
-                {
-                    "number": fault.number,
-                    "fault": fault.name,
-                    "subject": fault.subject,
-                    "mistake": fault.what,
-                    "caught_by": {proof.name: proof.message for proof in caught},
-                }
-            )
-            bar.update()
-        for subject in unbroken.values():
-            for proof in suite.prove(subject):
-                sound += 1
-                alarms += proof.passed is False
-            bar.update()
+    sound = {each.name: each for each in subjects({objective_of(fault) for fault in faults})}
+    out = sys.stderr if as_json else sys.stdout
+    rows = []
+    for fault in faults:
+        caught = suite.catch(fault, sound[fault.subject])
+        row = {
+            "number": fault.number,
+            "fault": fault.name,
+            "known_mistake": fault.mistake,
+            "subject": fault.subject,
+            "mistake": fault.what,
+            "caught_by": {proof.name: proof.message for proof in caught},
+        }
+        rows.append(row)
+        lines = filled(f"{fault.number:>2} {fault.name}: {fault.what} ({fault.subject})", "")
+        for name, message in row["caught_by"].items() or [("MISSED by every proof", "")]:
+            lines += filled(f"{name}: {message}" if message else name, "   ")
+        print("\n".join(lines), file=out, flush=True)
+    used = dict.fromkeys(fault.subject for fault in faults)
+    proofs = [proof for name in used for proof in suite.prove(sound[name])]
+    checked = sum(proof.passed is not None for proof in proofs)
+    alarms = sum(proof.passed is False for proof in proofs)
     missed = sum(not row["caught_by"] for row in rows)
     if as_json:
-        counts = {"missed": missed, "sound_proofs": sound, "false_alarms": alarms}
+        counts = {"missed": missed, "sound_proofs": checked, "false_alarms": alarms}
         print_json({"faults": rows} | counts)
-        return int(bool(missed or alarms))
-    for row in rows:
-        print(filled(f"{row['number']:>2} {row['fault']}: {row['mistake']} ({row['subject']})", ""))
-        for name, message in row["caught_by"].items() or [("MISSED by every proof", "")]:
-            print(filled(f"{name}: {message}" if message else name, "   "))
-    print(
-        f"\n{len(rows) - missed} of {len(rows)} faults caught; "
-        f"{alarms} false alarms in {sound} proofs on the sound pieces."
-    )
+    else:
+        text = f"{len(rows) - missed} of {len(rows)} faults caught; "
+        print(f"\n{text}{alarms} false alarms in {checked} proofs on the sound pieces.")
     return int(bool(missed or alarms))

@@ -26,6 +26,26 @@ and, for what ``explain`` says, where it is not the default:
     fates(batch)   head -> for each row {position: "hidden", "replaced" or "kept"}, what became of
                    the tokens that the head predicts, for a head that predicts what is read
 
-Nothing else knows the names of the objectives: a new file is found, gets its command line and is
-tested by the contract tests. An objective changes nothing that it is given.
+What every objective keeps to; the contract tests and ``minicpt verify`` hold it to this:
+
+settings    made by ``settings.setting`` in a ``Checked`` dataclass: each has a help text and a
+            default, and a number has a lower bound. A setting called ``window`` is the length:
+            tests and proofs make it short
+plan        a pure function of (corpus, seed, epoch), and another one for each of these. Each
+            passage has a ``place``, a text that names its document
+batch       a pure function of passages and generators: a row does not depend on its neighbours.
+            Padding stands on the right, has no target, and fills no column alone. Targets are
+            int64, along the stream of ``loss.target_stream``, at most ``length`` of them in a row;
+            their heads are among the model's. A batch shares no memory with the corpus
+visibility  has the heads of the targets and the model's input streams. Nobody sees padding, and a
+            target sees its own position
+generate, probe   the same text for the same generator
+everywhere  torch's own random generator is left alone; nothing that is given is changed
+
+``verify`` looks targets up in the text by a rule that is written apart from the objective
+(``verify/rules.py``). An objective without a rule is used like any other, and ``verify`` says that
+its targets were not checked. The same holds for proofs that need what an objective does not have.
+
+Nothing else knows the names of the objectives: a new file is found, and gets its command line, for
+which the first line of its docstring is the help.
 """

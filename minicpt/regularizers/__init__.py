@@ -15,9 +15,19 @@ Regularizer  an ``nn.Module`` built from ``(settings, base)``; what it has to ke
     learn(old)       only where there is something to learn from text that the base knows: reads
                      ``old(count)``, at most that many batches, each of one passage
 
-Nothing else knows the names of the regularizers. Each is zero in value and gradient at the base
-with dropout off (to rounding for T5, whose attention runs another kernel when its position table
-learns), changes neither model nor batch, and draws no random number.
+What every regularizer keeps to, and the tests hold it to:
+
+settings    the first field is the weight, at least 0 and 0 by default; the names of the others
+            begin with the module's name and an underscore; each has a help text
+docstring   names the paper with its arXiv number
+the base    is kept, frozen, as ``base``
+the term    grows in proportion to its weight. It is zero in value and gradient at the base with
+            dropout off (to rounding for T5, whose attention runs another kernel when its position
+            table learns), and is not zero elsewhere; on "weights", it is not divided when a step is
+            split. In bfloat16 it is a float32 near that of float32
+everywhere  neither model nor batch is changed, no random number is drawn, the base does not learn
+
+Nothing else knows the names of the regularizers.
 """
 
 import copy

@@ -202,4 +202,6 @@ def exact_proof(
         why=WHY[form],
         not_covered=NOT_COVERED[form],
         message=message,
+        worst=strongest_hidden(influence, visible),
+        tolerance=0.0,
     )

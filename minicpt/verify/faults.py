@@ -1,8 +1,9 @@
 """The mistakes that people make, each as a small patch of one piece of a sound subject.
 
-The numbers are those of the known mistakes in the design: number 10 (sentinels in the wrong order)
-comes with its objective. To add one: write a function from a sound subject to a mistaken one, and
-name the mistake above it.
+Each has a number of its own, and the number of the known mistake that it is an example of: several
+faults can be examples of one. Number 10 of these (sentinels in the wrong order) comes with its
+objective. To add one: write a function from a sound subject to a mistaken one, and name the mistake
+above it.
 """
 
 import dataclasses
@@ -25,10 +26,15 @@ from minicpt.verify.subject import Subject, small_model
 
 @dataclasses.dataclass(frozen=True)
 class Fault:
-    """A mistake: its number in the list of known ones, and the subject on which it is made."""
+    """A mistake, and the subject on which it is made.
+
+    number   its own, counted from 1
+    mistake  the number of the known mistake that it is an example of
+    """
 
     name: str
     number: int
+    mistake: int
     subject: str
     what: str
     make: Callable[[Subject], Subject]
@@ -37,12 +43,12 @@ class Fault:
 FAULTS: dict[str, Fault] = {}
 
 
-def fault(number: int, subject: str, what: str):
+def fault(mistake: int, subject: str, what: str):
     """Registers a function from a sound subject to a mistaken one under its name."""
 
     def register(make):
         name = make.__name__.replace("_", "-")
-        FAULTS[name] = Fault(name, number, subject, what, make)
+        FAULTS[name] = Fault(name, len(FAULTS) + 1, mistake, subject, what, make)
         return make
 
     return register

@@ -12,12 +12,13 @@ from collections.abc import Iterator
 
 import torch
 
-from minicpt.batch import IGNORE, Batch
+from minicpt.batch import IGNORE, Batch, real
+from minicpt.data.corpus import Passage
 from minicpt.optimizer import Optimization, make_optimizer
 from minicpt.randomness import generator
 from minicpt.verify.bounds import additions, tolerance
-from minicpt.verify.result import Proof
-from minicpt.verify.subject import SEED, Subject
+from minicpt.verify.result import NotChecked, Proof, worse
+from minicpt.verify.subject import SEED, WINDOW, Subject
 
 STEPS = 250
 ROWS = 16
@@ -26,19 +27,17 @@ ERRORS = 4  # standard errors by which a mean may lie below its floor by chance
 STATES = 8  # of the Markov chain; also the number of tokens of the uniform source
 
 
-def floors(subject: Subject) -> Proof:
-    """A zeroed head costs exactly ln V; trained on unpredictable data, no loss is below its floor.
-
-    The objectives' own batches are used, with tokens and labels drawn anew: where the objective
-    shows a target to the model by design (a kept token, the words of a sentence) those targets are
-    left out.
-    """
-    numbers, problems = {}, []
+def zeroed_head(subject: Subject) -> Proof:
+    """A head of zeros finds every class as likely, and costs exactly ln V."""
+    numbers, problems, worst = {}, [], 0.0
     model = subject.copy_of_model()
     batch = subject.batch(subject.passages(4))
+    counts = batch.counts()
+    if not sum(counts.values()):
+        raise NotChecked("needs a target; the first passages have none")
     allowed = tolerance(additions(model, batch))
     for head, layer in model.heads.items():
-        if head in batch.targets:
+        if counts.get(head):
             with torch.no_grad():
                 layer.weight.zero_()
                 if layer.bias is not None:
@@ -47,46 +46,97 @@ def floors(subject: Subject) -> Proof:
             exact = math.log(len(layer.weight))
             numbers[f"{head}: a zeroed head"] = found
             numbers[f"{head}: ln of its classes"] = exact
+            worst = max(worst, abs(found - exact) / exact)
             if not abs(found - exact) <= allowed * exact:
                 problems.append(f"with a zeroed head {head!r} costs {found:.6f}, not {exact:.6f}")
-    trained_on = list(sources(subject))
-    for name, floor, draw in trained_on:
+    return Proof(
+        name="zeroed head",
+        passed=not problems,
+        compared="the loss of a zeroed head with the logarithm of its classes",
+        numbers=numbers,
+        why="All classes are equally likely: each costs the logarithm of their number.",
+        not_covered="Heads that are not zeroed.",
+        message="; ".join(problems),
+        worst=worst,
+        tolerance=allowed,
+    )
+
+
+def floors(subject: Subject) -> Proof:
+    """Trained on unpredictable data, no loss is below its floor.
+
+    The objectives' own batches are used, with tokens and labels drawn anew: where the objective
+    shows a target to the model by design (a kept token) those targets are left out. Raises
+    NotChecked where no unpredictable batch can be made.
+    """
+    numbers, problems, below = {}, [], []
+    for name, floor, draw in sources(subject):
         loss, error = trained(subject, draw, name)
         numbers[f"{name}: loss"] = loss
         numbers[f"{name}: floor"] = floor
         numbers[f"{name}: standard error"] = error
+        below.append(((floor - loss) / max(error, 1e-300), ERRORS))
         if not loss >= floor - ERRORS * error:
             problems.append(f"{name}: a loss of {loss:.4f} lies below the floor of {floor:.4f}")
+    worst, most = worse(below)
     return Proof(
         name="floors",
         passed=not problems,
-        compared="the loss of a zeroed head with the logarithm of its classes"
-        + (
-            f"; the loss after {STEPS} steps on unpredictable data, on fresh data of the same"
-            " source, with the least that it can be"
-            if trained_on
-            else ""
-        ),
+        compared="by how many standard errors the loss on unpredictable data lies below the least"
+        f" that it can be, after {STEPS} steps of training on such data",
         numbers=numbers,
         why="What cannot be known beforehand cannot be predicted, unless it is seen.",
-        not_covered="A leak that these few steps do not learn to use."
-        if trained_on
-        else "Training: this objective shows the model the words that it must write.",
+        not_covered="A leak that these few steps do not learn to use.",
         message="; ".join(problems),
+        worst=worst,
+        tolerance=most,
     )
 
 
 def sources(subject: Subject) -> Iterator[tuple[str, float, object]]:
-    """The unpredictable data that an objective's batches can be made of, each with its floor."""
-    batch = subject.batch(subject.passages(4))
-    if subject.objective.architecture == "decoder":
+    """The unpredictable data that an objective's batches can be made of, each with its floor.
+
+    Raises NotChecked where there is none.
+    """
+    (passage,) = subject.passages(1)
+    if all(hasattr(passage, part) for part in ("first", "second", "label")):
+        yield "random labels", math.log(2), lambda draws: relabelled(subject, draws)
+        return
+    if not isinstance(passage, Passage):
+        raise NotChecked("needs passages of one text each, so that their tokens can be drawn")
+    draws = generator("floors", "a look")
+    if predicts_what_follows(subject, causal(subject, draws, None)):
         matrix = chain()
         yield "uniform tokens", math.log(STATES), lambda draws: causal(subject, draws, None)
         yield "Markov chain", entropy(matrix), lambda draws: causal(subject, draws, matrix)
-    elif "pair" in batch.targets:
-        yield "random labels", math.log(2), lambda draws: relabelled(subject, draws)
-    elif subject.objective.architecture == "encoder":
+    elif predicts_what_is_masked(subject, draws):
         yield "uniform tokens", math.log(STATES), lambda draws: uniform_masked(subject, draws)
+    else:
+        raise NotChecked(
+            "needs targets that the model cannot read; this objective shows them by design, or"
+            " they are neither the next nor the masked tokens"
+        )
+
+
+def predicts_what_follows(subject: Subject, batch: Batch) -> bool:
+    """Whether each target is the token that is read next, and may not be seen before."""
+    if "tokens" not in batch.targets or "decoder_tokens" in batch.inputs:
+        return False
+    target, tokens = batch.targets["tokens"][:, :-1], batch.inputs["tokens"][:, 1:]
+    seen = subject.objective.visibility(batch)["tokens"]["tokens"]
+    chosen = (target != IGNORE) & real(batch.inputs["mask"])[:, 1:]
+    hidden = ~seen.diagonal(1, dim1=1, dim2=2)  # position t does not see t + 1
+    return bool(chosen.any()) and bool(((target == tokens) & hidden)[chosen].all())
+
+
+def predicts_what_is_masked(subject: Subject, draws) -> bool:
+    """Whether an encoder has targets where it reads the mask token."""
+    masks = subject.tokenizer.roles.get("mask") is not None
+    if not (masks and subject.objective.architecture == "encoder"):
+        return False
+    if "tokens" not in subject.batch(subject.passages(1)).targets:
+        return False
+    return uniform_masked(subject, draws).counts()["tokens"] > 0
 
 
 def chain() -> torch.Tensor:
@@ -128,7 +178,7 @@ def passage_like(passage, tokens: torch.Tensor):
 
 def causal(subject: Subject, draws, matrix) -> Batch:
     passage = subject.passages(1)[0]
-    length = subject.objective.length + 1
+    length = min(subject.objective.length, WINDOW) + 1
     rows = draw_tokens(subject, ROWS, length, draws, matrix)
     return subject.batch([passage_like(passage, row) for row in rows])
 
@@ -136,7 +186,8 @@ def causal(subject: Subject, draws, matrix) -> Batch:
 def uniform_masked(subject: Subject, draws) -> Batch:
     """Only the targets whose token is hidden: one that was kept can be read."""
     passage = subject.passages(1)[0]
-    rows = draw_tokens(subject, ROWS, subject.objective.length - 1, draws)
+    length = min(subject.objective.length, WINDOW)
+    rows = draw_tokens(subject, ROWS, length - 1, draws)
     noise = [generator("floors", int(torch.randint(2**31, (1,), generator=draws))) for _ in rows]
     batch = subject.objective.batch([passage_like(passage, row) for row in rows], noise)
     hidden = batch.inputs["tokens"] == subject.tokenizer.need("mask")
@@ -147,7 +198,7 @@ def uniform_masked(subject: Subject, draws) -> Batch:
 def relabelled(subject: Subject, draws) -> Batch:
     """The objective's pairs of random tokens, with labels that have nothing to do with them."""
     pair = subject.passages(1)[0]
-    half = subject.objective.length // 3
+    half = min(subject.objective.length, WINDOW) // 3
     pairs = []
     for row in draw_tokens(subject, ROWS, 2 * half, draws):
         sides = passage_like(pair.first, row[:half]), passage_like(pair.second, row[half:])

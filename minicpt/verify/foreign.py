@@ -6,14 +6,15 @@
 ``model`` maps token ids (B, T) to logits (B, T, V), or to an object with ``.logits``; or it is a
 class or a function without required arguments that returns such a model. Nothing of it is known,
 nothing is changed. Both forms of ``causality`` run, in train mode and in eval mode, with dropout
-off, at every position of several lengths, over several rows.
+off, at every position of several short rows; and ``endings`` tries longer ones, batches of other
+sizes, special ids and repeated tokens, for some seconds.
 
 Leaves out encoder-decoders and models that need more than token ids: wrap them in a function.
 
 B batch, T positions, V vocabulary.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -32,6 +33,7 @@ from minicpt.verify.causality import (
     strongest_hidden,
     worst_leak,
 )
+from minicpt.verify.endings import SECONDS, Tried, shortened, try_endings
 from minicpt.verify.guest import Guest
 from minicpt.verify.influence import (
     NoDerivatives,
@@ -44,50 +46,73 @@ from minicpt.verify.influence import (
 )
 from minicpt.verify.loading import load_model, one_line, resolve
 from minicpt.verify.prefixes import prove_equivalence
-from minicpt.verify.probing import ROWS, Trial, probe
+from minicpt.verify.probing import MOST, PAIRED, ROWS, Trial, probe
 from minicpt.verify.result import Proof, report
 from minicpt.verify.rounding import CEILING, can_test, least, noise, returns, tolerance
 
-__all__ = ["load_model", "report", "verify_model"]
+__all__ = ["load_model", "prove_model", "report", "verify_model"]
 
 PREFIXES = 17  # the longest row of which every prefix is run
 
 
 def verify_model(
-    model: Any, lengths: Sequence[int] | None = None, rows: int = ROWS, seed: int = 0
+    model: Any,
+    lengths: Sequence[int] | int | None = None,
+    rows: Sequence[int] | int = ROWS,
+    seed: int = 0,
+    seconds: float = SECONDS,
 ) -> list[Proof]:
     """The proofs for any model from token ids to logits. It is left as it was.
 
-    lengths  None: 3, 17 and 33, without those that the model refuses
-    rows     how many rows a batch has; with one alone, leaks between rows cannot be seen
+    lengths  of the rows. None: every pair of positions in rows of 3, 17 and 33 tokens, and rows to
+             each side of the powers of two; without those that the model refuses
+    rows     of the batches; with one alone, leaks between rows cannot be seen
+    seconds  for trying kinds of rows, in all modes together; the pairs come before, and count not
 
     Raises InputError where the model cannot be called, or gives something else than logits.
     """
+    return list(prove_model(model, lengths, rows, seed, seconds))
+
+
+def prove_model(
+    model: Any,
+    lengths: Sequence[int] | int | None = None,
+    rows: Sequence[int] | int = ROWS,
+    seed: int = 0,
+    seconds: float = SECONDS,
+) -> Iterator[Proof]:
+    """The proofs of ``verify_model``, each as soon as it ends."""
+    rows = [rows] if isinstance(rows, int) else sorted(set(rows))
+    lengths = [lengths] if isinstance(lengths, int) else lengths
     guest = Guest(resolve(model))
     with guest.borrowed():
-        trial = probe(guest, lengths, rows, seed)
+        trial = probe(guest, lengths, PAIRED if PAIRED in rows else max(rows), seed)
         if woken := guest.wake():
             trial.notes.append(
                 f"{woken} parameters that were zero throughout got small random values in a copy, "
                 "lest they hide a leak"
             )
-        proofs = []
         modes = {"eval mode": False, "train mode": True} if guest.modules else {"as it is": False}
         for name, training in modes.items():
-            guest.set_mode(training)
-            proofs += [prove(guest, trial, form, name) for form in (BY_DERIVATIVES, BY_CHANGES)]
+            for form in (BY_DERIVATIVES, BY_CHANGES):
+                guest.set_mode(training)
+                found = prove(guest, trial, form, name, rows, seconds / len(modes))
+                notes = [found.message, *trial.notes]
+                trial.notes.clear()  # said once
+                yield replace(found, message="; ".join(notes))
         guest.set_mode(False)
         length = max([len(s[0]) for s in trial.samples if len(s[0]) <= PREFIXES], default=0)
-        tokens = next((s for s in trial.samples if len(s[0]) == length), trial.samples[0])
-        proofs.append(prove_equivalence(guest, tokens[:2].contiguous(), trial.precision))
-    notes = "; ".join([proofs[0].message, *trial.notes])  # said once
-    return [replace(proofs[0], message=notes), *proofs[1:]]
+        samples = trial.samples or [trial.draw(PREFIXES).to(guest.device)]
+        tokens = next((s for s in samples if len(s[0]) == length), samples[0])
+        yield prove_equivalence(guest, tokens[:2].contiguous(), trial.precision)
 
 
 # --- the two forms ---------------------------------------------------------------------------
 
 
-def prove(guest: Guest, trial: Trial, form: str, mode: str) -> Proof:
+def prove(
+    guest: Guest, trial: Trial, form: str, mode: str, rows: Sequence[int], seconds: float
+) -> Proof:
     """One form of the causality proof in one mode, over all lengths."""
     title = f"causality by {form}, {mode}"
     try:
@@ -102,7 +127,9 @@ def prove(guest: Guest, trial: Trial, form: str, mode: str) -> Proof:
                                   f"{row}, length {tokens.shape[1]}) are not numbers")  # fmt: skip
         own_noise = noise(guest, trial.samples)
         limit = tolerance(own_noise, trial.dtype)
-        strongest, quiet, outputs = 0.0, 0, 0
+        strongest, quiet, outputs, leak, tried = 0.0, 0, 0, None, None
+        if not trial.samples and form == BY_DERIVATIVES:
+            raise NoDerivatives(f"the rows are longer than {MOST} tokens, too long for every pair")
         for tokens in trial.samples:
             ids, visible, wanted = declared(tokens)
             influence = measure(guest, form, ids, visible, wanted, trial.allowed, mode)
@@ -111,28 +138,45 @@ def prove(guest: Guest, trial: Trial, form: str, mode: str) -> Proof:
             strongest = max(strongest, strongest_hidden(influence, visible))
             quiet += len(idle(influence, visible, wanted))
             outputs += wanted.numel()
+            length, where = tokens.shape[1], f"in rows of {tokens.shape[1]}"
             if leak is not None:
                 break
+        if leak is None and form == BY_CHANGES:
+            tried = try_endings(
+                guest, trial.lengths, rows, trial.ordinary, trial.special, limit, seconds,
+                first=trial.known, paired=max((len(s[0]) for s in trial.samples), default=0),
+                key=mode,
+            )  # fmt: skip
+            leak, length, where = tried.leak, tried.length, tried.where
+            strongest = max(strongest, tried.strongest)
     except InputError:
         raise
     except Exception as error:
         return not_run(title, form, trial, error)
     numbers = {
         "worst": strongest,
-        "place": leak and {**leak.place(), "length": tokens.shape[1]},
+        "place": leak and {**leak.place(), "length": length},
         "tolerance": least(guest) if can_test(guest) else limit,
         "noise": own_noise,
         "lengths": [sample.shape[1] for sample in trial.samples],
-        "rows": tokens.shape[0],
+        "rows": len(trial.samples[0]) if trial.samples else None,
         "outputs": outputs,
         "precision": trial.precision,
     }
+    if tried is not None:
+        numbers |= {
+            "lengths of the rows tried": tried.lengths,
+            "rows of a batch tried": sorted(tried.rows),
+            "special ids tried": ", ".join(trial.special.values()),
+            "pairs of batches tried": tried.batches,
+            "seconds for trying": seconds,
+        }
     if leak is not None:
-        message = f"{leak.text()}, in rows of {tokens.shape[1]}"
-    elif quiet == outputs and form == BY_DERIVATIVES:
+        message = f"{leak.text()}, {where}"
+    elif outputs and quiet == outputs and form == BY_DERIVATIVES:
         error = NoDerivatives("its outputs have no derivative by any token")
         return not_run(title, form, trial, error)
-    elif quiet == outputs:
+    elif outputs and quiet == outputs:
         return failed(title, form, trial, "vacuous: the logits do not depend on the tokens at all")
     else:
         message = "no position depends on a later one, or on another row"
@@ -147,7 +191,18 @@ def prove(guest: Guest, trial: Trial, form: str, mode: str) -> Proof:
     return Proof(
         title, leak is None, compared_by(form), numbers, WHY[form],
         f"{NOT_COVERED[form]}; longer rows, and other weights", message,
+        worst=strongest, tolerance=numbers["tolerance"],
+        untried=untried(trial, tried, rows, seconds) if tried and leak is None else "",
     )  # fmt: skip
+
+
+def untried(trial: Trial, tried: Tried, rows: Sequence[int], seconds: float) -> str:
+    """What the trials with kinds of rows left out; their time is a part of it."""
+    most = max([*tried.lengths, *(len(sample[0]) for sample in trial.samples)])
+    parts = [f"rows of more than {most} tokens"] if trial.lengths is None else ["other lengths"]
+    parts += [*tried.untried, f"batches of other than {shortened(sorted(tried.rows))} rows"]
+    parts += [f"other special ids than {', '.join(map(str, sorted(trial.special)))}"]
+    return f"{'; '.join(parts)} ({seconds:g} s were allowed in each mode)"
 
 
 def declared(tokens: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:

@@ -8,7 +8,7 @@ from minicpt.verify.bounds import additions, apart, nats, tolerance
 from minicpt.verify.result import Proof
 from minicpt.verify.subject import Subject
 
-PASSAGES = 5
+PASSAGES = 5  # at most
 EXTRA = 3  # columns of padding added
 
 
@@ -18,19 +18,20 @@ def padding(subject: Subject) -> Proof:
     A row of padding alone is added too: it must leave losses and gradients finite and as they are.
     """
     passages = subject.passages(PASSAGES)
+    count = len(passages)
     batch = subject.batch(passages)
     last = subject.tokenizer.size - 1
     model = subject.copy_of_model()
     expected = [losses(subject, model, subject.batch([passage])) for passage in passages]
     found = {
-        "together": rows(subject, model, batch, range(PASSAGES)),
+        "together": rows(subject, model, batch, range(count)),
         "in reverse order": rows(
-            subject, model, permuted(batch, range(PASSAGES - 1, -1, -1)), range(PASSAGES)[::-1]
+            subject, model, permuted(batch, range(count)[::-1]), range(count)[::-1]
         ),
-        f"with {EXTRA} more columns": rows(subject, model, widened(batch, 0), range(PASSAGES)),
-        "with another pad id": rows(subject, model, widened(batch, last, True), range(PASSAGES)),
+        f"with {EXTRA} more columns": rows(subject, model, widened(batch, 0), range(count)),
+        "with another pad id": rows(subject, model, widened(batch, last, True), range(count)),
         "beside a row of padding alone": rows(
-            subject, model, with_empty_row(batch), range(PASSAGES)
+            subject, model, with_empty_row(batch), range(count)
         ),
     }
     problems, worst = [], 0.0
@@ -56,13 +57,15 @@ def padding(subject: Subject) -> Proof:
     return Proof(
         name="padding and order",
         passed=not problems,
-        compared=f"the losses of {PASSAGES} passages, each alone, with those of one batch: in"
+        compared=f"the losses of {count} passages, each alone, with those of one batch: in"
         f" order, reversed, with {EXTRA} more columns of padding, with another pad id, beside a"
         " row of padding alone",
         numbers={"largest difference of a loss": worst, "tolerance": allowed},
         why="No real position may look at padding, and padding has no target.",
         not_covered="Padding inside a text.",
         message="; ".join(problems[:2]),
+        worst=worst,
+        tolerance=allowed,
     )
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from minicpt.batch import IGNORE, Batch
 from minicpt.verify.bounds import additions, apart, largest, tolerance
-from minicpt.verify.result import Proof
+from minicpt.verify.result import Proof, worse
 from minicpt.verify.subject import SEED, Subject
 
 PASSAGES = 6
@@ -17,7 +17,7 @@ PASSAGES = 6
 
 def partition(subject: Subject) -> Proof:
     """One training step in several splits, a part without targets among them; and evaluations."""
-    passages = subject.passages(PASSAGES)
+    passages = subject.enough(PASSAGES)
     whole = subject.batch(passages)
     splits = {
         "1 + 5": [subject.batch(passages[:1]), subject.batch(passages[1:])],
@@ -42,6 +42,10 @@ def partition(subject: Subject) -> Proof:
     worst = max(differences, key=differences.get)
     every = len(subject.objective.plan(subject.corpus, SEED, 0))  # what the evaluations add up
     allowed = tolerance(additions(subject.model, whole, max(every, PASSAGES)))
+    nearest = worse(
+        [(each, allowed) for each in (differences[worst], losses_apart, evaluations)]
+        + [(moved, 0.0)]
+    )
     problems = []
     if not differences[worst] <= allowed:
         problems.append(f"split {worst}, the gradient differs by {differences[worst]:.1e}")
@@ -70,6 +74,8 @@ def partition(subject: Subject) -> Proof:
         why="Every part is divided by the number of targets of all parts, counted beforehand.",
         not_covered="Splits over several processes.",
         message="; ".join(problems),
+        worst=nearest[0],
+        tolerance=nearest[1],
     )
 
 

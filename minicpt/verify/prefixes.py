@@ -169,6 +169,8 @@ def prove_equivalence(guest: Guest, tokens: Tensor, precision: str) -> Proof:
         "adds up the same losses, and their sum has the same gradient",
         not_covered="other tokens and longer rows; train mode, where dropout draws differ",
         message=message,
+        worst=worst,
+        tolerance=allowed,
     )
 
 

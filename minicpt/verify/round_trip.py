@@ -53,6 +53,8 @@ def round_trip(subject: Subject) -> Proof:
         " and one integer for the data.",
         not_covered="Another machine, another number of threads, a kill while saving.",
         message="; ".join(problems[:2]),
+        worst=len(problems),
+        tolerance=0,
     )
 
 

@@ -18,6 +18,7 @@ from minicpt.data.corpus import Corpus
 from minicpt.data.sources import Document
 from minicpt.data.tokenizer import Tokenizer
 from minicpt.randomness import generator
+from minicpt.verify.result import NotChecked
 
 SEED = 0
 SIZES = {"width": 16, "layers": 2, "heads": 2, "dropout": 0.1}
@@ -44,6 +45,9 @@ DOCUMENTS = [
     Document(f"text {number + 1}", " ".join(SENTENCES[start:stop]))
     for number, (start, stop) in enumerate([(0, 4), (4, 8), (8, 12), (12, 15)])
 ]
+# A sentence a text: for objectives that would read each of the texts above as one passage.
+SINGLE = [Document(f"sentence {place + 1}", text) for place, text in enumerate(SENTENCES)]
+LEAST = 6  # passages that the proofs want
 # Texts of two words: several fit into a row.
 SHORT = [
     Document(f"words {sentence + 1}.{place + 1}", " ".join(words[2 * place : 2 * place + 2]))
@@ -86,6 +90,13 @@ class Subject:
     def passages(self, count: int, epoch: int = 0) -> list:
         return self.objective.plan(self.corpus, SEED, epoch)[:count]
 
+    def enough(self, count: int) -> list:
+        """The first ``count`` passages. Raises NotChecked where there are fewer."""
+        found = self.passages(count)
+        if len(found) < count:
+            raise NotChecked(f"needs {count} passages; the objective makes {len(found)} here")
+        return found
+
     def batch(self, passages: list, epoch: int = 0) -> Batch:
         """A batch in which each passage has noise of its own, whatever its neighbours."""
         noise = [generator("verify", epoch, passage.place) for passage in passages]
@@ -100,30 +111,35 @@ def subject(
     objective_module: ModuleType,
     model_module: ModuleType,
     name: str = "",
-    documents: Sequence[Document] = DOCUMENTS,
+    documents: Sequence[Document] | None = None,
     **settings,
 ) -> Subject:
     """A small subject for an objective: a few texts, a tokenizer with merges, a small model.
 
-    Its weights are larger than at the start of training, so that every path through the model
-    matters to the result.
+    The window is short where the objective has a setting of that name. Its default may be long:
+    where that leaves too few passages, the texts are shorter. The model's weights are larger than
+    at the start of training, so that every path through the model matters to the result.
     """
     tokenizer = Tokenizer.train((document.text for document in DOCUMENTS), 300)
-    settings = {"window": WINDOW} | settings
+    if "window" in objective_module.Settings.__dataclass_fields__:
+        settings = {"window": WINDOW} | settings
     objective = objective_module.Objective(tokenizer, objective_module.Settings(**settings))
     model = small_model(model_module, tokenizer, objective.length)
-    corpus = Corpus.build(documents, tokenizer)
-    return Subject(name or kind, kind, model, objective, tuple(documents), corpus)
+    for texts in [documents] if documents else [DOCUMENTS, SINGLE]:
+        corpus = Corpus.build(texts, tokenizer)
+        if len(objective.plan(corpus, SEED, 0)) >= LEAST:
+            break
+    return Subject(name or kind, kind, model, objective, tuple(texts), corpus)
 
 
 def small_model(module: ModuleType, tokenizer: Tokenizer, length: int) -> nn.Module:
     known = {"vocabulary": tokenizer.size, "pad": tokenizer.roles.get("pad")}
-    known["positions"] = length + SPARE
+    known |= {"positions": length + SPARE} | SIZES
     fields = module.Config.__dataclass_fields__
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         sizes = {key: value for key, value in known.items() if key in fields}
-        model = module.Model(module.Config(**sizes, **SIZES)).double()
+        model = module.Model(module.Config(**sizes)).double()
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.mul_(2).add_(0.02 * torch.randn_like(parameter))

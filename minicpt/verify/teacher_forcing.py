@@ -9,18 +9,30 @@ passes, one after the other, and one pass over the true text gives other numbers
 import torch
 import torch.nn.functional as F
 
+from minicpt.batch import Batch, up_to_itself
 from minicpt.verify.bounds import additions, apart, nats, tolerance
-from minicpt.verify.result import Proof
+from minicpt.verify.result import NotChecked, Proof
 from minicpt.verify.subject import Subject
 
 APART = 1e-3  # nats by which at least one loss must move for the demonstration to show anything
 SHOWN = 6  # losses in the report
 
 
-def teacher_forcing(subject: Subject) -> Proof:
-    """The same decoder on the true text, in one pass and in steps; and on its own predictions."""
+def teacher_forcing(subject: Subject) -> Proof | list[Proof]:
+    """The same decoder on the true text, in one pass and in steps; and on its own predictions.
+
+    Says nothing of models that do not write. Raises NotChecked for a decoder that cannot be fed its
+    own predictions in place of all that it reads.
+    """
+    if subject.objective.architecture != "decoder":
+        return []
     model = subject.copy_of_model()
     batch = subject.batch(subject.passages(1))
+    if not reads_its_targets(batch, subject.objective.visibility(batch)):
+        raise NotChecked(
+            "needs a decoder that reads the text from left to right, and in which each token is the"
+            " target of the position before it"
+        )
     tokens, targets = batch.inputs["tokens"][0], batch.targets["tokens"][0]
     with torch.no_grad():
         hidden = model(**whole(tokens))[0]  # (T, D)
@@ -53,7 +65,19 @@ def teacher_forcing(subject: Subject) -> Proof:
         if passed
         else f"on the true text the losses differ by {same:.1e}, on its own predictions by"
         f" {moved:.1e}",
+        worst=same,
+        tolerance=allowed,
     )
+
+
+def reads_its_targets(batch: Batch, visibility) -> bool:
+    """Whether a batch of one row is purely causal, and each input but the first was a target."""
+    if not batch.inputs.keys() <= {"tokens", "mask"} or "tokens" not in batch.targets:
+        return False
+    tokens, seen = batch.inputs["tokens"], visibility["tokens"]["tokens"]
+    causal = up_to_itself(torch.ones_like(tokens, dtype=torch.bool))
+    follows = batch.targets["tokens"][:, :-1] == tokens[:, 1:]
+    return torch.equal(seen, causal) and bool(follows.all())
 
 
 def in_steps(model, tokens: torch.Tensor, targets: torch.Tensor, own: bool):
