@@ -12,9 +12,9 @@ space at their ends, as ``transformers`` tokenises the pair (A, B).
 mean of the one plus the mean of the other.
 
 Devlin et al. 2018, arXiv 1810.04805; Lan et al. 2019, arXiv 1909.11942. Class 0 means "is next" as
-in both references. Leaves out BERT's share of deliberately short pairs. Differs from BERT in where a
-wrong B starts: BERT draws any sentence of any document, so that texts that open a document, and
-lengths, tell the class.
+in both references. Leaves out BERT's share of deliberately short pairs. Differs from BERT in where
+a wrong B starts: BERT draws any sentence of another document, its first one too, which a true B
+never is.
 """
 
 from collections.abc import Sequence

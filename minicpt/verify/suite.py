@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import ModuleType
 
 from minicpt.verify.causality import prove_causality
+from minicpt.verify.chance import chance, judges
 from minicpt.verify.equivalence import equivalence
 from minicpt.verify.faults import Fault
 from minicpt.verify.floors import floors
@@ -18,7 +19,10 @@ from minicpt.verify.teacher_forcing import teacher_forcing
 SEEN = 3  # passages whose every pair of positions the proof of causality looks at
 PACKED = "packed causal-lm"
 # Settings that make another computation of an objective, beside its defaults.
-VARIANTS = {"next-sentence": {"next-sentence with masked-lm": {"masked": True}}}
+ORDER = "sentence order"
+VARIANTS = {
+    "next-sentence": {"next-sentence with masked-lm": {"masked": True}, ORDER: {"order": True}}
+}
 
 
 def causality(subject: Subject) -> list[Proof]:
@@ -30,7 +34,7 @@ def causality(subject: Subject) -> list[Proof]:
 QUICK: tuple[Callable[[Subject], Proof | list[Proof]], ...] = (
     rules, equivalence, causality, padding, partition,
 )  # fmt: skip
-SLOW = (round_trip, floors)  # these train
+SLOW = (round_trip, floors, chance)  # these train
 
 
 def subjects(
@@ -51,9 +55,12 @@ def subjects(
 def proofs(subject: Subject) -> Sequence[Callable]:
     if subject.name == PACKED:
         return QUICK  # the others make rows of their own, of one text each
+    if subject.name == ORDER:
+        return (*QUICK, chance)  # the same but for how pairs are cut
+    slow = [proof for proof in SLOW if proof is not chance or judges(subject)]
     # A decoder alone can be fed its own predictions in place of all that it reads.
     decoder = subject.objective.architecture == "decoder"
-    return (*QUICK, *SLOW, *([teacher_forcing] if decoder else []))
+    return (*QUICK, *slow, *([teacher_forcing] if decoder else []))
 
 
 def prove(subject: Subject, wanted: Sequence[Callable] | None = None) -> Iterator[Proof]:
