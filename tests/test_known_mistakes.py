@@ -334,7 +334,7 @@ def test_7_mean_of_means_in_an_evaluation(module):
 
 # --- 8 ---------------------------------------------------------------------------------------
 
-SAME = [Document("a", "Aa bb. Cc dd. Ee ff."), Document("b", "Cc dd. Gg hh. Aa bb.")]
+SAME = [Document("a", "Aa bb. Cc dd. Ee ff."), Document("b", "Gg hh. Cc dd. Aa bb.")]
 REPEATING = Corpus.build(SAME, BYTES)
 
 
@@ -704,3 +704,26 @@ def test_16_fresh_noise_for_each_place_and_epoch_whoever_draws_it():
     shared = [read(*shares[place // 2 % 2].passages(place, 2)) for place in range(0, 12, 2)]
     assert sum(shared, []) == rows
     assert read(*Stream(objective, corpus, seed=1).passages(0, 12)) != rows
+
+
+# --- 24 --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("order", [False, True])
+def test_24_the_space_before_a_word_tells_the_class(order, monkeypatch):
+    """With a byte-level tokenizer the first word of a document has no space before it."""
+    texts = [" ".join(f"Text {number} says {place}." for place in range(6)) for number in range(30)]
+    corpus = Corpus.build([Document(str(i), text) for i, text in enumerate(texts)], BYTES)
+    objective = make(next_sentence, window=64, order=order)
+    pairs = objective.plan(corpus, 0, 0)[:]
+    noise = [generator("test", place) for place in range(len(pairs))]
+
+    def nothing_but_words_is_read(change=lambda pair: pair):
+        for pair, draw in zip(map(change, pairs), noise, strict=True):
+            read = objective.batch([pair], [draw]).inputs["tokens"][0].tolist()
+            sides = BYTES.decode(read[1 : read.index(SEP)]), BYTES.decode(read[read.index(SEP) :])
+            assert all(side == side.strip() for side in sides)
+
+    nothing_but_words_is_read()
+    monkeypatch.setattr(next_sentence, "alone", lambda runs, tokenizer: list(runs))
+    fails(nothing_but_words_is_read)

@@ -2,19 +2,22 @@
 
 A and B are runs of whole sentences, read as ``[CLS] A [SEP] B [SEP]`` with segments 0 and 1. One
 target, at position 0: class 0 where B is what follows A, class 1 where it is not (half of the
-pairs each). For class 1, B starts at a random sentence of another document; with one document
-alone, elsewhere in that one, and never at what follows A.
+pairs each). For class 1, B is taken from another document; with one document alone, from elsewhere
+in that one, and never from what follows A. How pairs are cut so that nothing but their content
+tells the class: ``data.pairing``. Both runs are tokenised as texts of their own, without white
+space at their ends, as ``transformers`` tokenises the pair (A, B).
 
 ``order`` asks ALBERT's question instead: two consecutive runs, in order (0) or swapped (1).
 ``masked`` adds masked-LM targets to the same pairs: BERT's own pre-training, whose loss is the
 mean of the one plus the mean of the other.
 
 Devlin et al. 2018, arXiv 1810.04805; Lan et al. 2019, arXiv 1909.11942. Class 0 means "is next" as
-in both references. Leaves out BERT's share of deliberately short pairs.
+in both references. Leaves out BERT's share of deliberately short pairs. Differs from BERT in where
+a wrong B starts: BERT draws any sentence of another document, its first one too, which a true B
+never is.
 """
 
-from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,7 +25,8 @@ from torch import Generator, Tensor
 
 from minicpt import generation
 from minicpt.batch import IGNORE, Batch, everything, pad, padding
-from minicpt.data.corpus import Corpus, Passage
+from minicpt.data.corpus import Corpus, Passage, alone
+from minicpt.data.pairing import Pairing
 from minicpt.data.plan import Plan
 from minicpt.data.text import Document, sentences
 from minicpt.data.tokenizer import Tokenizer
@@ -33,9 +37,7 @@ from minicpt.settings import setting
 
 SPECIAL = 3  # [CLS], [SEP] and [SEP]
 IS_NEXT, IS_NOT_NEXT = 0, 1
-ALIKE = 64  # sentences that agree in so many tokens read alike
 NUMBERS = {2: "two", 3: "three"}  # A and what follows it; a wrong B as well
-TRIES = 20  # draws of another B before a pair is given up
 
 
 @dataclass(frozen=True)
@@ -78,13 +80,10 @@ class Objective:
 
     def plan(self, corpus: Corpus, seed: int, epoch: int) -> Plan:
         """The epoch's pairs, cut from the corpus by ``Pairing``."""
-        generator = generator_of("pairs", seed, epoch)
-        budget = self.length - SPECIAL
-        found = array("q")
-        for pair in Pairing(corpus, self.tokenizer, budget, self.settings.order, generator):
-            found.extend(pair)
+        budget, generator = self.length - SPECIAL, generator_of("pairs", seed, epoch)
+        rows = Pairing(corpus, self.tokenizer, budget, self.settings.order, generator).rows()
         least = 2 if self.settings.order else 3
-        if not found or len(corpus.sentences) < least:
+        if not len(rows) or len(corpus.sentences) < least:
             raise InputError(
                 f"next-sentence found no pair of sentences in the text: give {NUMBERS[least]} or"
                 " more different sentences, two of them one after the other in one document"
@@ -94,7 +93,6 @@ class Objective:
             first, second = corpus.passage(start, stop), corpus.passage(other_start, other_stop)
             return Pair(first, second, label)
 
-        rows = torch.frombuffer(found, dtype=torch.int64).view(-1, 5)
         lengths = (rows[:, 1] - rows[:, 0] + rows[:, 3] - rows[:, 2]).clamp(max=budget)
         return Plan(rows, cut, lengths).grouped(seed, epoch)
 
@@ -102,8 +100,10 @@ class Objective:
         """One target a pair, at position 0; with ``masked``, those of the masked tokens too."""
         cls, sep = torch.tensor([self.cls]), torch.tensor([self.sep])
         inputs, segments, pairs, tokens = [], [], [], []
-        for pair, generator in zip(passages, generators, strict=True):
-            a, b = trim(pair.first, pair.second, self.length - SPECIAL, generator)
+        sides = self.read([side for pair in passages for side in (pair.first, pair.second)])
+        runs = zip(sides[::2], sides[1::2], strict=True)
+        for pair, (a, b), generator in zip(passages, runs, generators, strict=True):
+            a, b = trim(a, b, self.length - SPECIAL, generator)
             read = torch.cat([cls, a.tokens, sep, b.tokens, sep])
             segment = torch.zeros_like(read)
             segment[len(a.tokens) + 2 :] = 1
@@ -128,6 +128,10 @@ class Objective:
             },
             targets,
         )
+
+    def read(self, runs: Sequence[Passage]) -> list[Passage]:
+        """The runs with the tokens that they have as texts of their own: see ``alone``."""
+        return alone(runs, self.tokenizer)
 
     def visibility(self, batch: Batch) -> dict[str, dict[str, Tensor]]:
         """Every position sees the whole pair."""
@@ -163,112 +167,6 @@ class Objective:
     def judgement(self, model, batch: Batch) -> str:
         likely = generation.predict(model, batch.inputs, "pair", 0, [0])[0, IS_NEXT]
         return f"{likely:.0%} {'in order' if self.settings.order else 'is next'}"
-
-
-class Pairing:
-    """Cuts an epoch's pairs: iterates over (A start, A stop, B start, B stop, label).
-
-    Sentences of a document are gathered until they fill ``budget`` tokens (at least two of them),
-    and parted at a random sentence into A and what follows it. A pair of class 1 keeps A and takes
-    another B; what followed A then opens the next pair, so no text is lost to the wrong answers.
-    """
-
-    def __init__(
-        self,
-        corpus: Corpus,
-        tokenizer: Tokenizer,
-        budget: int,
-        order: bool,
-        generator: Generator,
-    ):
-        self.corpus, self.tokenizer = corpus, tokenizer
-        self.budget, self.order, self.generator = budget, order, generator
-        self.starts = whole_numbers(corpus.sentences)
-        self.stops = self.starts[1:]
-        self.stops.append(len(corpus.tokens))
-        bounds = torch.cat([corpus.documents, torch.tensor([len(corpus.tokens)])])
-        # The first sentence of each document, and one past the last of all.
-        self.documents = whole_numbers(torch.searchsorted(corpus.sentences, bounds))
-        self.labels: list[int] = []
-
-    def __iter__(self) -> Iterator[tuple[int, int, int, int, int]]:
-        label = self.next_label()
-        for document, (sentence, end) in enumerate(
-            zip(self.documents, self.documents[1:], strict=False)
-        ):
-            while sentence + 1 < end:
-                last = sentence + 2
-                while last < end and self.stops[last] - self.starts[sentence] <= self.budget:
-                    last += 1
-                cut = sentence + 1 + self.draw(last - sentence - 1)
-                pair = self.pair(document, sentence, cut, last, label)
-                if pair is None or label == IS_NEXT or self.order:
-                    sentence = last
-                else:
-                    sentence = cut
-                if pair is not None:
-                    yield pair
-                    label = self.next_label()
-
-    def pair(self, document: int, sentence: int, cut: int, last: int, label: int):
-        first = (self.starts[sentence], self.stops[cut - 1])
-        second = (self.starts[cut], self.stops[last - 1])
-        if label == IS_NEXT:
-            return (*first, *second, label)
-        if self.order:
-            return (*second, *first, label)
-        other = self.elsewhere(document, sentence, cut)
-        return None if other is None else (*first, *other, label)
-
-    def elsewhere(self, document: int, sentence: int, cut: int) -> tuple[int, int] | None:
-        """A run that does not follow A = sentences [sentence, cut), or None where none is found."""
-        alone = len(self.documents) == 2
-        wanted = self.budget - (self.stops[cut - 1] - self.starts[sentence])
-        for _ in range(TRIES):
-            if alone:
-                begin, end = self.documents
-            else:
-                other = self.draw(len(self.documents) - 2)
-                other += other >= document
-                begin, end = self.documents[other], self.documents[other + 1]
-            start = begin + self.draw(end - begin)
-            if alone and sentence <= start <= cut:
-                continue
-            # Words that follow A, or that follow A's last words elsewhere, are no wrong answer.
-            if self.words_of(start) == self.words_of(cut):
-                continue
-            if start > begin and self.words_of(start - 1) == self.words_of(cut - 1):
-                continue
-            stop = start + 1
-            # In one document the run must not reach into A.
-            limit = sentence if alone and start < sentence else end
-            while stop < limit and self.stops[stop] - self.starts[start] <= wanted:
-                stop += 1
-            return self.starts[start], self.stops[stop - 1]
-        return None
-
-    def words_of(self, sentence: int) -> list[str]:
-        """Its first words, not its tokens: at the start of a text there is no leading space."""
-        start = self.starts[sentence]
-        tokens = self.corpus.tokens[start : min(self.stops[sentence], start + ALIKE)]
-        return self.tokenizer.decode(tokens.tolist()).split()
-
-    def next_label(self) -> int:
-        """Classes in shuffled twos: half of the pairs each, and no pattern beyond that."""
-        if not self.labels:
-            self.labels = torch.randperm(2, generator=self.generator).tolist()
-        return self.labels.pop()
-
-    def draw(self, below: int) -> int:
-        return int(torch.randint(below, (1,), generator=self.generator))
-
-
-def whole_numbers(values: Tensor) -> array:
-    """The same numbers, 8 bytes each, in a form that Python reads fast one by one."""
-    numbers = array("q")
-    for part in values.split(1 << 16):
-        numbers.extend(part.tolist())
-    return numbers
 
 
 def trim(

@@ -1,12 +1,14 @@
 """The mistakes that people make, each as a small patch of one piece of a sound subject.
 
 Each has a number of its own, and the number of the known mistake that it is an example of: several
-faults can be examples of one. Number 10 of these (sentinels in the wrong order) comes with its
-objective. To add one: write a function from a sound subject to a mistaken one, and name the mistake
-above it.
+faults can be examples of one. Numbers 10 (sentinels in the wrong order) and 17 to 23 come with what
+they belong to. To add one: write a function from a sound subject to a mistaken one, and name the
+mistake above it.
 """
 
+import copy
 import dataclasses
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -495,3 +497,51 @@ def order_repeats(subject):
             return super().plan(0)
 
     return dataclasses.replace(subject, stream=Repeating)
+
+
+# --- 24: how a text is cut and tokenised tells its class
+
+
+def as_in_the_document(subject: Subject) -> Subject:
+    """The runs of a pair are read with the tokens that they have in their document."""
+    careless = copy.copy(subject.objective)
+    careless.read = list
+    return dataclasses.replace(subject, objective=careless)
+
+
+@fault(24, "sentence order", "the space before a word stays, which the first word does not have")
+def white_space_tells(subject):
+    return as_in_the_document(subject)
+
+
+@fault(24, "next-sentence", "a wrong second text opens a document, which a true one never does")
+def openings_are_wrong(subject):
+    def opening(pairs):
+        firsts = itertools.cycle([pair.first for pair in pairs if pair.first.first])
+        for pair in pairs:
+            own = pair.first.place.rsplit(", token", 1)[0] + ", token 0"
+            yield next(first for first in firsts if first.place != own)
+
+    return other_wrong_text(as_in_the_document(subject), opening)
+
+
+@fault(24, "next-sentence", "a wrong second text is one sentence, a true one fills the window")
+def lengths_tell(subject):
+    def shorter(pairs):
+        for pair in pairs:
+            starts = [*pair.second.sentences.nonzero()[1:, 0].tolist(), len(pair.second.tokens)]
+            yield pair.second.part(0, starts[0])
+
+    return other_wrong_text(subject, shorter)
+
+
+def other_wrong_text(subject: Subject, seconds: Callable) -> Subject:
+    """Another B for the pairs of class 1: ``seconds(pairs)`` gives one for each pair."""
+
+    def plan(pairs):
+        return [
+            dataclasses.replace(pair, second=second) if pair.label else pair
+            for pair, second in zip(pairs, seconds(pairs), strict=True)
+        ]
+
+    return objective(subject, plan=lambda pairs: plan(pairs[:]))

@@ -226,17 +226,24 @@ def next_sentence(subject: Subject, pair, batch: Batch) -> Iterator[str]:
         return
     # Sentences of A and B as they stand in the text, whatever was cut off at the pair's ends.
     same = pair.first.place.rsplit(", token", 1)[0] == pair.second.place.rsplit(", token", 1)[0]
-    follows = same and offset(pair.second) == offset(pair.first) + len(pair.first.tokens)
+    follows = same and precedes(pair.first, pair.second)
     if follows and targets[0] != 0:
         yield "what follows is labelled as not following"
     if not follows and targets[0] != 1:
         yield "what does not follow is labelled as following"
-    if not follows and len(subject.documents) > 1 and same:
+    if subject.objective.settings.order:
+        if not follows and not (same and precedes(pair.second, pair.first)):
+            yield "the swapped texts do not follow each other"
+    elif not follows and len(subject.documents) > 1 and same:
         yield "the wrong second text comes from the same document"
     rest = source(subject, pair.first)[offset(pair.first) + len(pair.first.tokens) :]
     texts = [tokenizer.decode(ids).split() for ids in (rest, pair.second.tokens.tolist())]
     if targets[0] == 1 and texts[1] and texts[0][: len(texts[1])] == texts[1]:
         yield "the wrong second text reads like the true one"
+
+
+def precedes(one, other) -> bool:
+    return offset(other) == offset(one) + len(one.tokens)
 
 
 def halves(pairs) -> Iterator[str]:

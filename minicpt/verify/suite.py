@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import ModuleType
 
 from minicpt.verify.causality import prove_causality
+from minicpt.verify.chance import chance
 from minicpt.verify.equivalence import equivalence
 from minicpt.verify.faults import Fault
 from minicpt.verify.floors import floors, zeroed_head
@@ -17,8 +18,11 @@ from minicpt.verify.teacher_forcing import teacher_forcing
 
 SEEN = 3  # passages whose every pair of positions the proof of causality looks at
 PACKED = "packed causal-lm"
+ORDER = "sentence order"
 # Settings that make another computation of an objective, beside its defaults.
-VARIANTS = {"next-sentence": {"next-sentence with masked-lm": {"masked": True}}}
+VARIANTS = {
+    "next-sentence": {"next-sentence with masked-lm": {"masked": True}, ORDER: {"order": True}}
+}
 
 
 def causality(subject: Subject) -> list[Proof]:
@@ -31,7 +35,7 @@ QUICK: tuple[Callable[[Subject], Proof | list[Proof]], ...] = (
     order_and_padding, batch_rules, equivalence, causality, padding, partition, zeroed_head,
     teacher_forcing,
 )  # fmt: skip
-SLOW = (round_trip, floors)  # these train
+SLOW = (round_trip, floors, chance)  # these train
 
 
 def subjects(
