@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -413,10 +414,11 @@ def test_saving_where_nothing_can_be_written_is_a_work_error(trained, tmp_path):
 
 # --- training: long words, and how it ends
 
-WORD = "abcdefghij" * 300  # 3,000 bytes
+WORD = "abcdefghij" * 300
+GPT2 = re.sub(r"\{1,\d+\}", "+", bpe.WORDS)  # words of any length
 
 
-def test_words_end_after_1024_bytes_in_other_tools_too(tmp_path):
+def test_words_end_after_1024_characters_in_other_tools_too(tmp_path):
     transformers = pytest.importorskip("transformers")
     tokenizer = Tokenizer.train([f"a {WORD} {WORD}"], 300)
     tokenizer.save(tmp_path)
@@ -426,16 +428,25 @@ def test_words_end_after_1024_bytes_in_other_tools_too(tmp_path):
         ids = tokenizer.encode(text)
         assert theirs(text, add_special_tokens=False)["input_ids"] == again.encode(text) == ids
         assert tokenizer.decode(ids) == text and tokenizer.bytewise
-        ends = torch.tensor([0, *tokenizer.token_bytes[ids].cumsum(0).tolist()])
-        longest = max(map(len, text.encode().split()))
-        if longest > bpe.LONGEST_WORD and not text.startswith("low"):
-            assert {1024, 2048} <= set(ends.tolist())  # no token reaches across a cut
+        if text == WORD:  # no token reaches across a cut
+            assert {1024, 2048} <= set(tokenizer.token_bytes[ids].cumsum(0).tolist())
+
+
+def test_words_are_gpt2s():
+    """Against the library's own rule, where no word is too long."""
+    texts = [TEXT, SPECIAL_LOOKALIKES, "it's I'll 3.14 x_1\r\n \t a  b   ", *"aé \n1_😀\u2028"]
+    texts += [each.text for each in read(["builtin:docs"])]
+    theirs = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    definition = json.loads(bpe.train([], 256, []))
+    ours = Engine.from_str(json.dumps(definition)).pre_tokenizer
+    for text in texts:
+        assert ours.pre_tokenize_str(text) == theirs.pre_tokenize_str(text)
 
 
 def test_ordinary_words_are_not_cut(monkeypatch):
     documents = [each.text for each in read(["builtin:docs"])]
     cut = Tokenizer.train(documents, 600)
-    monkeypatch.setattr(bpe, "LONGEST_WORD", 1 << 16)
+    monkeypatch.setattr(bpe, "WORDS", GPT2)
     whole = Tokenizer.train(documents, 600)
     assert cut.encode_batch(documents) == whole.encode_batch(documents)
     assert cut.sha256 != whole.sha256  # the rule is a part of the tokenizer
@@ -482,7 +493,7 @@ from minicpt.cli import main as command_line
 from minicpt.data import bpe
 from minicpt.data.tokenizer import Tokenizer
 
-bpe.LONGEST_WORD = 90_000
+bpe.WORDS = bpe.WORDS.replace("1024", "90000")
 text = "".join(random.Random(0).choices("abcdefghij", k=2_000_000))
 
 def work(arguments):

@@ -48,7 +48,7 @@ class Vocabulary(Checked):
     vocab_size: int = setting(
         4096,
         "ordinary tokens of a tokenizer made from the text; 256: bytes (words are cut after"
-        f" {LONGEST_WORD} bytes)",
+        f" {LONGEST_WORD} characters)",
         least=256,
         most=2**20,
     )

@@ -1,7 +1,7 @@
 """Trains a byte-level BPE, in a way that a signal can end.
 
 Sennrich et al. 2016; on bytes, Radford et al. 2019. Words come from GPT-2's pre-tokenisation. They
-are cut after LONGEST_WORD bytes, because the time of the training grows with the square of the
+are cut after LONGEST_WORD characters, because the time of the training grows with the square of the
 longest word. The cut is a rule in the tokenizer itself, so that other tools cut alike.
 
 The library trains in Rust, and Python sees a signal only when Rust has finished. So a long text is
@@ -24,7 +24,12 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from minicpt.errors import WorkError
 
 BYTES = 256
-LONGEST_WORD = 1024  # bytes; the longest word of the built-in texts has 93
+LONGEST_WORD = 1024  # characters; the longest word of the built-in texts has 93
+# GPT-2's own has + in place of the bounds.
+WORDS = (
+    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}{1,n}| ?\p{N}{1,n}| ?[^\s\p{L}\p{N}]{1,n}"
+    r"|\s{1,n}(?!\S)|\s{1,n}"
+).replace("n}", f"{LONGEST_WORD}}}")
 SHORT = 1 << 16  # characters: what is not longer is done in half a second, and needs no process
 # The second process. It finds this module where the first one has found it.
 PROGRAM = (
@@ -41,7 +46,7 @@ def train(texts: Iterable[str], vocabulary: int, special: list[str]) -> str:
 
     >>> definition = json.loads(train(["x" * 5000], 256, []))
     >>> [each["type"] for each in definition["pre_tokenizer"]["pretokenizers"]]
-    ['ByteLevel', 'Split']
+    ['Split', 'ByteLevel']
     """
     texts = iter(texts)
     held, characters = [], 0
@@ -49,16 +54,16 @@ def train(texts: Iterable[str], vocabulary: int, special: list[str]) -> str:
         held.append(text)
         characters += len(text)
         if characters > SHORT:
-            settings = [vocabulary, special, LONGEST_WORD]
+            settings = [vocabulary, special, WORDS]
             return _in_a_second_process(itertools.chain(held, texts), settings)
-    return _trained(held, vocabulary, special, LONGEST_WORD)
+    return _trained(held, vocabulary, special, WORDS)
 
 
-def _trained(texts: Iterable[str], vocabulary: int, special: list[str], longest: int) -> str:
+def _trained(texts: Iterable[str], vocabulary: int, special: list[str], words: str) -> str:
     engine = Tokenizer(models.BPE())
-    words = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    cut = pre_tokenizers.Split(Regex(f".{{{longest}}}"), "isolated")  # of characters for bytes
-    engine.pre_tokenizer = pre_tokenizers.Sequence([words, cut])
+    cut = pre_tokenizers.Split(Regex(words), "isolated")
+    in_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    engine.pre_tokenizer = pre_tokenizers.Sequence([cut, in_bytes])
     engine.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary + len(special),
@@ -96,7 +101,7 @@ def _in_a_second_process(texts: Iterable[str], settings: list) -> str:
                 pipe.close()
 
 
-def serve(vocabulary: int, special: list[str], longest: int) -> None:
+def serve(vocabulary: int, special: list[str], words: str) -> None:
     """What the second process does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both; the first one decides
     lines = sys.stdin.buffer
@@ -112,7 +117,7 @@ def serve(vocabulary: int, special: list[str], longest: int) -> None:
         lines.read()  # it keeps the pipe open as long as it lives
         os._exit(1)
 
-    definition = _trained(texts(), vocabulary, special, longest).encode()
+    definition = _trained(texts(), vocabulary, special, words).encode()
     sys.stdout.buffer.write(definition)
     sys.stdout.buffer.flush()
     os._exit(0)  # the thread still reads

@@ -90,7 +90,7 @@ class Tokenizer:
 
         ``vocabulary`` counts the ordinary tokens: 256 are the bytes and no merges; a text with
         fewer merges to make gives fewer. The special tokens come on top, with the first ids.
-        Words are cut after ``bpe.LONGEST_WORD`` bytes. Deterministic.
+        Words are cut after ``bpe.LONGEST_WORD`` characters. Deterministic.
         Raises InputError for a vocabulary below 256.
         """
         if vocabulary < BYTES:
@@ -209,7 +209,7 @@ class Tokenizer:
         """Whether the bytes of its tokens, one after the other, are the bytes of the text."""
         first = self._first_pre_tokenizer
         spaced = first.get("type") != "ByteLevel" or first.get("add_prefix_space", True)
-        return not spaced and not self._definition["normalizer"]
+        return (_ours(first) or not spaced) and not self._definition["normalizer"]
 
     @functools.cached_property
     def breaks(self) -> str:
@@ -222,7 +222,7 @@ class Tokenizer:
         first = self._first_pre_tokenizer
         if not first:
             return ""
-        plain = first["type"] in WHITE_SPACE
+        plain = first["type"] in WHITE_SPACE or _ours(first)
         if first["type"] == "ByteLevel":
             plain = first.get("use_regex", True) and not self._definition["normalizer"]
         return SPACES if plain else " "
@@ -370,6 +370,11 @@ def _encoder(definition: dict, special: set[str]) -> tokenizers.Tokenizer:
     encoder = tokenizers.Tokenizer.from_str(json.dumps(definition))
     encoder.encode_special_tokens = True
     return encoder
+
+
+def _ours(first: dict) -> bool:
+    """Whether this is the pre-tokeniser of a tokenizer that was trained here: GPT-2's words."""
+    return first.get("type") == "Split" and first["pattern"] == {"Regex": bpe.WORDS}
 
 
 def _kinds(component: dict | None) -> set[str]:
