@@ -9,7 +9,7 @@ passes, one after the other, and one pass over the true text gives other numbers
 import torch
 import torch.nn.functional as F
 
-from minicpt.verify.bounds import additions, apart, nats, tolerance
+from minicpt.verify.bounds import additions, gap, nats, tolerance
 from minicpt.verify.result import Proof
 from minicpt.verify.subject import Subject
 
@@ -28,7 +28,7 @@ def teacher_forcing(subject: Subject) -> Proof:
     forced, _ = in_steps(model, tokens, targets, own=False)
     free, read = in_steps(model, tokens, targets, own=True)
     differences = (free - once).abs()
-    same, moved = apart(once, forced, nats(once)), float(differences.max())
+    same, moved = gap(once, forced, nats(once)), float(differences.max())
     allowed = tolerance(additions(model, batch))
     changed = int((read != tokens).nonzero()[0]) if bool((read != tokens).any()) else None
     passed = same <= allowed and moved > APART
