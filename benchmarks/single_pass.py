@@ -5,15 +5,15 @@ with computing the loss of each target on its own: by one forward pass for each 
 token at a time with a key-value cache where the targets are causal, else by one forward pass for
 each target. ``variants.py`` holds these computations, ``cached.py`` the cached forward pass.
 
-At every length each variant's losses and gradients are first held against the single pass (float64,
-but for rounding: ``bounds``). Then all take turns in float32 and in one process, the best of
+At every length each variant's losses and gradients are first held against the single pass, in
+float64: only rounding may part them. Then all take turns in float32 and in one process, the best of
 several rounds counts, and the ratio to the single pass, by the clock and by CPU time, stands beside
-the one that counting operations predicts. The count (``counting.py``) is of the matrix products: 2 P T for the
-projections of P weights and T positions, and 4 I T^2 for attention of inner width I in each layer,
-plus 2 M for each target with a head of M weights; twice as much again for the backward pass. So
-prefixes take 2 P T(T+1)/2 + 4 I T(T+1)(2T+1)/6: T/2 times the whole in the projections, T/3 times
-in attention, and no more than the whole in the head. Peak memory is of a process of its own: what
-the passes add to the model and the batch, gradients included.
+the one that counting operations predicts. The count (``counting.py``) is of the matrix products:
+2 P T for the projections of P weights and T positions, and 4 I T^2 for attention of inner width I
+in each layer, plus 2 M for each target with a head of M weights; twice as much again for the
+backward pass. So prefixes take 2 P T(T+1)/2 + 4 I T(T+1)(2T+1)/6: T/2 times the whole in the
+projections, T/3 times in attention, and no more than the whole in the head. Peak memory is of a
+process of its own: what the passes add to the model and the batch, gradients included.
 
 All variants have the same C library under them, as it comes; with `--freed-memory kept` it keeps
 freed memory, as `minicpt train` has it. Ratios change little by it, peak memory does.

@@ -36,7 +36,7 @@ from minicpt.errors import WorkError
 from minicpt.loss import Loss, objective_loss, per_token_losses, target_losses, target_stream
 from minicpt.randomness import generator
 from minicpt.report.explain import is_causal
-from minicpt.verify.bounds import additions, apart, largest, nats, tolerance
+from minicpt.verify.bounds import additions, gap, largest, nats, tolerance
 
 OBJECTIVES = {
     name: module
@@ -200,7 +200,7 @@ def worst_difference(these: Pieces, name: str) -> float:
     (losses, grads), others = outcomes
     sizes = nats(*losses.values()), largest(*grads.values())
     worst, where = max(
-        (apart(each, other[key], size), key)
+        (gap(each, other[key], size), key)
         for found, other, size in zip((losses, grads), others, sizes, strict=True)
         for key, each in found.items()
     )

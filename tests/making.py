@@ -52,5 +52,5 @@ def close(found, expected, operations, batch=None, size=None):
         operations = bounds.additions(operations, batch)
     coarsest = max((found.dtype, expected.dtype), key=lambda kind: torch.finfo(kind).eps)
     allowed = bounds.tolerance(operations, coarsest)
-    worst = bounds.apart(found, expected, bounds.largest(expected) if size is None else size)
+    worst = bounds.gap(found, expected, bounds.largest(expected) if size is None else size)
     assert worst <= allowed, f"differs by {worst:.1e} of the size, and rounding makes {allowed:.1e}"

@@ -8,6 +8,7 @@ import shutil
 import pytest
 import torch
 import transformers
+from making import close
 
 from minicpt import checkpoint
 from minicpt.data.tokenizer import Tokenizer
@@ -80,7 +81,7 @@ def test_a_checkpoint_opens_in_transformers(kind, tmp_path, tokenizer):
             output = oracle.eval()(input_ids=ids)
             theirs = output.prediction_logits if kind == "encoder" else output.logits
             hidden = model(tokens=ids)
-        torch.testing.assert_close(model.heads["tokens"](hidden), theirs, rtol=1e-4, atol=1e-5)
+        close(model.heads["tokens"](hidden), theirs, model, ids)
     words = transformers.AutoTokenizer.from_pretrained(tmp_path / "a")
     assert words("a small text", add_special_tokens=False).input_ids == ids[0].tolist()
     assert words.pad_token_id == tokenizer.need("pad") == oracle.config.pad_token_id

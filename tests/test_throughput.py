@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from making import close
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 sys.path.insert(0, str(FOLDER))
@@ -32,6 +33,7 @@ from minicpt.batch import IGNORE, Batch  # noqa: E402
 from minicpt.data.documents import Documents  # noqa: E402
 from minicpt.errors import WorkError  # noqa: E402
 from minicpt.loss import objective_loss, whole_sequence_loss  # noqa: E402
+from minicpt.verify.bounds import tolerance  # noqa: E402
 
 TINY = material.Sizes(vocabulary=300, width=16, layers=2, batch_size=2, window=32, batches=2)
 WORDS = (
@@ -123,7 +125,7 @@ class TestMaterial:
                 targets["tokens"][:, -1] = IGNORE  # theirs shifts it away
             same = Batch(batch.inputs, targets)
             expected = objective_loss(whole_sequence_loss(ours, same), same.counts())
-            torch.testing.assert_close(theirs(**foreign).loss, expected, rtol=1e-5, atol=1e-5)
+            close(theirs(**foreign).loss, expected, ours, same)
 
 
 class TestProducts:
@@ -342,7 +344,8 @@ class TestHead:
             assert row["cpu_seconds"] > 0 and row["cpu_ratio"] > 0
             assert row["freed_memory"] == "kept"
             assert (row["variant"] == "plain") == (row["worst_difference"] is None)
-            assert (row["worst_difference"] or 0.0) <= 1e-12
+            # Absolute: the loss is of the size of ln V and of the logits, the rest is smaller.
+            assert (row["worst_difference"] or 0.0) <= 8 * tolerance(8 + 2 * 16 + 40)
         shown = capsys.readouterr().out
         assert head.__doc__.splitlines()[0] in shown and "CPU ms" in shown
         assert "freed memory: kept (mallopt), on all sides" in shown

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from making import batches_of
+from making import batches_of, close
 
 from minicpt.batch import IGNORE, Batch
 from minicpt.data.corpus import Corpus
@@ -18,6 +18,7 @@ from minicpt.objectives import causal_lm, masked_lm, next_sentence, reconstructi
 from minicpt.optimizer import Optimization, learning_rate, lengthened, make_optimizer
 from minicpt.randomness import generator
 from minicpt.training import NotFinite, Stream, Trainer, Training, train_step
+from minicpt.verify.bounds import additions, largest
 
 KINDS = {"decoder": decoder, "encoder": encoder, "encoder-decoder": encoder_decoder}
 OBJECTIVES = {
@@ -86,12 +87,13 @@ def test_however_a_step_is_split_it_is_one_step(name, tokenizer, corpus):
         losses = train_step(model, optimizer, [*batches, Batch(without.inputs, empty)], clip=0)
         results.append((losses, weights(model)))
     (first, expected), *others = results
+    (whole,) = batches_of(objective, corpus, 7)
     for losses, found in others:
         for head in first:
             assert losses[head].count == first[head].count > 0
-            torch.testing.assert_close(losses[head].sum, first[head].sum, rtol=1e-12, atol=0)
+            close(losses[head].sum, first[head].sum, model, whole)
         for key in expected:
-            torch.testing.assert_close(found[key], expected[key], rtol=0, atol=1e-12)
+            close(found[key], expected[key], model, whole, size=largest(*expected.values()))
 
 
 def test_a_mean_of_means_would_be_another_gradient(tokenizer, corpus):
@@ -135,9 +137,12 @@ def test_steps_are_those_of_a_plain_loop_with_torchs_own_parts(tokenizer, corpus
         for group in optimizer.param_groups:
             group["lr"] = step.learning_rate
         optimizer.step()
-        assert float(step.losses["tokens"].mean) == pytest.approx(float(loss.detach()), abs=1e-12)
+        # Each step goes through the model once more.
+        operations = (number + 1) * additions(ours, batch)
+        close(step.losses["tokens"].mean, loss, operations)
+    size = largest(*theirs.parameters())
     for key, value in weights(theirs).items():
-        torch.testing.assert_close(weights(ours)[key], value, rtol=0, atol=1e-12)
+        close(weights(ours)[key], value, operations, size=size)
 
 
 def test_a_step_without_targets_changes_nothing(tokenizer, corpus):
@@ -367,7 +372,8 @@ def test_an_evaluation_does_not_depend_on_the_batch_size(name, tokenizer, corpus
     one, many = (evaluate(model, objective, corpus, batch_size=size) for size in (1, 7))
     for head, loss in one.losses.items():
         assert loss.count == many.losses[head].count > 0
-        torch.testing.assert_close(loss.sum, many.losses[head].sum, rtol=1e-12, atol=0)
+        every = additions(model, batches_of(objective, corpus, 1)[0], len(corpus.tokens))
+        close(loss.sum, many.losses[head].sum, every)
     assert torch.equal(random, torch.get_rng_state())
 
 
@@ -381,10 +387,10 @@ def test_bits_per_byte_of_a_uniform_guess(name, tokenizer, corpus, documents):
     size = sum(len(each.text.encode()) for each in documents)
     assert result.text_bytes == size
     bits = len(corpus.tokens) * math.log2(tokenizer.size) / size
-    assert result.bits_per_byte == pytest.approx(bits, abs=1e-9)
+    close(result.bits_per_byte, bits, tokenizer.size + len(corpus.tokens))
     ends = len(documents) if name == "causal-lm" else len(objective.plan(corpus, 0, 0))
     assert result.losses["tokens"].count == len(corpus.tokens) + ends
-    assert result.total == pytest.approx(math.log(tokenizer.size), abs=1e-9)
+    close(result.total, math.log(tokenizer.size), tokenizer.size + len(corpus.tokens))
 
 
 @pytest.mark.parametrize("name", ["masked-lm", "next-sentence"])

@@ -651,7 +651,7 @@ def test_gpt2_passes_at_the_default_lengths():
     assert [proof.passed for proof in proofs] == [True] * 5, text_of(proofs)
     assert [proof.numbers["worst"] for proof in proofs[:4]] == [0] * 4
     assert proofs[0].numbers["lengths"] == [3, 17, 33] and proofs[0].numbers["outputs"] == 159
-    assert proofs[4].numbers["worst"] < 1e-14
+    assert proofs[4].numbers["worst"] <= proofs[4].numbers["tolerance"] < 1e-12
 
 
 def test_bert_fails_with_the_pair():

@@ -27,7 +27,7 @@ from minicpt.models import decoder
 from minicpt.objectives import causal_lm
 from minicpt.randomness import generator
 from minicpt.training import Trainer, Training
-from minicpt.verify.bounds import additions, apart, largest, nats, tolerance
+from minicpt.verify.bounds import additions, gap, largest, nats, tolerance
 
 SEED = 0
 VOCABULARY = 2048
@@ -127,9 +127,9 @@ def compare(model, objective, corpus) -> dict:
         model.zero_grad()
         each["tokens"].total().mean.backward()
         gradients.append([parameter.grad for parameter in model.parameters()])
-    losses_apart = apart(*losses, nats(*losses))
+    losses_apart = gap(*losses, nats(*losses))
     size = largest(*gradients[0])
-    gradients_apart = max(apart(*both, size) for both in zip(*gradients, strict=True))
+    gradients_apart = max(gap(*both, size) for both in zip(*gradients, strict=True))
     allowed = tolerance(additions(model, batch))
     return {
         "targets": len(losses[0]),

@@ -15,7 +15,7 @@ of the exact one (Higham 2002, Accuracy and Stability of Numerical Algorithms, s
 mostly cancel, and what is measured is 10 to 1,000 times smaller. Mistakes are larger by far: a
 single wrong summand of a million still counts a millionth.
 
-    apart(one, other, size) <= tolerance(additions)
+    gap(one, other, size) <= tolerance(additions)
 
 ``size`` is the sum of the magnitudes of what is added, or more. Where summands cancel, it is larger
 than the result, and so is the error.
@@ -58,10 +58,10 @@ def additions(model: nn.Module, batch: Batch, rows: int = 0) -> int:
     return path + (rows or shapes[0][0]) * length
 
 
-def apart(one: Tensor, other: Tensor, size: float) -> float:
+def gap(one: Tensor, other: Tensor, size: float) -> float:
     """The largest difference, relative to ``size``; infinite where one is not a number.
 
-    >>> apart(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 2.5]), size=5.0)
+    >>> gap(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 2.5]), size=5.0)
     0.1
     """
     found = (one.detach().double() - other.detach().double()).abs()

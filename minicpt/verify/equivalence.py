@@ -4,7 +4,7 @@ import time
 
 from minicpt.batch import IGNORE
 from minicpt.loss import per_token_losses, target_stream
-from minicpt.verify.bounds import additions, apart, largest, nats, tolerance
+from minicpt.verify.bounds import additions, gap, largest, nats, tolerance
 from minicpt.verify.result import Proof
 from minicpt.verify.subject import Subject
 
@@ -37,7 +37,7 @@ def equivalence(subject: Subject) -> Proof:
     unit = nats(*(each.losses for each in alone.values()))
     worst, place = 0.0, ""
     for head, one in together.items():
-        found = apart(one.losses, alone[head].losses, unit)
+        found = gap(one.losses, alone[head].losses, unit)
         if len(one.losses) and not found < worst:
             worst, at = found, int((one.losses - alone[head].losses).detach().abs().argmax())
             row, position = int(one.rows[at]), int(one.positions[at])
@@ -46,7 +46,7 @@ def equivalence(subject: Subject) -> Proof:
     # The gradients of the passages are added, and may cancel.
     shares = (gradient(model, subject.losses(model, subject.batch([each]))) for each in passages)
     size = max(largest(*share.values()) for share in shares)
-    differences = {name: apart(one, gradients[1][name], size) for name, one in gradients[0].items()}
+    differences = {name: gap(one, gradients[1][name], size) for name, one in gradients[0].items()}
     steepest = max(differences, key=differences.get)
     passed = worst <= allowed and differences[steepest] <= allowed
     return Proof(

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from minicpt.batch import IGNORE, Batch, real
-from minicpt.verify.bounds import additions, apart, nats, tolerance
+from minicpt.verify.bounds import additions, gap, nats, tolerance
 from minicpt.verify.result import Proof
 from minicpt.verify.subject import Subject
 
@@ -44,7 +44,7 @@ def padding(subject: Subject) -> Proof:
                     f"{way}, {passage.place} has {len(other)} targets instead of {len(one)}"
                 )
                 continue
-            difference = apart(one, other, unit)
+            difference = gap(one, other, unit)
             worst = max(worst, difference)
             if difference > allowed:
                 problems.append(f"{way}, a loss of {passage.place} differs by {difference:.1e}")

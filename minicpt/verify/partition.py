@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from minicpt.batch import IGNORE, Batch
-from minicpt.verify.bounds import additions, apart, largest, tolerance
+from minicpt.verify.bounds import additions, gap, largest, tolerance
 from minicpt.verify.result import Proof, worse
 from minicpt.verify.subject import SEED, Subject
 
@@ -32,13 +32,13 @@ def partition(subject: Subject) -> Proof:
     # A step adds the passages' gradients, which may cancel, and then the weights themselves.
     alone = (update(subject, [batch])[0] for batch in splits["6 x 1"])
     size = largest(before) + max(largest(after - before) for after in alone)
-    differences = {split: apart(expected, after, size) for split, (after, _) in found.items()}
-    losses_apart = max(apart(loss, other, largest(loss)) for _, other in found.values())
+    differences = {split: gap(expected, after, size) for split, (after, _) in found.items()}
+    losses_apart = max(gap(loss, other, largest(loss)) for _, other in found.values())
     still, _ = update(subject, [without_targets(whole)])
-    moved = apart(before, still, size)
+    moved = gap(before, still, size)
     means = mean_of_means(subject, splits["1 + 5"]) - mean_of_means(subject, [whole])
     one, many = (evaluated(subject, count) for count in (1, 4))
-    evaluations = apart(one, many, largest(one))
+    evaluations = gap(one, many, largest(one))
     worst = max(differences, key=differences.get)
     every = len(subject.objective.plan(subject.corpus, SEED, 0))  # what the evaluations add up
     allowed = tolerance(additions(subject.model, whole, max(every, PASSAGES)))

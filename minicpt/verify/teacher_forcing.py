@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from minicpt.batch import Batch, up_to_itself
-from minicpt.verify.bounds import additions, apart, nats, tolerance
+from minicpt.verify.bounds import additions, gap, nats, tolerance
 from minicpt.verify.result import NotChecked, Proof
 from minicpt.verify.subject import Subject
 
@@ -40,7 +40,7 @@ def teacher_forcing(subject: Subject) -> Proof | list[Proof]:
     forced, _ = in_steps(model, tokens, targets, own=False)
     free, read = in_steps(model, tokens, targets, own=True)
     differences = (free - once).abs()
-    same, moved = apart(once, forced, nats(once)), float(differences.max())
+    same, moved = gap(once, forced, nats(once)), float(differences.max())
     allowed = tolerance(additions(model, batch))
     changed = int((read != tokens).nonzero()[0]) if bool((read != tokens).any()) else None
     passed = same <= allowed and moved > APART
