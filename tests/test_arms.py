@@ -62,8 +62,8 @@ def watched(tmp_path_factory):
             begin(self, model, *arguments, **options)
             watching.now["trainers"].append((self, before))
 
-        def measuring(model, objective, corpus, passages):
-            result = measure(model, objective, corpus, passages)
+        def measuring(model, objective, corpus, passages, bits):
+            result = measure(model, objective, corpus, passages, bits)
             watching.now["measured"].append((corpus, passages))
             return result | {"of": sorted(side_of(corpus.names))}
 
