@@ -234,5 +234,6 @@ def broken(faults: list[Fault], as_json: bool) -> int:
         print_json({"faults": rows} | counts)
     else:
         text = f"{len(rows) - missed} of {len(rows)} faults caught; "
-        print(f"\n{text}{alarms} false alarms in {checked} proofs on the sound pieces.")
+        text += f"{alarms} false alarms in {checked} proofs on the sound pieces."
+        print("\n".join(["", *filled(text, "")]))
     return int(bool(missed or alarms))

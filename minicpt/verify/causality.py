@@ -189,8 +189,8 @@ def exact_proof(
     return Proof(
         name=title,
         passed=leak is None and not blind and outputs > 0,
-        compared=f"the declared pattern of who may see whom with what the logits along {stream} "
-        f"depend on, told by {form}",
+        compared=f"what the logits along {stream} depend on, told by {form}, with the declared "
+        "pattern of who may see whom",
         numbers={
             "worst": strongest_hidden(influence, visible),
             "place": leak.place() if leak else None,

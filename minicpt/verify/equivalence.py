@@ -52,7 +52,7 @@ def equivalence(subject: Subject) -> Proof:
     return Proof(
         name="equivalence",
         passed=passed,
-        compared=f"{sum(counts.values())} targets: one forward pass against one for each target, "
+        compared=f"one forward pass with {sum(counts.values())}, one for each target, "
         "run on just what that target may see",
         numbers={
             "targets": sum(counts.values()),

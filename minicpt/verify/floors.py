@@ -52,7 +52,7 @@ def zeroed_head(subject: Subject) -> Proof:
     return Proof(
         name="zeroed head",
         passed=not problems,
-        compared="the loss of a zeroed head with the logarithm of its classes",
+        compared="its loss with the logarithm of its classes",
         numbers=numbers,
         why="All classes are equally likely: each costs the logarithm of their number.",
         not_covered="Heads that are not zeroed.",
@@ -82,8 +82,8 @@ def floors(subject: Subject) -> Proof:
     return Proof(
         name="floors",
         passed=not problems,
-        compared="by how many standard errors the loss on unpredictable data lies below the least"
-        f" that it can be, after {STEPS} steps of training on such data",
+        compared="standard errors below the least possible loss on unpredictable data, after"
+        f" {STEPS} steps of training on such data",
         numbers=numbers,
         why="What cannot be known beforehand cannot be predicted, unless it is seen.",
         not_covered="A leak that these few steps do not learn to use.",

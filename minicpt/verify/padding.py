@@ -57,7 +57,7 @@ def padding(subject: Subject) -> Proof:
     return Proof(
         name="padding and order",
         passed=not problems,
-        compared=f"the losses of {count} passages, each alone, with those of one batch: in"
+        compared=f"{count} passages alone with the same in one batch, each target's loss: in"
         f" order, reversed, with {EXTRA} more columns of padding, with another pad id, beside a"
         " row of padding alone",
         numbers={"largest difference of a loss": worst, "tolerance": allowed},

@@ -60,8 +60,8 @@ def partition(subject: Subject) -> Proof:
     return Proof(
         name="partition",
         passed=not problems,
-        compared=f"loss and gradient of {PASSAGES} passages in one batch and in {len(splits)}"
-        " other splits; a step without targets; evaluations in two batch sizes",
+        compared=f"{PASSAGES} passages in one batch with the same in {len(splits)} other splits:"
+        " loss and gradient; a step without targets; evaluations in two batch sizes",
         numbers={
             "largest difference of a gradient": differences[worst],
             "largest difference of a loss": losses_apart,

@@ -47,7 +47,7 @@ def round_trip(subject: Subject) -> Proof:
     return Proof(
         name="round trip",
         passed=not problems,
-        compared=f"a run of {STEPS} steps with one that was saved after {STOP}, loaded and resumed",
+        compared=f"{STEPS} steps with {STOP}, then saved, loaded and resumed to the same end",
         numbers={"steps": STEPS, "tensors in the file": len(names)},
         why="All that a step depends on is in the checkpoint: weights, optimizer, random state,"
         " and one integer for the data.",

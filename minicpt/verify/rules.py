@@ -28,8 +28,8 @@ def order_and_padding(subject: Subject) -> Proof:
     return Proof(
         name="order and padding",
         passed=not problems,
-        compared=f"{checked} batches of {EPOCHS} epochs: order, noise, padding, and what they are"
-        " made from",
+        compared=f"{checked} batches of {EPOCHS} epochs with each other: order, noise, padding, and"
+        " what they are made from",
         numbers={"batches": checked, "mistakes": len(problems)},
         why="Each epoch has an order and noise of its own, the same again when a run goes on;"
         " padding has no target; what a batch is made from stays as it is.",
@@ -55,7 +55,7 @@ def batch_rules(subject: Subject) -> Proof:
     return Proof(
         name="batch rules",
         passed=not problems,
-        compared=f"{checked} batches of {EPOCHS} epochs with the text they were made from",
+        compared=f"{checked} batches with the text they were made from, in {EPOCHS} epochs",
         numbers={"batches": checked, "broken rules": len(problems)},
         why="Targets, labels, candidates and their order are looked up in the text itself.",
         not_covered="Whether the rule that is asked for is a good objective.",

@@ -47,8 +47,8 @@ def teacher_forcing(subject: Subject) -> Proof | list[Proof]:
     return Proof(
         name="teacher forcing",
         passed=passed,
-        compared=f"the losses of {len(tokens)} tokens in one pass with those of {len(tokens)} steps"
-        " that read the true text, and with those of as many that read their own predictions",
+        compared=f"one pass with {len(tokens)} steps that read the true text, and with as many that"
+        " read their own predictions: each token's loss",
         numbers={
             "one pass": shown(once),
             "steps on the true text": shown(forced),
