@@ -13,11 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from minicpt.batch import shift
+from minicpt.verify.bounds import tolerance
 from minicpt.verify.guest import Guest
 from minicpt.verify.influence import backward
 from minicpt.verify.loading import one_line
 from minicpt.verify.result import Proof
 from minicpt.verify.rounding import CEILING, can_test, returns
+
+ADDITIONS = 250  # behind a loss or a gradient; what is apart by more is put to the test again
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,7 @@ def prove_equivalence(guest: Guest, tokens: Tensor, precision: str) -> Proof:
     parameter = max(sizes, key=sizes.get, default=None)
     worst_gradient = sizes.get(parameter, 0.0)
     worst = max(worst_loss, worst_gradient)
-    allowed = 256 * torch.finfo(found.whole.dtype).eps
+    allowed = tolerance(ADDITIONS, found.whole.dtype)
     passed = worst <= allowed or (
         worst <= CEILING
         and can_test(guest)

@@ -25,10 +25,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from minicpt.verify import bounds
 from minicpt.verify.guest import Guest
 
 CEILING = 1e-3  # relative; no rounding is as large
 MOST = 1e-5  # relative; the largest tolerance taken from noise, lest it swallow a leak
+ADDITIONS = 64  # that may lie behind the smallest influence that is looked at; see ``bounds``
 ALIKE, TRIES = 0.8, 3  # cosine between two measurements, and of how many tries most decide
 
 
@@ -63,12 +65,12 @@ def tolerance(noise: float, dtype: torch.dtype) -> float:
     >>> tolerance(4e-7, torch.float64), tolerance(0.5, torch.float64)
     (1.6e-06, 1e-05)
     """
-    return min(max(4 * noise, 64 * torch.finfo(dtype).eps), MOST)
+    return min(max(4 * noise, bounds.tolerance(ADDITIONS, dtype)), MOST)
 
 
 def least(guest: Guest) -> float:
     """The smallest relative influence that is looked at, for the model that was just run."""
-    least_of_all = 64 * torch.finfo(torch.float64).eps  # a transform by matrices of one's own
+    least_of_all = bounds.tolerance(ADDITIONS)  # a transform by matrices of one's own
     return max(16 * guest.coarsest, least_of_all) if guest.fourier else least_of_all
 
 
