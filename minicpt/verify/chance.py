@@ -21,7 +21,7 @@ from minicpt.optimizer import Optimization, make_optimizer
 from minicpt.verify.result import Proof, worse
 from minicpt.verify.subject import SEED, Subject
 
-STEPS = 300
+STEPS = 250
 RATE = 3e-3  # of learning; it falls to 0
 ROWS = 16
 FRESH = 16  # batches of fresh pairs, each four times as large
