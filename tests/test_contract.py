@@ -426,7 +426,8 @@ def test_a_new_file_is_found_trained_and_used(architecture, add_file, tmp_path, 
         assert "toy-model" in discovery.modules(minicpt.models)
     assert "toy" in discovery.modules(minicpt.objectives)
     text, out = tmp_path / "text.txt", tmp_path / "run"
-    text.write_text("One two three. Four five six.\n" * 20)
+    lines = (f"One two {number}. Four five {number + 7}.\n" for number in range(40))
+    text.write_text("".join(lines))
     words = ["train", "toy", "--steps", "2", "--corpus", str(text), "--out", str(out)]
     assert main([*words, "--vocab-size", "256", "--no-echo", *small]) == 0
     assert main(["generate", str(out), "hello"]) == 0
