@@ -97,6 +97,7 @@ def evaluate(
     device = next(model.parameters()).device
     losses: dict[str, Loss] = {}
     nats, size, hidden = 0.0, 0, 0
+    whole = objective.whole_text  # as it says, and as long as its targets are as many as it says
     with evaluating(model):
         begins: Iterable[int] = range(0, len(places), batch_size)
         for begin in progress(begins):
@@ -109,12 +110,14 @@ def evaluate(
                 nats_each = of_head.losses.cpu().double()  # (N,); some devices have no float64
                 loss = Loss(nats_each.sum(), len(nats_each))
                 losses[name] = losses[name] + loss if name in losses else loss
-                if objective.whole_text:
+                if whole:
                     text = text_of(objective, corpus, together)
+                    whole = len(text.stands) == len(nats_each)
+                if whole:
                     nats += float(nats_each[text.stands].sum())
                     size += int(text.sizes.sum())
                     hidden += int(text.sizes[text.hides].sum())
-    return Evaluation(losses, nats, size, hidden)
+    return Evaluation(losses, nats, size, hidden) if whole else Evaluation(losses, 0.0, 0, 0)
 
 
 def spread(plan, count: int) -> list[int]:

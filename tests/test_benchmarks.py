@@ -284,7 +284,8 @@ class TestBatches:
         padding = {(row["objective"], row["order"]): row["padding"] for row in rows}
         for name, (_, _, order) in batches.CASES.items():
             base = name if (name, "random") in padding else "causal-lm"
-            assert padding[name, order] < padding[base, "random"]
+            # Pairs fill their window nearly always: of them the order can spare nothing.
+            assert padding[name, order] < max(padding[base, "random"], 0.02)
         shown = capsys.readouterr().out
         assert shown.startswith(batches.__doc__.splitlines()[0] + "\n") and "like lengths" in shown
         assert "freed memory: kept (mallopt), on all sides" in shown

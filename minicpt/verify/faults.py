@@ -271,7 +271,7 @@ def mean_of_evaluation_batches(subject):
                 losses = whole_sequence_loss(model, objective.batch(passages, noise))
                 means.append(sum(each.mean for each in losses.values()))
         whole = Loss(torch.stack(means).sum(), len(means))
-        return evaluation.Evaluation({"tokens": whole}, 0.0, 0)
+        return evaluation.Evaluation({"tokens": whole}, 0.0, 0, 0)
 
     return dataclasses.replace(subject, evaluate=evaluate)
 
