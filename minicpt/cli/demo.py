@@ -101,8 +101,8 @@ def run(arguments: argparse.Namespace) -> int:
     tell("\nThe same beginning, before and after:\n")
     for name in ("base", "continued"):
         tell(textwrap.fill(samples[name], 78, initial_indent=f"  {name}: ", **LAYOUT))
-    tell(f"\nEvery digit repeats on this machine with {torch.get_num_threads()} threads. On another one")
-    tell("what is gained and forgotten may differ in the second decimal.")
+    tell(f"\nEvery digit repeats on this machine with {torch.get_num_threads()} threads;")
+    tell("elsewhere what is gained and forgotten may differ in the second decimal.")
     tell("\nGo on: minicpt train causal-lm --help; minicpt explain causal-lm")
     if arguments.json:
         print_json({"bits_per_byte": rows, "equality": equality, "samples": samples})
