@@ -21,7 +21,7 @@ from timing import machine, number, table, write_json
 from tqdm import tqdm
 from turns import Worker, environment, take_turns
 
-from minicpt.errors import InputError
+from minicpt.common.errors import InputError
 
 WORKER = str(Path(__file__).with_name("checkout_worker.py"))
 HERE = Path(__file__).resolve().parent.parent

@@ -43,15 +43,15 @@ from timing import (
 
 from minicpt.batch import Batch, real
 from minicpt.cli.main import Parser
-from minicpt.cli.pieces import objective_module, untrained
+from minicpt.common.errors import InputError
+from minicpt.common.randomness import generator
 from minicpt.data.corpus import Corpus
-from minicpt.data.plan import Plan
+from minicpt.data.order import Plan
 from minicpt.data.sources import read
 from minicpt.data.tokenizer import Tokenizer
-from minicpt.errors import InputError
-from minicpt.optimizer import Optimization, make_optimizer
-from minicpt.randomness import generator
-from minicpt.training import train_step
+from minicpt.runs.build import objective_module, untrained
+from minicpt.training.optimizer import Optimization, make_optimizer
+from minicpt.training.trainer import train_step
 
 # What is measured: name in the table -> objective and settings, and the order that is the plan's.
 CASES = {

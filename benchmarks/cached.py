@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from minicpt.attention import attention, padding_mask
+from minicpt.models.layers import attention, padding_mask
 
 # The inputs that the forward passes below know how to read.
 READABLE = {

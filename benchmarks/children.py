@@ -22,7 +22,7 @@ import torch
 import minicpt.__main__
 from minicpt import checkpoint
 from minicpt.cli import main as command_line
-from minicpt.training import Trainer
+from minicpt.training.trainer import Trainer
 
 OBJECTIVES = ("causal-lm", "masked-lm", "next-sentence", "reconstruction")
 NEW = "--width 8 --layers 1 --heads 1 --vocab-size 256".split()

@@ -17,7 +17,7 @@ from timing import check_writable, machine, run, write_json
 
 from minicpt.cli import compare
 from minicpt.cli.main import Parser
-from minicpt.cli.running import tell
+from minicpt.runs.loop import tell
 
 
 def parser() -> Parser:

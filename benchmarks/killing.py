@@ -13,8 +13,8 @@ from pathlib import Path
 from children import OBJECTIVES, PATIENCE, Child, contents, fresh, run, same, train, write_text
 
 from minicpt import checkpoint
-from minicpt.cli.running import Run
-from minicpt.errors import InputError
+from minicpt.common.errors import InputError
+from minicpt.runs.loop import Run
 
 INTERVAL = 2  # steps between checkpoints
 CHAIN = 10  # kills of one run, each of which is resumed by the next

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from minicpt.batch import IGNORE, Batch
-from minicpt.cli import pieces
+from minicpt.common.errors import InputError
+from minicpt.common.randomness import generator
 from minicpt.data.corpus import Corpus
 from minicpt.data.sources import read
 from minicpt.data.tokenizer import BYTES, TRAINED, Tokenizer
-from minicpt.errors import InputError
 from minicpt.loss import target_stream
-from minicpt.randomness import generator
+from minicpt.runs import build
 
 THEIR_CLASSES = {
     "causal-lm": "GPT2LMHeadModel",
@@ -64,7 +64,7 @@ class Case:
         return THEIR_CLASSES[self.objective]
 
     def model(self) -> nn.Module:
-        module = pieces.model_module(self.architecture)
+        module = build.model_module(self.architecture)
         return module.Model(module.Config(**self.config))
 
     def their_batches(self) -> list[dict[str, Tensor]]:
@@ -138,7 +138,7 @@ def case(name: str, sizes: Sizes, mixed: bool) -> tuple[Case, float]:
            True: the first passages of the plan over short documents (the blocks of the text),
            in batches as the plan has them, and the same ones in random order.
     """
-    module = pieces.objective_module(name)
+    module = build.objective_module(name)
     tokenizer = tokenizer_of(sizes.vocabulary)
     objective = module.Objective(tokenizer, module.Settings(window=sizes.window))
     plan = objective.plan(corpus_of(sizes.vocabulary, mixed), 0, 0)
@@ -172,10 +172,10 @@ def case(name: str, sizes: Sizes, mixed: bool) -> tuple[Case, float]:
         longest = sorted(range(len(plan)), key=length, reverse=True)[:wanted]
         seconds.clear()
         orders = {EQUAL: batches(longest)}
-    model = pieces.untrained(
+    model = build.untrained(
         objective, width=sizes.width, layers=sizes.layers, heads=4, dropout=0.1
     )
     # A text that gives too few merges leaves the rest of the vocabulary to ids that never occur.
     config = dataclasses.replace(model.config, vocabulary=sizes.vocabulary)
-    foreign = pieces.model_module(objective.architecture).to_foreign(config)
+    foreign = build.model_module(objective.architecture).to_foreign(config)
     return Case(name, objective.architecture, vars(config), foreign, orders), min(seconds)

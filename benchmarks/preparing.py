@@ -40,11 +40,11 @@ from timing import (
 )
 
 from minicpt.cli.main import Parser
+from minicpt.common.errors import InputError, WorkError
 from minicpt.data import cache
 from minicpt.data.sources import read
 from minicpt.data.split import sample, split
 from minicpt.data.tokenizer import Tokenizer
-from minicpt.errors import InputError, WorkError
 
 MEGABYTE = 10**6
 SHAPES = {"file": "text.txt", "jsonl": "text.jsonl", "folder": "texts"}

@@ -13,9 +13,10 @@ import torch
 from children import OBJECTIVES, contents, fresh, litter, run, same, train, write_text
 from killing import dying_after
 
-from minicpt import checkpoint, training
-from minicpt.cli.running import Run
-from minicpt.errors import InputError
+from minicpt import checkpoint
+from minicpt.common.errors import InputError
+from minicpt.runs.loop import Run
+from minicpt.training import trainer
 
 STEPS = 20
 PAGE = 4096  # bytes: what a small disk gives at a time
@@ -133,7 +134,7 @@ def not_finite(folder: Path, steps: int) -> Iterator[str | None]:
 
 def poisoned(call: int, value: float, where: str) -> None:
     """Makes the loss of one micro-batch, or one number of its gradient, not finite."""
-    real, calls = training.whole_sequence_loss, []
+    real, calls = trainer.whole_sequence_loss, []
 
     def loss(model, batch, *more):
         calls.append(1)
@@ -142,7 +143,7 @@ def poisoned(call: int, value: float, where: str) -> None:
             return losses
         if where == "loss":
             return {
-                name: training.Loss(each.sum * value, each.count) for name, each in losses.items()
+                name: trainer.Loss(each.sum * value, each.count) for name, each in losses.items()
             }
         parameter = max(model.parameters(), key=torch.Tensor.numel)
 
@@ -154,7 +155,7 @@ def poisoned(call: int, value: float, where: str) -> None:
         parameter.register_hook(spoil)
         return losses
 
-    training.whole_sequence_loss = loss
+    trainer.whole_sequence_loss = loss
 
 
 def after_poison(outcome, step: int, whole: Path, out: Path) -> str | None:

@@ -56,7 +56,7 @@ from turns import Worker, environment, take_turns
 from worker import PRODUCTS
 
 from minicpt.cli.main import Parser
-from minicpt.errors import InputError
+from minicpt.common.errors import InputError
 
 WORKER = str(Path(__file__).with_name("worker.py"))
 OBJECTIVES = list(material.THEIR_CLASSES)

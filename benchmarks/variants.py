@@ -27,20 +27,20 @@ from torch import Tensor, nn
 
 import minicpt.models
 import minicpt.objectives
-from minicpt import discovery
 from minicpt.batch import IGNORE, Batch
+from minicpt.common import registry
+from minicpt.common.errors import WorkError
+from minicpt.common.randomness import generator
 from minicpt.data.corpus import Corpus
 from minicpt.data.text import Document
 from minicpt.data.tokenizer import Tokenizer
-from minicpt.errors import WorkError
 from minicpt.loss import Loss, objective_loss, per_token_losses, target_losses, target_stream
-from minicpt.randomness import generator
-from minicpt.report.explain import is_causal
-from minicpt.verify.bounds import additions, gap, largest, nats, tolerance
+from minicpt.pictures.passage import is_causal
+from minicpt.proofs.bounds import additions, gap, largest, nats, tolerance
 
 OBJECTIVES = {
     name: module
-    for name, module in discovery.modules(minicpt.objectives).items()
+    for name, module in registry.modules(minicpt.objectives).items()
     if hasattr(module, "Objective")
 }
 
@@ -168,7 +168,7 @@ def text(place: int, length: int) -> str:
 
 
 def model_for(objective, length: int, sizes: Sizes, tokenizer: Tokenizer) -> nn.Module:
-    module = discovery.modules(minicpt.models)[objective.architecture]
+    module = registry.modules(minicpt.models)[objective.architecture]
     names = {field.name for field in dataclasses.fields(module.Config)}
     torch.manual_seed(0)
     return module.Model(

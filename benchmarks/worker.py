@@ -48,7 +48,7 @@ def ours(case: Case) -> dict[str, Callable[[], Turn]]:
     """A candidate for each order of the case's batches, and the matrix products of the first."""
     import products
 
-    from minicpt.training import Training, make_optimizer, train_step
+    from minicpt.training.trainer import Training, make_optimizer, train_step
 
     settings = Training(learning_rate=LEARNING_RATE, clip=CLIP)
 

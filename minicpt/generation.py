@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor, nn
 
-from minicpt.errors import InputError, WorkError
-from minicpt.settings import Checked, setting
+from minicpt.common.errors import InputError, WorkError
+from minicpt.common.settings import Checked, setting
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minicpt.batch import IGNORE, Batch
-from minicpt.errors import InputError
+from minicpt.common.errors import InputError
 
 LOGITS = 1 << 22  # that the fused form holds at once: 16 MiB in float32
 

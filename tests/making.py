@@ -4,8 +4,8 @@ import torch
 
 from minicpt.batch import Batch
 from minicpt.data.corpus import Corpus
-from minicpt.training import Stream
-from minicpt.verify import bounds
+from minicpt.proofs import bounds
+from minicpt.training.trainer import Stream
 
 
 def fake(lengths: list[int]) -> Corpus:

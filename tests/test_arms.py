@@ -8,14 +8,15 @@ import json
 import pytest
 import torch
 
-from minicpt import checkpoint, pretrained
+from minicpt import checkpoint
+from minicpt.checkpoint import huggingface
 from minicpt.cli.main import main
 from minicpt.comparison import probe, work
-from minicpt.comparison.parts import Comparison
+from minicpt.comparison.plan import Comparison
 from minicpt.comparison.remedies import own_text
-from minicpt.models import encoder
-from minicpt.partial import factors
-from minicpt.training import Trainer
+from minicpt.models import bert
+from minicpt.remedies.adapters import factors
+from minicpt.training.trainer import Trainer
 
 BASE = {"batch_size": 4, "learning_rate": 0.003}
 CONTINUED = {"batch_size": 4, "learning_rate": 0.005}
@@ -58,7 +59,7 @@ def watched(tmp_path_factory):
             return do(self, part, watch)
 
         def beginning(self, model, *arguments, **options):
-            before = {name: each.clone() for name, each in pretrained.export_state(model).items()}
+            before = {name: each.clone() for name, each in huggingface.export_state(model).items()}
             begin(self, model, *arguments, **options)
             watching.now["trainers"].append((self, before))
 
@@ -122,7 +123,7 @@ def test_a_continuation_differs_from_the_plain_one_in_its_arm_alone(name, seed, 
     assert trainer.objective.architecture == kind and trainer.objective.length == 24
     # It begins at the base of its seed, at its last step.
     base = checkpoint.load(watched[1] / "bases" / f"{kind}-{seed}")
-    saved = pretrained.export_state(base.model)
+    saved = huggingface.export_state(base.model)
     assert base.record["step"] == 3
     assert before.keys() == saved.keys()
     assert all(torch.equal(before[each], saved[each]) for each in saved)
@@ -131,7 +132,7 @@ def test_a_continuation_differs_from_the_plain_one_in_its_arm_alone(name, seed, 
     assert list(trainer.regularizers) == ([arm] if arm in ("kl", "l2") else [])
     for term in trainer.regularizers.values():
         assert term.weight == {"kl": 0.7, "l2": 0.3}[arm]
-        theirs = pretrained.export_state(term.base)
+        theirs = huggingface.export_state(term.base)
         assert all(torch.equal(theirs[each], saved[each]) for each in saved)
     ranks = {value.shape[1] for name, value in factors(trainer.model).items() if name[-2:] == ".A"}
     assert ranks == ({2} if arm == "lora" else set())
@@ -197,8 +198,8 @@ def labelled(corpus, labels):
 def test_the_probe_learns_nothing_from_what_it_is_tested_on(tokenizer, corpus):
     """It is tested on the very passages that it has learnt, under the wrong names: all wrong."""
     torch.manual_seed(0)
-    config = encoder.Config(vocabulary=tokenizer.size, positions=32, width=16, layers=1, heads=2)
-    model = encoder.Model(config)
+    config = bert.Config(vocabulary=tokenizer.size, positions=32, width=16, layers=1, heads=2)
+    model = bert.Model(config)
     right = labelled(corpus, [0, 1, 0, 1])
     wrong = labelled(corpus, [1, 0, 1, 0])
     assert probe.probe(model, "encoder", tokenizer, right, right) == [True] * 4

@@ -27,8 +27,8 @@ import timing  # noqa: E402
 import variants  # noqa: E402
 
 from minicpt.batch import Batch, apart  # noqa: E402
+from minicpt.common.errors import InputError, WorkError  # noqa: E402
 from minicpt.data.documents import Documents  # noqa: E402
-from minicpt.errors import InputError, WorkError  # noqa: E402
 from minicpt.loss import per_token_losses, target_losses, target_stream  # noqa: E402
 
 TINY = variants.Sizes(width=8, layers=2, vocabulary=300)

@@ -8,19 +8,20 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from minicpt import discovery, models
+from minicpt import models
 from minicpt.batch import Batch
-from minicpt.cli import pieces
-from minicpt.randomness import generator
-from minicpt.verify import suite
-from minicpt.verify.bounds import additions, gap, largest, nats, tolerance
-from minicpt.verify.equivalence import equivalence
-from minicpt.verify.padding import padding
-from minicpt.verify.partition import partition
+from minicpt.common import registry
+from minicpt.common.randomness import generator
+from minicpt.proofs import suite
+from minicpt.proofs.bounds import additions, gap, largest, nats, tolerance
+from minicpt.proofs.equivalence import equivalence
+from minicpt.proofs.padding import padding
+from minicpt.proofs.partition import partition
+from minicpt.runs import build
 
 SUBJECTS = {
     each.name: each
-    for each in suite.subjects(pieces.objective_modules(), discovery.modules(models))
+    for each in suite.subjects(build.objective_modules(), registry.modules(models))
 }
 
 

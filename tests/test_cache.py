@@ -11,6 +11,7 @@ import torch
 from tokenizers import Tokenizer as Engine
 from tokenizers import models, pre_tokenizers
 
+from minicpt.common.errors import InputError, WorkError
 from minicpt.data import cache, sources, utf8
 from minicpt.data.copies import unseen
 from minicpt.data.corpus import Corpus
@@ -18,7 +19,6 @@ from minicpt.data.documents import Document, Documents
 from minicpt.data.sources import read
 from minicpt.data.split import divide
 from minicpt.data.tokenizer import Tokenizer
-from minicpt.errors import InputError, WorkError
 
 TENSORS = ("tokens", "words", "sentences", "documents", "bytes", "unknown")
 

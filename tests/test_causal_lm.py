@@ -7,14 +7,14 @@ from hypothesis import strategies as st
 from making import close
 
 from minicpt.batch import IGNORE
+from minicpt.common.errors import InputError
+from minicpt.common.randomness import generator
 from minicpt.data.corpus import Corpus
 from minicpt.data.text import Document
 from minicpt.data.tokenizer import Tokenizer
-from minicpt.errors import InputError
 from minicpt.loss import target_losses
-from minicpt.models.decoder import Config, Model
+from minicpt.models.gpt2 import Config, Model
 from minicpt.objectives.causal_lm import Objective, Row, Settings
-from minicpt.randomness import generator
 
 BYTES = Tokenizer.train([], 256)
 END = 1

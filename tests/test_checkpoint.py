@@ -11,17 +11,17 @@ import transformers
 from making import close
 
 from minicpt import checkpoint
+from minicpt.checkpoint.huggingface import export_config
+from minicpt.common.errors import InputError, WorkError
 from minicpt.data.tokenizer import Tokenizer
-from minicpt.errors import InputError, WorkError
-from minicpt.models import decoder, encoder, encoder_decoder
-from minicpt.pretrained import export_config
+from minicpt.models import bert, gpt2, t5
 
 ORACLES = {
     "decoder": transformers.GPT2LMHeadModel,
     "encoder": transformers.BertForPreTraining,
     "encoder-decoder": transformers.T5ForConditionalGeneration,
 }
-KINDS = {"decoder": decoder, "encoder": encoder, "encoder-decoder": encoder_decoder}
+KINDS = {"decoder": gpt2, "encoder": bert, "encoder-decoder": t5}
 RECORD = {"fused": True, "objective": "some"}
 
 

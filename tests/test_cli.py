@@ -15,7 +15,7 @@ from minicpt import checkpoint
 from minicpt.cli import main as command_line
 from minicpt.cli.main import main
 from minicpt.objectives import causal_lm
-from minicpt.verify.bounds import tolerance
+from minicpt.proofs.bounds import tolerance
 
 SMALL = ["--width", "16", "--layers", "1", "--heads", "2", "--vocab-size", "300", "--window", "32"]
 SMALL += ["--batch-size", "4", "--evaluate-passages", "8"]
@@ -183,13 +183,13 @@ def test_a_run_stopped_by_a_signal_goes_on_bitwise(name, stop, trained, text, tm
 
 
 def test_ctrl_c_before_the_first_step_says_that_nothing_was_saved(text, tmp_path, monkeypatch):
-    from minicpt.cli import running
+    from minicpt.runs import loop
 
     def impatient(*arguments, **options):
         os.kill(os.getpid(), signal.SIGINT)
-        raise running.Interrupted(signal.SIGINT)
+        raise loop.Interrupted(signal.SIGINT)
 
-    monkeypatch.setattr(running, "evaluate", impatient)
+    monkeypatch.setattr(loop, "evaluate", impatient)
     out = tmp_path / "out"
     assert main(["train", "causal-lm", "--corpus", text, "--out", str(out), *SMALL]) == 130
     assert not out.exists()
@@ -254,30 +254,30 @@ def test_minutes_fix_the_steps_once_and_epochs_count_the_text(text, tmp_path, ca
     assert main([*words, "--epochs", "2", "--out", str(tmp_path / "epochs")]) == 0
     capsys.readouterr()
     record = checkpoint.load(tmp_path / "epochs").record
-    from minicpt.cli import pieces
     from minicpt.data.corpus import Corpus
+    from minicpt.runs import build
 
     base = checkpoint.load(tmp_path / "epochs")
-    objective = pieces.objective_of(base, None)
-    corpus = Corpus.build(pieces.recorded_texts(record["text"]).training, base.tokenizer)
+    objective = build.objective_of(base, None)
+    corpus = Corpus.build(build.recorded_texts(record["text"]).training, base.tokenizer)
     passages = sum(len(objective.plan(corpus, 0, epoch)) for epoch in (0, 1))
     assert record["steps"] == -(-passages // 4)
 
 
 def test_not_finite_stops_saves_and_names_the_batch(text, tmp_path, capsys, monkeypatch):
-    from minicpt import training
+    from minicpt.training import trainer
 
-    real = training.whole_sequence_loss
+    real = trainer.whole_sequence_loss
     calls = []
 
     def poisoned(*arguments):
         calls.append(1)
         losses = real(*arguments)
         if len(calls) == 4:
-            losses = {"tokens": training.Loss(losses["tokens"].sum * float("nan"), 1)}
+            losses = {"tokens": trainer.Loss(losses["tokens"].sum * float("nan"), 1)}
         return losses
 
-    monkeypatch.setattr(training, "whole_sequence_loss", poisoned)
+    monkeypatch.setattr(trainer, "whole_sequence_loss", poisoned)
     out = tmp_path / "out"
     words = ["train", "causal-lm", "--corpus", text, "--steps", "9", "--out", str(out), *SMALL]
     assert main(words) == 1
@@ -451,17 +451,17 @@ def test_a_damaged_newest_checkpoint_is_made_again(text, tmp_path, capsys):
 
 
 def test_an_evaluation_that_was_interrupted_is_made_up_for(text, tmp_path, monkeypatch):
-    from minicpt.cli import running
+    from minicpt.runs import loop
 
-    real, calls = running.evaluate, []
+    real, calls = loop.evaluate, []
 
     def interrupted(*arguments, **options):
         calls.append(1)
         if len(calls) == 3:
-            raise running.Interrupted(signal.SIGTERM)
+            raise loop.Interrupted(signal.SIGTERM)
         return real(*arguments, **options)
 
-    monkeypatch.setattr(running, "evaluate", interrupted)
+    monkeypatch.setattr(loop, "evaluate", interrupted)
     out = tmp_path / "out"
     words = ["train", "causal-lm", "--corpus", text, "--steps", "4", "--out", str(out), *SMALL]
     assert main([*words, "--evaluate-every", "2"]) == 143

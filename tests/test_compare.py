@@ -9,7 +9,7 @@ import pytest
 from minicpt import checkpoint
 from minicpt.cli.main import main
 from minicpt.comparison.work import Work
-from minicpt.training import Trainer
+from minicpt.training.trainer import Trainer
 
 SIZES = "--width 16 --layers 1 --window 24 --vocab-size 280 --batch-size 4 --steps 2 --base-steps 3"
 SIZES += " --seeds 2 --evaluate-passages 12 --probe-passages 8 --lora 2 --l2 1"

@@ -9,19 +9,19 @@ import pytest
 import torch
 from making import close
 
+from minicpt.common.errors import InputError
 from minicpt.comparison import advice, measure, probe, texts
-from minicpt.comparison.parts import ARMS, Comparison, Part, arms_of, parts
-from minicpt.comparison.parts import label as label_of
+from minicpt.comparison.plan import ARMS, Comparison, Part, arms_of, parts
+from minicpt.comparison.plan import label as label_of
 from minicpt.comparison.statistics import Figures, Interval, interval, less
 from minicpt.comparison.store import Store
 from minicpt.comparison.summary import front, lead, rows
+from minicpt.comparison.table import text
 from minicpt.data.documents import Document, Documents
-from minicpt.errors import InputError
-from minicpt.evaluation import evaluate
-from minicpt.models import decoder, encoder, encoder_decoder
+from minicpt.models import bert, gpt2, t5
 from minicpt.objectives import causal_lm, masked_lm
-from minicpt.report.compare import text
-from minicpt.verify.bounds import largest, tolerance
+from minicpt.proofs.bounds import largest, tolerance
+from minicpt.training.evaluation import evaluate
 
 DOUBLE = torch.float64
 
@@ -105,12 +105,12 @@ def test_the_probe_does_not_mind_a_feature_that_never_changes():
     assert probe.classify(points, torch.tensor([0, 1] * 4), points, 2).tolist() == [0, 1] * 4
 
 
-@pytest.mark.parametrize("module", [encoder, decoder, encoder_decoder])
+@pytest.mark.parametrize("module", [bert, gpt2, t5])
 def test_features_are_means_over_the_text_alone(module, tokenizer, corpus):
     """Each passage by itself, without padding, and its own positions picked by hand."""
     torch.manual_seed(0)
     sizes = {"vocabulary": tokenizer.size, "width": 16, "layers": 1, "heads": 2, "dropout": 0.5}
-    if module is not encoder_decoder:
+    if module is not t5:
         sizes["positions"] = 64
     model = module.Model(module.Config(**sizes))
     passages = [corpus.passage(0, 9), corpus.passage(2, 6)]
@@ -174,7 +174,7 @@ def test_the_sides_of_the_probe_share_no_document(tokenizer):
 def test_units_add_up_to_the_evaluation(objective, tokenizer, corpus):
     torch.manual_seed(0)
     made = objective.Objective(tokenizer, objective.Settings(window=16))
-    module = decoder if objective is causal_lm else encoder
+    module = gpt2 if objective is causal_lm else bert
     sizes = {"vocabulary": tokenizer.size, "positions": 16, "width": 16, "layers": 1}
     model = module.Model(module.Config(**sizes))
     measured = measure.measure(model, made, corpus, 7, bits=made.whole_text)
@@ -190,8 +190,8 @@ def test_units_are_documents_where_there_are_many(tokenizer):
 
     corpus = Corpus.build(documents(*map(str, range(12))), tokenizer)
     made = causal_lm.Objective(tokenizer, causal_lm.Settings(window=16))
-    config = decoder.Config(vocabulary=tokenizer.size, positions=16, width=16, layers=1)
-    measured = measure.measure(decoder.Model(config), made, corpus, 1000, bits=True)
+    config = gpt2.Config(vocabulary=tokenizer.size, positions=16, width=16, layers=1)
+    measured = measure.measure(gpt2.Model(config), made, corpus, 1000, bits=True)
     assert measured["units"] == sorted(map(str, range(12)))
 
 

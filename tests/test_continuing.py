@@ -11,12 +11,12 @@ from tokenizers import Tokenizer as Engine
 from tokenizers import models, pre_tokenizers
 
 from minicpt import checkpoint
-from minicpt.cli import continuing, pieces
 from minicpt.cli.main import main
 from minicpt.data.coverage import coverage
 from minicpt.data.documents import Document
 from minicpt.data.tokenizer import Tokenizer
-from minicpt.training import Trainer
+from minicpt.runs import build, continuing
+from minicpt.training.trainer import Trainer
 
 SMALL = ["--width", "16", "--layers", "2", "--heads", "2", "--vocab-size", "300", "--window", "32"]
 SMALL += ["--batch-size", "4", "--evaluate-passages", "4"]
@@ -105,9 +105,9 @@ def test_a_run_that_stopped_goes_on_bitwise(name, flags, bases, texts, tmp_path,
 
 def test_what_is_held_out_is_never_replayed(bases, texts, tmp_path, capsys):
     base = checkpoint.load(bases / "causal-lm")
-    (old,) = pieces.old_texts([base.record["text"]])
-    new = pieces.texts(pieces.Text(corpus=(texts["new"],), blocks=True))
-    objective = pieces.objective_of(base, None)
+    (old,) = build.old_texts([base.record["text"]])
+    new = build.texts(build.Text(corpus=(texts["new"],), blocks=True))
+    objective = build.objective_of(base, None)
     held_out = {document.text for each in (old, new) for document in each.held_out}
     assert len(held_out) > 10
     for source in (("base",), (texts["old"],), (texts["old"], texts["new"])):

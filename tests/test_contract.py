@@ -13,21 +13,21 @@ import torch
 
 import minicpt.models
 import minicpt.objectives
-from minicpt import discovery
 from minicpt.batch import IGNORE, real
 from minicpt.cli.main import main
-from minicpt.errors import InputError
-from minicpt.evaluation import evaluate
+from minicpt.common import registry
+from minicpt.common.errors import InputError
+from minicpt.common.randomness import generator
+from minicpt.common.settings import check
 from minicpt.generation import Sampling
 from minicpt.loss import target_stream
-from minicpt.randomness import generator
-from minicpt.settings import check
-from minicpt.verify.bounds import additions, tolerance
+from minicpt.proofs.bounds import additions, tolerance
+from minicpt.training.evaluation import evaluate
 
 WINDOW = 24  # short, so that documents are cut and pairs are trimmed
 OBJECTIVES = {
     name: module
-    for name, module in discovery.modules(minicpt.objectives).items()
+    for name, module in registry.modules(minicpt.objectives).items()
     if hasattr(module, "Objective")
 }
 
@@ -77,7 +77,7 @@ def batch_of(objective, corpus):
 
 
 def model_for(objective):
-    module = discovery.modules(minicpt.models)[objective.architecture]
+    module = registry.modules(minicpt.models)[objective.architecture]
     names = {field.name for field in dataclasses.fields(module.Config)}
     torch.manual_seed(0)
     sizes = {"vocabulary": objective.tokenizer.size, "width": 16, "layers": 1, "heads": 2}
@@ -423,8 +423,8 @@ def test_a_new_file_is_found_trained_and_used(architecture, add_file, tmp_path, 
     add_file(minicpt.objectives, "toy", TOY_OBJECTIVE.replace("ARCHITECTURE", architecture))
     if architecture == "toy-model":
         add_file(minicpt.models, "toy_model", TOY_MODEL)
-        assert "toy-model" in discovery.modules(minicpt.models)
-    assert "toy" in discovery.modules(minicpt.objectives)
+        assert "toy-model" in registry.modules(minicpt.models)
+    assert "toy" in registry.modules(minicpt.objectives)
     text, out = tmp_path / "text.txt", tmp_path / "run"
     text.write_text("One two three. Four five six.\n" * 20)
     words = ["train", "toy", "--steps", "2", "--corpus", str(text), "--out", str(out)]
@@ -434,5 +434,5 @@ def test_a_new_file_is_found_trained_and_used(architecture, add_file, tmp_path, 
 
 
 def test_the_toys_are_gone_again():
-    assert "toy" not in discovery.modules(minicpt.objectives)
-    assert "toy-model" not in discovery.modules(minicpt.models)
+    assert "toy" not in registry.modules(minicpt.objectives)
+    assert "toy-model" not in registry.modules(minicpt.models)

@@ -9,14 +9,14 @@ import sys
 import pytest
 
 from minicpt import checkpoint
-from minicpt.cli import continuing, pieces
 from minicpt.cli.main import main
+from minicpt.common.errors import InputError
 from minicpt.data import copies, sources, utf8
 from minicpt.data.copies import unseen
 from minicpt.data.documents import Document, Documents
 from minicpt.data.sources import read
 from minicpt.data.split import divide, split
-from minicpt.errors import InputError
+from minicpt.runs import build, continuing
 
 SMALL = ["--width", "16", "--layers", "1", "--heads", "2", "--vocab-size", "256", "--window", "32"]
 SMALL += ["--batch-size", "4", "--evaluate-passages", "4", "--steps", "2"]
@@ -230,10 +230,10 @@ def folder(tmp_path):
 
 def texts_of(folder, *names):
     settings = (
-        pieces.Text(corpus=(str(folder / f"{name}.txt"),), blocks=True, held_out=0.3)
+        build.Text(corpus=(str(folder / f"{name}.txt"),), blocks=True, held_out=0.3)
         for name in names
     )
-    return [pieces.texts(each) for each in settings]
+    return [build.texts(each) for each in settings]
 
 
 def words(folder, name, *more):
@@ -243,7 +243,7 @@ def words(folder, name, *more):
 
 def test_new_and_old_text_are_held_out_from_each_other(folder, capsys):
     new, old = texts_of(folder, "new", "old")
-    found = pieces.held_out(new, [old])
+    found = build.held_out(new, [old])
     trained_on = {each.text for side in (new, old) for each in side.training}
     for name, own in (("held out", new), ("old text", old)):
         assert not {each.text for each in found[name]} & trained_on
@@ -259,9 +259,9 @@ def test_new_and_old_text_are_held_out_from_each_other(folder, capsys):
 
 
 def test_enough_text_is_no_reason_to_warn(folder, capsys, monkeypatch):
-    monkeypatch.setattr(pieces, "ENOUGH", 10)
+    monkeypatch.setattr(build, "ENOUGH", 10)
     new, old = texts_of(folder, "new", "old")
-    pieces.held_out(new, [old])
+    build.held_out(new, [old])
     assert "left out" in (said := capsys.readouterr().err) and "too little" not in said
 
 
@@ -270,12 +270,12 @@ def test_where_nothing_is_left_it_is_said_or_refused(folder, capsys):
     (folder / "part.txt").write_text("\n\n".join(each.text for each in old.training))
     (part,) = texts_of(folder, "part")
     with pytest.raises(InputError, match="nothing is left of the held-out text of .*part.txt"):
-        pieces.held_out(part, [old])
+        build.held_out(part, [old])
     (folder / "apart.txt").write_text("\n\n".join(each.text for each in old.apart) * 3)
     (apart,) = texts_of(folder, "apart")
     capsys.readouterr()
-    apart = pieces.Texts(apart.settings, apart.documents, apart.documents, Documents.of([]))
-    assert pieces.held_out(apart, [old]) == {}
+    apart = build.Texts(apart.settings, apart.documents, apart.documents, Documents.of([]))
+    assert build.held_out(apart, [old]) == {}
     assert "no forgetting is measured" in capsys.readouterr().err
 
 
@@ -287,7 +287,7 @@ def test_train_evaluate_and_resume_hold_out_the_same_text(folder, capsys):
     assert main(run) == 0
     record = checkpoint.load(out).record
     new, old = texts_of(folder, "new", "old")
-    found = pieces.held_out(new, [old])
+    found = build.held_out(new, [old])
     assert record["held_out"] == {name: each.sha256 for name, each in found.items()}
     capsys.readouterr()
     assert main(["evaluate", out, "--json"]) == 0
@@ -327,15 +327,15 @@ def test_what_is_replayed_holds_no_copy_of_held_out_text(folder, byte_tokenizer)
 
 
 def test_compare_leaves_out_what_any_of_its_texts_trains_on(folder, capsys):
-    from minicpt.cli import compare_setup
+    from minicpt.comparison import setup
 
     new, old = texts_of(folder, "new", "old")
-    left = compare_setup.cleared("new", [new], [new, old])
-    assert list(left) == list(pieces.held_out(new, [old])["held out"])
+    left = setup.cleared("new", [new], [new, old])
+    assert list(left) == list(build.held_out(new, [old])["held out"])
     (folder / "part.txt").write_text("\n\n".join(each.text for each in old.training))
     (part,) = texts_of(folder, "part")
     with pytest.raises(InputError) as refused:
-        compare_setup.cleared("new", [part], [part, old])
+        setup.cleared("new", [part], [part, old])
     message = str(refused.value)
     assert "the new text: " in message and "part.txt" in message and "a third or more" in message
     assert "word for word" not in message

@@ -13,11 +13,11 @@ from making import fake
 from tokenizers import Tokenizer as Engine
 from tokenizers import models, normalizers, pre_tokenizers
 
+from minicpt.common.errors import InputError
 from minicpt.data import building
 from minicpt.data.corpus import Corpus
 from minicpt.data.text import Document, sentences, words
 from minicpt.data.tokenizer import Tokenizer
-from minicpt.errors import InputError
 
 always = settings(derandomize=True, deadline=None)
 BYTES = Tokenizer.train([], 256)

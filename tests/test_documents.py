@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from minicpt.common.errors import InputError, WorkError
 from minicpt.data import sources, utf8
 from minicpt.data.documents import Document, Documents, LongDocument
 from minicpt.data.sources import read
 from minicpt.data.split import divide
 from minicpt.data.text import stretches
 from minicpt.data.utf8 import count_invalid, decoded
-from minicpt.errors import InputError, WorkError
 
 always = settings(derandomize=True, deadline=None)
 

@@ -11,18 +11,18 @@ import torch.nn.functional as F
 from making import close
 
 from minicpt.batch import IGNORE
+from minicpt.common.randomness import generator
+from minicpt.common.terminal import draw, words
 from minicpt.data.corpus import Corpus
 from minicpt.data.sources import Document
 from minicpt.data.tokenizer import Tokenizer
 from minicpt.loss import target_losses
-from minicpt.models import decoder, encoder, encoder_decoder
+from minicpt.models import bert, gpt2, t5
 from minicpt.objectives import causal_lm, masked_lm, next_sentence, reconstruction
-from minicpt.randomness import generator
-from minicpt.report import characters
-from minicpt.report.explain import as_data, explain
-from minicpt.report.explain_text import as_text
-from minicpt.report.terminal import draw, words
-from minicpt.verify.bounds import nats
+from minicpt.pictures import characters
+from minicpt.pictures.passage import as_data, explain
+from minicpt.pictures.text import as_text
+from minicpt.proofs.bounds import nats
 
 torch.set_num_threads(1)
 
@@ -48,7 +48,7 @@ def build(module, tokenizer):
     """A tiny model whose weights are large enough to tell one token from another."""
     torch.manual_seed(7)
     sizes = {"width": 16, "layers": 2, "heads": 2}
-    if module is encoder_decoder:
+    if module is t5:
         config = module.Config(tokenizer.size, tokenizer.need("pad"), **sizes)
     else:
         config = module.Config(tokenizer.size, 200, **sizes)
@@ -71,7 +71,7 @@ def case(tokenizer, corpus):
         ),
         "reconstruction": reconstruction.Objective(tokenizer),
     }
-    modules = {"encoder": encoder, "decoder": decoder, "encoder-decoder": encoder_decoder}
+    modules = {"encoder": bert, "decoder": gpt2, "encoder-decoder": t5}
     models = {name: build(module, tokenizer) for name, module in modules.items()}
     plans = {name: objective.plan(corpus, 0, 0) for name, objective in objectives.items()}
     return lambda name: (
@@ -200,7 +200,7 @@ def test_the_answer_to_a_pair_is_said_in_words(order, label, expected, columns, 
     texts = ["One ran. Two sat. Three ate. Four lay. Five hid.", "Six won. Seven lost. Eight left."]
     corpus = Corpus.build([Document(text[:3], text) for text in texts], tokenizer)
     objective = next_sentence.Objective(tokenizer, next_sentence.Settings(order=order))
-    model = build(encoder, tokenizer)
+    model = build(bert, tokenizer)
     pairs = [pair for epoch in range(8) for pair in objective.plan(corpus, 0, epoch)[:]]
     found = [pair for pair in pairs if pair.label == label]
     assert found
@@ -224,7 +224,7 @@ def test_each_chosen_token_is_marked_as_hidden_replaced_or_kept(tokenizer, corpu
         masked_lm.Objective(tokenizer, masked_lm.Settings(mask=0.4, random=0.3, rate=0.9)),
         next_sentence.Objective(tokenizer, next_sentence.Settings(**pair)),
     )
-    model = build(encoder, tokenizer)
+    model = build(bert, tokenizer)
     for objective in objectives:
         passage = objective.plan(corpus, 0, 0)[0]
         batch = objective.batch([passage], [noise()])
@@ -306,7 +306,7 @@ def test_every_table_shows_characters(name, byte_tokenizer):
         "pair": next_sentence.Objective(byte_tokenizer, next_sentence.Settings(order=True)),
         "reconstruction": reconstruction.Objective(byte_tokenizer),
     }[name]
-    modules = {"encoder": encoder, "decoder": decoder, "encoder-decoder": encoder_decoder}
+    modules = {"encoder": bert, "decoder": gpt2, "encoder-decoder": t5}
     model = build(modules[objective.architecture], byte_tokenizer)
     corpus = Corpus.build([Document("a", "猫 sat. 犬 ran.")], byte_tokenizer)
     data = as_data(model, objective, objective.plan(corpus, 0, 0)[0], noise())
@@ -344,7 +344,7 @@ def test_both_tables_of_an_encoder_decoder(case):
 
 
 def test_wide_tokens_line_up_in_the_terminal(case, tokenizer, corpus):
-    model = build(decoder, tokenizer)
+    model = build(gpt2, tokenizer)
     objective = causal_lm.Objective(tokenizer, causal_lm.Settings(window=100))
     plan = objective.plan(corpus, 0, 0)
     passage = max(plan[:], key=lambda each: len(each.tokens))
@@ -393,7 +393,7 @@ def test_prefix_runs_are_runs_of_the_model_on_the_prefix(case):
     assert lengths == [size, size, *range(1, size + 1)]
 
 
-class Leaky(decoder.Model):
+class Leaky(gpt2.Model):
     """A decoder that lets every position look at all others."""
 
     def forward(self, tokens, mask=None, positions=None):
@@ -419,7 +419,7 @@ def test_no_triangle_where_targets_see_what_follows(case, name):
 
 
 def test_a_long_passage_is_compressed_and_says_so(tokenizer, corpus):
-    model = build(decoder, tokenizer)
+    model = build(gpt2, tokenizer)
     objective = causal_lm.Objective(tokenizer, causal_lm.Settings(window=100))
     passage = max(objective.plan(corpus, 0, 0)[:], key=lambda each: len(each.tokens))
     data = as_data(model, objective, passage, noise())

@@ -8,7 +8,7 @@ import pytest
 
 from minicpt.cli import explain as verb
 from minicpt.cli.main import main
-from minicpt.cli.pieces import objective_modules
+from minicpt.runs.build import objective_modules
 
 LONG = " ".join(f"Line {number} of the text is here." for number in range(12))
 SMALL = {"VOCABULARY": 300}

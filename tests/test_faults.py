@@ -23,10 +23,12 @@ import killing  # noqa: E402
 import mutations  # noqa: E402
 import refusing  # noqa: E402
 
-from minicpt import checkpoint, containers, disk  # noqa: E402
-from minicpt.cli import lock  # noqa: E402
+from minicpt import checkpoint  # noqa: E402
+from minicpt.checkpoint import containers  # noqa: E402
 from minicpt.cli.main import main  # noqa: E402
-from minicpt.errors import InputError, WorkError  # noqa: E402
+from minicpt.common import disk  # noqa: E402
+from minicpt.common.errors import InputError, WorkError  # noqa: E402
+from minicpt.runs import lock  # noqa: E402
 
 
 @pytest.fixture(scope="module")

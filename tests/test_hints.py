@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from minicpt import checkpoint, pretrained, weights
+from minicpt import checkpoint
+from minicpt.checkpoint import huggingface, weights
 from minicpt.cli import hints
 from minicpt.cli import main as command_line
 from minicpt.cli.main import main
+from minicpt.common import outputs
 from minicpt.data.sources import read
-from minicpt.report import files
-from minicpt.training import Trainer
+from minicpt.training.trainer import Trainer
 
 SMALL = ["--width", "16", "--layers", "1", "--heads", "2", "--vocab-size", "300", "--window", "32"]
 SMALL += ["--batch-size", "4", "--evaluate-passages", "4"]
@@ -89,12 +90,12 @@ def test_replay_proposes_only_what_the_model_can_do(name, trained, text, tmp_pat
 
 def test_a_head_that_is_there_in_part_is_said_part_by_part(trained):
     model = checkpoint.load(trained / "masked-lm").model
-    state, config = pretrained.export_state(model), pretrained.export_config(model)
+    state, config = huggingface.export_state(model), huggingface.export_config(model)
     pooler = ["bert.pooler.dense.weight", "bert.pooler.dense.bias"]
     classifier = ["cls.seq_relationship.weight", "cls.seq_relationship.bias"]
 
     def note(*gone):
-        return pretrained.load(config, {k: v for k, v in state.items() if k not in gone})[1]
+        return huggingface.load(config, {k: v for k, v in state.items() if k not in gone})[1]
 
     new = "of head 'pair' is not in the folder: initialised at random"
     assert note() == []
@@ -102,7 +103,7 @@ def test_a_head_that_is_there_in_part_is_said_part_by_part(trained):
     assert note(*pooler) == [f"the pooler {new}; its classifier is kept"]
     whole = ["head 'pair' is not in the folder: initialised at random"]
     assert note(*pooler, *classifier) == whole
-    loaded, _ = pretrained.load(config, {k: v for k, v in state.items() if k not in classifier})
+    loaded, _ = huggingface.load(config, {k: v for k, v in state.items() if k not in classifier})
     assert loaded.heads["pair"].pooler.weight.equal(model.heads["pair"].pooler.weight)
 
 
@@ -240,8 +241,8 @@ def test_a_missing_extra_is_named_by_its_packages(monkeypatch):
 
     assert set(weights.INSTALL.split()) - {"pip", "install"} == names("hf")
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(files.InputError) as refused:
-        files.plotting()
+    with pytest.raises(outputs.InputError) as refused:
+        outputs.plotting()
     assert set(str(refused.value).split("pip install ")[1].split()) == names("plot")
 
 

@@ -13,21 +13,21 @@ import torch.nn.functional as F
 from making import close
 from torch import nn
 
-import minicpt.models.decoder as decoder_module
-import minicpt.models.encoder_decoder as encoder_decoder_module
-from minicpt.attention import attention, causal_mask
+import minicpt.models.gpt2 as decoder_module
+import minicpt.models.t5 as encoder_decoder_module
 from minicpt.batch import IGNORE, Batch, shift
+from minicpt.checkpoint.huggingface import export_state, import_state
+from minicpt.common.randomness import generator
 from minicpt.data.corpus import Corpus
 from minicpt.data.text import Document
 from minicpt.data.tokenizer import Tokenizer
-from minicpt.evaluation import evaluate
 from minicpt.loss import Loss, per_token_losses, target_losses, whole_sequence_loss
-from minicpt.models import decoder, encoder, encoder_decoder
+from minicpt.models import bert, gpt2, t5
+from minicpt.models.layers import attention, causal_mask
 from minicpt.objectives import causal_lm, masked_lm, next_sentence, reconstruction
-from minicpt.pretrained import export_state, import_state
-from minicpt.randomness import generator
-from minicpt.training import Stream, Trainer, Training, train_step
-from minicpt.verify.bounds import additions
+from minicpt.proofs.bounds import additions
+from minicpt.training.evaluation import evaluate
+from minicpt.training.trainer import Stream, Trainer, Training, train_step
 
 BYTES = Tokenizer.train([], 256)
 PAD, END, CLS, SEP, MASK = range(5)
@@ -38,7 +38,7 @@ TEXTS = (
     "She slept. We ate. All went well.",
 )
 CORPUS = Corpus.build([Document(str(i), text) for i, text in enumerate(TEXTS)], BYTES)
-KINDS = {"decoder": decoder, "encoder": encoder, "encoder-decoder": encoder_decoder}
+KINDS = {"decoder": gpt2, "encoder": bert, "encoder-decoder": t5}
 MODULES = [causal_lm, masked_lm, next_sentence, reconstruction]
 
 
@@ -54,7 +54,7 @@ def batch_of(objective, count=8):
 
 def model_of(kind, dropout=0.0, positions=40):
     sizes = {"vocabulary": BYTES.size, "width": 16, "layers": 2, "heads": 2, "dropout": dropout}
-    sizes |= {} if kind is encoder_decoder else {"positions": positions}
+    sizes |= {} if kind is t5 else {"positions": positions}
     torch.manual_seed(0)
     model = kind.Model(kind.Config(**sizes)).double()
     for parameter in model.parameters():  # larger than at the start, so that every path counts
@@ -383,7 +383,7 @@ def test_8_class_zero_is_swallowed_and_labels_are_turned_round():
     assert {0, 1} == set(target.tolist())
     fails(class_zero_follows, 1 - target)
 
-    model = model_of(encoder, positions=128)
+    model = model_of(bert, positions=128)
     total = whole_sequence_loss(model, batch)["pair"].detach()
 
     def all_pairs_count(loss):
@@ -429,7 +429,7 @@ def test_9_decoder_input_and_target():
 def test_11_documents_packed_together():
     """Two documents in one row: with the pattern as a mask each is as if alone; resetting the
     positions alone does not do it."""
-    model = model_of(decoder)
+    model = model_of(gpt2)
     one, other = torch.tensor([BYTES.encode("abcde"), BYTES.encode("vwxyz")])
     packed, positions = torch.cat([one, other])[None], torch.arange(5).repeat(2)[None]
     document = torch.tensor([0] * 5 + [1] * 5)
@@ -460,7 +460,7 @@ def test_11_no_window_holds_two_documents(module):
 # --- 12 --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", [decoder, encoder])
+@pytest.mark.parametrize("kind", [gpt2, bert])
 def test_12_left_padding(kind):
     model = model_of(kind)
     tokens = torch.tensor([BYTES.encode("abcde")])
@@ -512,7 +512,7 @@ def test_13_a_step_without_targets():
     nothing = with_targets(batch, lambda target: torch.full_like(target, IGNORE))
 
     def changes_nothing(step):
-        model = model_of(encoder)
+        model = model_of(bert)
         optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.5)
         train_step(model, optimizer, [batch], 1.0)  # so that there is momentum
         weights, state = copy.deepcopy((model.state_dict(), optimizer.state_dict()["state"]))
@@ -541,7 +541,7 @@ def test_13_a_micro_batch_without_targets_beside_one_with():
     nothing = with_targets(batch, lambda target: torch.full_like(target, IGNORE))
     results = []
     for batches in ([batch], [nothing, batch], [batch, nothing]):
-        model = model_of(encoder)
+        model = model_of(bert)
         train_step(model, torch.optim.SGD(model.parameters(), lr=0.1), batches, 0)
         results.append(nn.utils.parameters_to_vector(model.parameters()))
     for each in results[1:]:
@@ -570,14 +570,14 @@ def test_14_dropout_left_on(module):
 def test_14_a_bidirectional_model_passed_off_as_causal():
     objective = make(causal_lm)
     batch = batch_of(objective)
-    keeps_to_what_it_may_see(model_of(decoder), objective, batch)
-    fails(keeps_to_what_it_may_see, model_of(encoder), objective, batch)
+    keeps_to_what_it_may_see(model_of(gpt2), objective, batch)
+    fails(keeps_to_what_it_may_see, model_of(bert), objective, batch)
 
 
 # --- 15 --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", [decoder, encoder])
+@pytest.mark.parametrize("kind", [gpt2, bert])
 def test_15_tied_weights(kind):
     def saved_once(state):
         values = [value for value in state.values() if value.dim() == 2]

@@ -10,23 +10,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import minicpt.loss as loss_module
-import minicpt.models.decoder as decoder_module
+import minicpt.models.gpt2 as decoder_module
 from minicpt.batch import IGNORE, Batch
+from minicpt.common.errors import InputError
+from minicpt.common.randomness import generator
 from minicpt.data.corpus import Corpus
 from minicpt.data.sources import Document
 from minicpt.data.tokenizer import Tokenizer
-from minicpt.errors import InputError
-from minicpt.loss import (
-    Loss,
-    objective_loss,
-    per_token_losses,
-    target_losses,
-    whole_sequence_loss,
-)
-from minicpt.models import decoder, encoder, encoder_decoder
+from minicpt.loss import Loss, objective_loss, per_token_losses, target_losses, whole_sequence_loss
+from minicpt.models import bert, gpt2, t5
 from minicpt.objectives import causal_lm, masked_lm, next_sentence, reconstruction
-from minicpt.randomness import generator
-from minicpt.verify.bounds import largest
+from minicpt.proofs.bounds import largest
 
 TEXT = (
     "The cat sat on the mat. It was warm there. A bird came by.\n\n"
@@ -34,15 +28,15 @@ TEXT = (
 )
 SIZES = {"width": 16, "layers": 2, "heads": 2, "dropout": 0.0}
 CASES = {
-    "causal-lm": (causal_lm, causal_lm.Settings(window=24), decoder),
-    "masked-lm": (masked_lm, masked_lm.Settings(window=24, rate=0.3), encoder),
-    "next-sentence": (next_sentence, next_sentence.Settings(window=48), encoder),
+    "causal-lm": (causal_lm, causal_lm.Settings(window=24), gpt2),
+    "masked-lm": (masked_lm, masked_lm.Settings(window=24, rate=0.3), bert),
+    "next-sentence": (next_sentence, next_sentence.Settings(window=48), bert),
     "next-sentence with masked-lm": (
         next_sentence,
         next_sentence.Settings(window=48, masked=True),
-        encoder,
+        bert,
     ),
-    "reconstruction": (reconstruction, reconstruction.Settings(window=32), encoder_decoder),
+    "reconstruction": (reconstruction, reconstruction.Settings(window=32), t5),
 }
 
 
@@ -55,7 +49,7 @@ def case(name):
     plan = objective.plan(Corpus.build(documents, tokenizer), 0, 0)
     passages = plan[:5]
     batch = objective.batch(passages, [generator("test", i) for i in range(len(passages))])
-    positions = {} if kind is encoder_decoder else {"positions": objective.length}
+    positions = {} if kind is t5 else {"positions": objective.length}
     torch.manual_seed(0)
     model = kind.Model(kind.Config(vocabulary=tokenizer.size, **positions, **SIZES)).double()
     for parameter in model.parameters():  # larger than at the start, so that every path matters

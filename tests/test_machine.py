@@ -10,19 +10,20 @@ import pytest
 import torch
 from making import close
 
-from minicpt import attention, checkpoint, machine
+from minicpt import checkpoint
 from minicpt.cli.main import main
-from minicpt.errors import InputError
-from minicpt.evaluation import evaluate
+from minicpt.common.errors import InputError
+from minicpt.common.randomness import generator
 from minicpt.loss import whole_sequence_loss
-from minicpt.machine import Machine
-from minicpt.models import decoder, encoder, encoder_decoder
+from minicpt.models import bert, gpt2, layers, t5
 from minicpt.objectives import causal_lm, masked_lm, next_sentence, reconstruction
-from minicpt.randomness import generator
-from minicpt.training import Trainer, Training
-from minicpt.verify.bounds import tolerance
+from minicpt.proofs.bounds import tolerance
+from minicpt.training import device as machine
+from minicpt.training.device import Machine
+from minicpt.training.evaluation import evaluate
+from minicpt.training.trainer import Trainer, Training
 
-MODELS = {"decoder": decoder, "encoder": encoder, "encoder-decoder": encoder_decoder}
+MODELS = {"decoder": gpt2, "encoder": bert, "encoder-decoder": t5}
 EVERY = pytest.mark.parametrize("module", [causal_lm, masked_lm, next_sentence, reconstruction])
 SETTINGS = Training(batch_size=4, micro_batches=2, learning_rate=1e-2)
 SIXTEEN = Machine(dtype="bfloat16")
@@ -33,7 +34,7 @@ SMALL += ["--batch-size", "4", "--steps", "2"]
 def make(module, tokenizer, **sizes):
     objective = module.Objective(tokenizer, module.Settings(window=32))
     kind = MODELS[objective.architecture]
-    positions = {} if kind is encoder_decoder else {"positions": objective.length}
+    positions = {} if kind is t5 else {"positions": objective.length}
     sizes = {"width": 16, "layers": 2, "heads": 2} | positions | sizes
     torch.manual_seed(0)
     return kind.Model(kind.Config(vocabulary=tokenizer.size, **sizes)), objective
@@ -67,7 +68,7 @@ def test_a_forward_pass_makes_no_tensor_on_another_device(module, fused, tokeniz
 def test_a_mask_on_the_wrong_device_would_be_found(tokenizer, corpus, monkeypatch):
     model, objective = make(causal_lm, tokenizer)
     batch = batch_of(objective, corpus).to("meta")
-    monkeypatch.setattr(decoder, "causal_mask", lambda n, device: attention.causal_mask(n))
+    monkeypatch.setattr(gpt2, "causal_mask", lambda n, device: layers.causal_mask(n))
     with pytest.raises(RuntimeError, match="device"):
         model.to("meta")(**batch.inputs)
 

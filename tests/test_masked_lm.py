@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minicpt.batch import IGNORE
+from minicpt.common.errors import InputError
+from minicpt.common.randomness import generator
 from minicpt.data.corpus import Corpus
 from minicpt.data.text import Document
 from minicpt.data.tokenizer import Tokenizer
-from minicpt.errors import InputError
 from minicpt.objectives.masked_lm import Objective, Settings
-from minicpt.randomness import generator
 
 BYTES = Tokenizer.train([], 256)
 CLS, SEP, MASK = 2, 3, 4

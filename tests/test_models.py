@@ -12,17 +12,19 @@ import torch
 import torch.nn.functional as F
 import transformers
 
-from minicpt import discovery, models, pretrained
-from minicpt.errors import InputError
-from minicpt.models import decoder, encoder, encoder_decoder
-from minicpt.verify.bounds import largest
+from minicpt import models
+from minicpt.checkpoint import huggingface
+from minicpt.common import registry
+from minicpt.common.errors import InputError
+from minicpt.models import bert, gpt2, t5
+from minicpt.proofs.bounds import largest
 
 V, P = 37, 24
 
 
 def _cases():
     """Every module of minicpt.models, once for each choice that its config offers."""
-    for name, module in discovery.modules(models).items():
+    for name, module in registry.modules(models).items():
         fields = dataclasses.fields(module.Config)
         hints = typing.get_type_hints(module.Config)
         choices = {
@@ -109,7 +111,7 @@ def test_forward_and_heads_have_the_agreed_shapes(module, changes):
 
 @EVERY
 def test_tied_weights_are_one_parameter_and_stay_so(module, changes):
-    tied = module is not encoder_decoder or changes["version"] == "1.0"
+    tied = module is not t5 or changes["version"] == "1.0"
     model = model_of(module, changes)
     for one in (model, copy.deepcopy(model), model.float()):
         assert (one.heads["tokens"].weight is one.tokens.weight) == tied
@@ -212,7 +214,7 @@ def test_ids_beyond_the_vocabulary_are_refused(module, changes):
             model(**inputs | {name: inputs[name] + V})
 
 
-@pytest.mark.parametrize("module", [encoder, decoder])
+@pytest.mark.parametrize("module", [bert, gpt2])
 def test_more_positions_than_the_table_holds_are_refused(module):
     model = model_of(module, {})
     assert model(torch.zeros(1, P, dtype=torch.long)).shape == (1, P, 16)
@@ -230,14 +232,14 @@ def test_parameters_of_the_encoder():
     layer = (d * 3 * d + 3 * d) + (d * d + d) + 2 * d + (d * f + f) + (f * d + d) + 2 * d
     embeddings = (V + P + 2) * d + 2 * d
     heads = (d * d + d + 2 * d + V) + (d * d + d + 2 * d + 2)
-    model = model_of(encoder, {}, feed_forward=f)
+    model = model_of(bert, {}, feed_forward=f)
     assert sum(p.numel() for p in model.parameters()) == embeddings + layers * layer + heads
 
 
 def test_parameters_of_the_decoder():
     d, layers = 16, 2  # the well-known 12 L D^2 + 13 L D, the embeddings, and the final norm
     expected = 12 * layers * d * d + 13 * layers * d + (V + P) * d + 2 * d
-    assert sum(p.numel() for p in model_of(decoder, {}).parameters()) == expected
+    assert sum(p.numel() for p in model_of(gpt2, {}).parameters()) == expected
 
 
 @pytest.mark.parametrize("version, matrices, tables", [("1.0", 2, 1), ("1.1", 3, 2)])
@@ -251,12 +253,12 @@ def test_parameters_of_the_encoder_decoder(version, matrices, tables):
         + tables * V * d
     )
     changes = {"version": version, "head_width": k, "feed_forward": f, "decoder_layers": 3}
-    model = model_of(encoder_decoder, changes)
+    model = model_of(t5, changes)
     assert sum(p.numel() for p in model.parameters()) == expected
 
 
 def test_rms_norm_takes_off_no_mean():
-    norm = encoder_decoder.RMSNorm(2).double()
+    norm = t5.RMSNorm(2).double()
     found = norm(torch.tensor([[3.0, 4.0]], dtype=torch.float64))
     expected = torch.tensor([[3.0, 4.0]], dtype=torch.float64) / math.sqrt(12.5 + 1e-6)
     making.close(found, expected, 8)  # two squares, their mean, a root, a quotient, a product
@@ -267,32 +269,32 @@ def test_buckets_of_all_distances(both):
     distance = torch.arange(-300, 301)
     oracle = transformers.models.t5.modeling_t5.T5Attention._relative_position_bucket
     expected = oracle(distance, bidirectional=both, num_buckets=32, max_distance=128)
-    assert torch.equal(encoder_decoder.bucket(distance, both), expected)
+    assert torch.equal(t5.bucket(distance, both), expected)
 
 
 def test_published_initialisation():
     torch.manual_seed(0)
     sizes = {"positions": 256, "width": 128, "layers": 8}
-    gpt2 = decoder.Model(decoder.Config(vocabulary=500, **sizes))
-    bert = encoder.Model(encoder.Config(vocabulary=500, **sizes))
-    t5 = encoder_decoder.Model(encoder_decoder.Config(vocabulary=500, head_width=16))
+    a_gpt2 = gpt2.Model(gpt2.Config(vocabulary=500, **sizes))
+    a_bert = bert.Model(bert.Config(vocabulary=500, **sizes))
+    a_t5 = t5.Model(t5.Config(vocabulary=500, head_width=16))
     for weight, std in (
-        (gpt2.tokens.weight, 0.02),
-        (gpt2.layers[0].attention.qkv.weight, 0.02),
-        (gpt2.layers[0].attention.output.weight, 0.02 / 4),
-        (gpt2.layers[7].feed_forward.contract.weight, 0.02 / 4),
-        (bert.segments.weight, 0.02),
-        (bert.layers[0].attention.output.weight, 0.02),
-        (bert.heads["pair"].pooler.weight, 0.02),
-        (t5.tokens.weight, 1.0),
-        (t5.encoder.layers[0].attention.qkv.weight[:64], (128 * 16) ** -0.5),
-        (t5.decoder.layers[0].cross_attention.key_value.weight, 128**-0.5),
-        (t5.decoder.layers[0].cross_attention.output.weight, 64**-0.5),
-        (t5.decoder.layers[0].feed_forward.contract.weight, 512**-0.5),
+        (a_gpt2.tokens.weight, 0.02),
+        (a_gpt2.layers[0].attention.qkv.weight, 0.02),
+        (a_gpt2.layers[0].attention.output.weight, 0.02 / 4),
+        (a_gpt2.layers[7].feed_forward.contract.weight, 0.02 / 4),
+        (a_bert.segments.weight, 0.02),
+        (a_bert.layers[0].attention.output.weight, 0.02),
+        (a_bert.heads["pair"].pooler.weight, 0.02),
+        (a_t5.tokens.weight, 1.0),
+        (a_t5.encoder.layers[0].attention.qkv.weight[:64], (128 * 16) ** -0.5),
+        (a_t5.decoder.layers[0].cross_attention.key_value.weight, 128**-0.5),
+        (a_t5.decoder.layers[0].cross_attention.output.weight, 64**-0.5),
+        (a_t5.decoder.layers[0].feed_forward.contract.weight, 512**-0.5),
     ):
         assert abs(weight.std().item() / std - 1) < 0.15
         assert abs(weight.mean().item()) < 0.1 * std
-    assert not gpt2.layers[0].attention.qkv.bias.any()
+    assert not a_gpt2.layers[0].attention.qkv.bias.any()
 
 
 # What a position may see
@@ -307,7 +309,7 @@ def influence(model, inputs, name, position, **masks):
 
 
 def test_the_decoder_sees_itself_and_what_stands_before():
-    model = model_of(decoder, {})
+    model = model_of(gpt2, {})
     inputs = inputs_of(model)
     for position in range(9):
         assert influence(model, inputs, "tokens", position).tolist() == [
@@ -316,7 +318,7 @@ def test_the_decoder_sees_itself_and_what_stands_before():
 
 
 def test_the_encoder_sees_everything_real():
-    model = model_of(encoder, {})
+    model = model_of(bert, {})
     inputs = inputs_of(model)
     mask = torch.arange(9).expand(2, 9) < 6
     assert influence(model, inputs, "tokens", 3, mask=mask).all()
@@ -325,7 +327,7 @@ def test_the_encoder_sees_everything_real():
 
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
 def test_the_second_stack_sees_the_encoder_and_its_own_past(version):
-    model = model_of(encoder_decoder, {"version": version})
+    model = model_of(t5, {"version": version})
     inputs = inputs_of(model)
     mask = torch.arange(9).expand(2, 9) < 6
     assert influence(model, inputs, "tokens", 3, mask=mask).all()
@@ -337,13 +339,13 @@ def test_the_second_stack_sees_the_encoder_and_its_own_past(version):
 
 
 def test_packed_documents_are_as_if_alone():
-    for module in (encoder, decoder):
+    for module in (bert, gpt2):
         model = model_of(module, {})
         tokens = inputs_of(model)["tokens"]
         packed = tokens.reshape(1, 18)
         document = torch.arange(18)[None] // 9  # (1, T)
         pattern = document[:, :, None] == document[:, None, :]  # (1, T, T)
-        if module is decoder:
+        if module is gpt2:
             pattern = pattern & torch.ones(18, 18).tril().bool()
         positions = torch.arange(18)[None] % 9
         found = model(packed, mask=pattern, positions=positions).view(2, 9, 16)
@@ -351,26 +353,26 @@ def test_packed_documents_are_as_if_alone():
 
 
 def test_a_pattern_is_used_as_it_is():
-    model = model_of(decoder, {})
+    model = model_of(gpt2, {})
     inputs = inputs_of(model)
     prefix = torch.ones(9, 9).tril().bool()
     prefix[:, :4] = True  # a prefix of four is read in both directions
     seen = influence(model, inputs, "tokens", 3, mask=prefix.expand(2, 9, 9))
     assert seen.all()
-    model = model_of(encoder_decoder, {})
+    model = model_of(t5, {})
     inputs = inputs_of(model)
     pattern = prefix[:7, :7].expand(2, 7, 7)
     assert influence(model, inputs, "decoder_tokens", 3, decoder_mask=pattern).all()
 
 
 def test_left_padding_with_positions_changes_nothing():
-    model = model_of(decoder, {})
+    model = model_of(gpt2, {})
     tokens = inputs_of(model)["tokens"]
     padded, place = F.pad(tokens, (3, 0)), torch.arange(12).expand(2, 12)
     hidden = model(padded, mask=place >= 3, positions=(place - 3).clamp(min=0))
     close(hidden[:, 3:], model(tokens), model, padded)
     for version in ("1.0", "1.1"):  # distances are relative: positions are not needed
-        model = model_of(encoder_decoder, {"version": version})
+        model = model_of(t5, {"version": version})
         inputs = inputs_of(model)
         padded = {name: F.pad(tokens, (3, 0)) for name, tokens in inputs.items()}
         hidden = model(**padded, mask=place >= 3, decoder_mask=place[:, :10] >= 3)
@@ -378,7 +380,7 @@ def test_left_padding_with_positions_changes_nothing():
 
 
 def test_rows_that_see_nothing_stay_finite():
-    for module in (encoder, decoder):
+    for module in (bert, gpt2):
         model = model_of(module, {})
         pattern = torch.eye(9).bool().expand(2, 9, 9).clone()
         pattern[0, 4] = False
@@ -402,8 +404,8 @@ def randomised(model):
 
 
 def ours(oracle):
-    model = pretrained.build(oracle.config.to_dict()).double().eval()
-    assert pretrained.import_state(model, oracle.state_dict()) == []
+    model = huggingface.build(oracle.config.to_dict()).double().eval()
+    assert huggingface.import_state(model, oracle.state_dict()) == []
     return model
 
 
@@ -439,19 +441,19 @@ def test_dropout_stands_where_the_published_models_have_it(monkeypatch):
         vocab_size=V, hidden_size=24, num_hidden_layers=2, num_attention_heads=3,
         intermediate_size=96, **rates,
     )  # fmt: skip
-    model = pretrained.build(config.to_dict(), fused=False)
+    model = huggingface.build(config.to_dict(), fused=False)
     expected = dropped(eager(transformers.BertModel(config)), monkeypatch, input_ids=tokens)
     assert dropped(model, monkeypatch, tokens=tokens) == expected
     rates = {"resid_pdrop": 0.2, "attn_pdrop": 0.3, "embd_pdrop": 0.4}
     config = transformers.GPT2Config(vocab_size=V, n_embd=24, n_layer=2, n_head=3, **rates)
-    model = pretrained.build(config.to_dict(), fused=False)
+    model = huggingface.build(config.to_dict(), fused=False)
     expected = dropped(eager(transformers.GPT2Model(config)), monkeypatch, input_ids=tokens)
     assert dropped(model, monkeypatch, tokens=tokens) == expected
     for version in ("1.0", "1.1"):
         oracle = eager(t5_oracle(version))
-        model = pretrained.build(oracle.config.to_dict())
+        model = huggingface.build(oracle.config.to_dict())
         expected = dropped(oracle, monkeypatch, input_ids=tokens, decoder_input_ids=target)
-        model = encoder_decoder.Model(dataclasses.replace(model.config, fused=False))
+        model = t5.Model(dataclasses.replace(model.config, fused=False))
         assert dropped(model, monkeypatch, tokens=tokens, decoder_tokens=target) == expected
 
 

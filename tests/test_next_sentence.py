@@ -12,18 +12,18 @@ from making import close
 from oracles import bert_tokenizer
 
 from minicpt.batch import IGNORE
+from minicpt.common.errors import InputError
+from minicpt.common.randomness import generator
 from minicpt.data.corpus import Corpus, alone
 from minicpt.data.sources import read
 from minicpt.data.text import Document, sentences
 from minicpt.data.tokenizer import Tokenizer
-from minicpt.errors import InputError
 from minicpt.loss import objective_loss, target_losses, whole_sequence_loss
-from minicpt.models import encoder
+from minicpt.models import bert
 from minicpt.objectives.next_sentence import Objective, Pair, Settings, trim
-from minicpt.randomness import generator
-from minicpt.replay import Mixture
-from minicpt.training import Stream
-from minicpt.verify.chance import without_order
+from minicpt.proofs.chance import without_order
+from minicpt.remedies.replay import Mixture
+from minicpt.training.trainer import Stream
 
 BYTES = Tokenizer.train([], 256)
 CLS, SEP, MASK = 2, 3, 4
@@ -485,7 +485,7 @@ def test_the_total_is_the_sum_of_two_means():
     batch = objective.batch(plan[:6], [generator(place) for place in range(6)])
     torch.manual_seed(0)
     sizes = {"width": 16, "layers": 1, "heads": 2, "dropout": 0.0}
-    model = encoder.Model(encoder.Config(vocabulary=BYTES.size, positions=40, **sizes))
+    model = bert.Model(bert.Config(vocabulary=BYTES.size, positions=40, **sizes))
     each = target_losses(model, batch)
     assert len(each["pair"].losses) == 6 < len(each["tokens"].losses)
     total = objective_loss(whole_sequence_loss(model, batch), batch.counts())

@@ -8,12 +8,12 @@ from oracles import FULLEST, KINDS, P, bert, exact, gpt2, make, t5, t5_10, t5_11
 
 from minicpt import checkpoint
 from minicpt.batch import IGNORE
-from minicpt.errors import InputError
+from minicpt.common.errors import InputError
+from minicpt.common.randomness import generator
 from minicpt.loss import objective_loss, whole_sequence_loss
 from minicpt.objectives import causal_lm, masked_lm, next_sentence, reconstruction
-from minicpt.randomness import generator
-from minicpt.training import Trainer, Training
-from minicpt.verify.bounds import additions, tolerance
+from minicpt.proofs.bounds import additions, tolerance
+from minicpt.training.trainer import Trainer, Training
 
 VARIANTS = [bert, gpt2, t5_10, t5_11]
 # Rows, positions, and how many of the last row's are padding: batch 1, odd, up to the last one.

@@ -8,24 +8,25 @@ import transformers
 from making import close
 from oracles import TEXT, exact
 
-from minicpt import checkpoint, pretrained
+from minicpt import checkpoint
+from minicpt.checkpoint import huggingface
+from minicpt.common.errors import InputError
+from minicpt.common.randomness import generator
 from minicpt.data.corpus import Corpus
 from minicpt.data.documents import Document
 from minicpt.data.tokenizer import Tokenizer
-from minicpt.errors import InputError
 from minicpt.loss import whole_sequence_loss
-from minicpt.models import decoder, encoder, encoder_decoder
+from minicpt.models import bert, gpt2, t5
 from minicpt.objectives import causal_lm, masked_lm, reconstruction
-from minicpt.partial import Partial, factors, restrict, trained
-from minicpt.randomness import generator
-from minicpt.training import Stream, Trainer, Training
-from minicpt.verify.bounds import largest
+from minicpt.proofs.bounds import largest
+from minicpt.remedies.adapters import Partial, factors, restrict, trained
+from minicpt.training.trainer import Stream, Trainer, Training
 
 KINDS = {
-    "decoder": (decoder, causal_lm.Objective, causal_lm.Settings(window=16)),
-    "encoder": (encoder, masked_lm.Objective, masked_lm.Settings(window=16)),
+    "decoder": (gpt2, causal_lm.Objective, causal_lm.Settings(window=16)),
+    "encoder": (bert, masked_lm.Objective, masked_lm.Settings(window=16)),
     "encoder-decoder": (
-        encoder_decoder,
+        t5,
         reconstruction.Objective,
         reconstruction.Settings(window=24),
     ),
@@ -178,7 +179,7 @@ def test_merged_weights_are_the_base_and_the_product(kind, tokenizer, corpus):
     restrict(model, LORA, seed=0)
     train(model, objective, corpus)
     merged = copy.deepcopy(base)
-    pretrained.import_state(merged, pretrained.export_state(model))
+    huggingface.import_state(merged, huggingface.export_state(model))
     state, changed = factors(model), 0
     for name, old in base.named_parameters():
         found, place = merged.get_parameter(name), f"{name[:-7]}.parametrizations.weight"

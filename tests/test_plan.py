@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from making import fake
 
-from minicpt.data import plan as plan_module
-from minicpt.data.plan import NEWEST, Plan, alike, pack, planned, windows
-from minicpt.errors import InputError
-from minicpt.evaluation import spread
-from minicpt.randomness import generator
+from minicpt.common.errors import InputError
+from minicpt.common.randomness import generator
+from minicpt.data import order as plan_module
+from minicpt.data.order import NEWEST, Plan, alike, pack, planned, windows
+from minicpt.training.evaluation import spread
 
 always = settings(derandomize=True, deadline=None)
 some_lengths = st.lists(st.integers(1, 9), min_size=1, max_size=40)

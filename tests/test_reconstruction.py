@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minicpt.batch import IGNORE
+from minicpt.common.errors import InputError
+from minicpt.common.randomness import generator
 from minicpt.data.corpus import Corpus
 from minicpt.data.text import Document
 from minicpt.data.tokenizer import Tokenizer
-from minicpt.errors import InputError
 from minicpt.generation import Sampling
-from minicpt.models import encoder_decoder
+from minicpt.models import t5
 from minicpt.objectives.reconstruction import Objective, Settings, damage
-from minicpt.randomness import generator
 
 BYTES = Tokenizer.train([], 256)
 START, END = 0, 1  # the pad id starts the decoder, as in T5
@@ -175,7 +175,7 @@ def test_spaces_longer_than_the_window():
         if not objective.words(passage):
             assert torch.equal(batch.inputs["tokens"][0], passage.tokens)
     sizes = {"width": 16, "layers": 1, "heads": 2}
-    model = encoder_decoder.Model(encoder_decoder.Config(vocabulary=BYTES.size, **sizes))
+    model = t5.Model(t5.Config(vocabulary=BYTES.size, **sizes))
     blank = next(each for each in objective.plan(corpus, 0, 0) if not objective.words(each))
     assert isinstance(objective.probe(model, blank, Sampling(length=2), generator(0)), str)
     with pytest.raises(InputError, match="holds none"):

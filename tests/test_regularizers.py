@@ -12,21 +12,21 @@ from making import batches_of, close
 from torch import nn
 
 import minicpt.loss as loss_module
-import minicpt.models.decoder as decoder_module
+import minicpt.models.gpt2 as decoder_module
 import minicpt.regularizers
-from minicpt import discovery
 from minicpt.batch import IGNORE, Batch
-from minicpt.errors import InputError
-from minicpt.models import decoder, encoder, encoder_decoder
+from minicpt.common import registry
+from minicpt.common.errors import InputError
+from minicpt.common.randomness import generator
+from minicpt.models import bert, gpt2, t5
 from minicpt.objectives import causal_lm, masked_lm, next_sentence, reconstruction
-from minicpt.randomness import generator
-from minicpt.regularizers import ewc, frozen, kl, l2
-from minicpt.training import NotFinite, Trainer, Training, train_step
-from minicpt.verify.bounds import additions, largest, tolerance
+from minicpt.proofs.bounds import additions, largest, tolerance
+from minicpt.remedies import ewc, frozen, kl, l2
+from minicpt.training.trainer import NotFinite, Trainer, Training, train_step
 
-FOUND = discovery.modules(minicpt.regularizers)
+FOUND = registry.modules(minicpt.remedies)
 EVERY = pytest.mark.parametrize("name", FOUND)
-KINDS = {"decoder": decoder, "encoder": encoder, "encoder-decoder": encoder_decoder}
+KINDS = {"decoder": gpt2, "encoder": bert, "encoder-decoder": t5}
 CASES = {
     "decoder": (causal_lm, {"window": 16}),
     "encoder": (masked_lm, {"window": 16}),
@@ -40,7 +40,7 @@ def make(case, tokenizer, dropout=0.0, seed=0):
     module, settings = CASES[case]
     objective = module.Objective(tokenizer, module.Settings(**settings))
     kind = KINDS[objective.architecture]
-    positions = {} if kind is encoder_decoder else {"positions": objective.length}
+    positions = {} if kind is t5 else {"positions": objective.length}
     torch.manual_seed(seed)
     sizes = {"width": 16, "layers": 1, "heads": 2, "dropout": dropout}
     model = kind.Model(kind.Config(vocabulary=tokenizer.size, **positions, **sizes))

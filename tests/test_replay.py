@@ -8,16 +8,16 @@ import pytest
 import torch
 from making import close
 
+from minicpt.common.randomness import generator
 from minicpt.data.corpus import Corpus
 from minicpt.data.documents import Document
 from minicpt.data.tokenizer import Tokenizer
-from minicpt.models import decoder
+from minicpt.models import gpt2
 from minicpt.objectives import causal_lm
-from minicpt.randomness import generator
-from minicpt.replay import Mixture, Replay, replayed
-from minicpt.sampling import Cache, Samples, choose_each, sample
-from minicpt.training import Stream, Trainer, Training
-from minicpt.verify.bounds import additions, largest
+from minicpt.proofs.bounds import additions, largest
+from minicpt.remedies.replay import Mixture, Replay, replayed
+from minicpt.remedies.self_replay import Cache, Samples, choose_each, sample
+from minicpt.training.trainer import Stream, Trainer, Training
 
 NEW = "The ship sank. Nobody swam, and a bell rang under the sea. " * 4
 OLD = "It rained on the old house at noon, day after day. " * 4
@@ -48,7 +48,7 @@ def mixture_of(objective, fraction, seed=3):
 def make(objective, seed=0, dropout=0.0):
     torch.manual_seed(seed)
     sizes = {"width": 16, "layers": 2, "heads": 2, "dropout": dropout, "positions": 16}
-    model = decoder.Model(decoder.Config(vocabulary=objective.tokenizer.size, **sizes))
+    model = gpt2.Model(gpt2.Config(vocabulary=objective.tokenizer.size, **sizes))
     with torch.no_grad():  # far from uniform, so that what it reads matters
         for parameter in model.parameters():
             parameter.mul_(4)

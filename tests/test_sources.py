@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from minicpt.common.errors import InputError
 from minicpt.data import builtin
 from minicpt.data.builtin import origin
 from minicpt.data.documents import Document
 from minicpt.data.sources import read as read_documents
-from minicpt.errors import InputError
 
 
 def read(*arguments, **options) -> list[Document]:

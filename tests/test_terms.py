@@ -9,9 +9,9 @@ import torch
 
 from minicpt import checkpoint
 from minicpt.batch import Batch
-from minicpt.cli import terms
 from minicpt.cli.main import main
-from minicpt.data.plan import Plan
+from minicpt.data.order import Plan
+from minicpt.runs import terms
 
 SMALL = ["--width", "16", "--layers", "1", "--heads", "2", "--vocab-size", "300", "--window", "32"]
 FEW = ["--batch-size", "4", "--evaluate-passages", "4"]
@@ -137,12 +137,12 @@ def test_ewc_needs_old_text(base, texts, tmp_path, capsys):
 
 
 def test_old_text_is_read_one_passage_at_a_time_and_repeats(base, texts):
-    from minicpt.cli import pieces
     from minicpt.data.corpus import Corpus
+    from minicpt.runs import build
 
     loaded = checkpoint.load(base)
-    objective = pieces.objective_of(loaded, None)
-    corpus = Corpus.build(pieces.recorded_texts(loaded.record["text"]).training, loaded.tokenizer)
+    objective = build.objective_of(loaded, None)
+    corpus = Corpus.build(build.recorded_texts(loaded.record["text"]).training, loaded.tokenizer)
     read = terms.reader("ewc", objective, corpus, seed=0, device="cpu")
     first, again = list(read(3)), list(read(3))
     assert [len(batch.inputs["tokens"]) for batch in first] == [1, 1, 1]

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from minicpt.common.errors import InputError
 from minicpt.data.documents import Document
 from minicpt.data.text import SPACES, sentences, stretches, words
-from minicpt.errors import InputError
 
 always = settings(derandomize=True, deadline=None, max_examples=200)
 

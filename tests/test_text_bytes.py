@@ -13,15 +13,15 @@ from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as Engine
 
 from minicpt.cli.main import main
+from minicpt.common.errors import InputError
 from minicpt.comparison import measure
 from minicpt.data import building, text
 from minicpt.data.corpus import Corpus
 from minicpt.data.documents import Document, Documents
 from minicpt.data.tokenizer import Tokenizer
-from minicpt.errors import InputError
-from minicpt.evaluation import evaluate
-from minicpt.models import decoder, encoder_decoder
+from minicpt.models import gpt2, t5
 from minicpt.objectives import causal_lm, reconstruction
+from minicpt.training.evaluation import evaluate
 
 UNKNOWN = "[UNK]"
 
@@ -218,8 +218,8 @@ def declared(engine: Engine, end: str, pad: str) -> Tokenizer:
 
 def uniform(objective):
     """A model that gives every token the probability 1 / V."""
-    kind = encoder_decoder if objective.architecture == "encoder-decoder" else decoder
-    positions = {} if kind is encoder_decoder else {"positions": objective.length}
+    kind = t5 if objective.architecture == "encoder-decoder" else gpt2
+    positions = {} if kind is t5 else {"positions": objective.length}
     sizes = {"vocabulary": objective.tokenizer.size, "width": 8, "layers": 1, "heads": 1}
     model = kind.Model(kind.Config(**sizes, **positions)).double()
     torch.nn.init.zeros_(model.heads["tokens"].weight)

@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as Engine
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
+from minicpt.common.errors import InputError, WorkError
 from minicpt.data import bpe
 from minicpt.data.sources import read
 from minicpt.data.text import SPACES
 from minicpt.data.tokenizer import Tokenizer, cut
-from minicpt.errors import InputError, WorkError
 
 TEXT = "low lower lowest, and slow: slower than the slowest.\n\n  Naïve café — 你好 😀\t" * 5
 SPECIAL_LOOKALIKES = "a [MASK] b </s><pad> <|endoftext|> [CLS]<mask>[UNK] <unk> <extra_id_0> <s>"

@@ -8,19 +8,19 @@ import torch.nn.functional as F
 from making import batches_of, close
 
 from minicpt.batch import IGNORE, Batch
+from minicpt.common.randomness import generator
 from minicpt.data.corpus import Corpus
 from minicpt.data.sources import Document
 from minicpt.data.tokenizer import Tokenizer
-from minicpt.evaluation import evaluate
 from minicpt.loss import objective_loss, whole_sequence_loss
-from minicpt.models import decoder, encoder, encoder_decoder
+from minicpt.models import bert, gpt2, t5
 from minicpt.objectives import causal_lm, masked_lm, next_sentence, reconstruction
-from minicpt.optimizer import Optimization, learning_rate, lengthened, make_optimizer
-from minicpt.randomness import generator
-from minicpt.training import NotFinite, Stream, Trainer, Training, train_step
-from minicpt.verify.bounds import additions, largest
+from minicpt.proofs.bounds import additions, largest
+from minicpt.training.evaluation import evaluate
+from minicpt.training.optimizer import Optimization, learning_rate, lengthened, make_optimizer
+from minicpt.training.trainer import NotFinite, Stream, Trainer, Training, train_step
 
-KINDS = {"decoder": decoder, "encoder": encoder, "encoder-decoder": encoder_decoder}
+KINDS = {"decoder": gpt2, "encoder": bert, "encoder-decoder": t5}
 OBJECTIVES = {
     "causal-lm": (causal_lm, causal_lm.Settings(window=16)),
     "masked-lm": (masked_lm, masked_lm.Settings(window=16)),
@@ -60,7 +60,7 @@ def make(name, tokenizer, dropout=0.1, seed=0):
     module, settings = OBJECTIVES[name]
     objective = module.Objective(tokenizer, settings)
     kind = KINDS[objective.architecture]
-    positions = {} if kind is encoder_decoder else {"positions": objective.length}
+    positions = {} if kind is t5 else {"positions": objective.length}
     torch.manual_seed(seed)
     sizes = {"width": 16, "layers": 1, "heads": 2, "dropout": dropout}
     return kind.Model(kind.Config(vocabulary=tokenizer.size, **positions, **sizes)), objective

@@ -10,22 +10,23 @@ import sys
 import pytest
 import torch
 
-from minicpt import discovery, models, objectives
-from minicpt.cli import pieces
+from minicpt import models, objectives
 from minicpt.cli.main import main
-from minicpt.verify import subject as subjects
-from minicpt.verify import suite
-from minicpt.verify.chance import chance, judges
-from minicpt.verify.equivalence import equivalence
-from minicpt.verify.faults import FAULTS
-from minicpt.verify.floors import STATES, chain, entropy, floors
-from minicpt.verify.partition import partition
-from minicpt.verify.result import Proof, report
-from minicpt.verify.teacher_forcing import teacher_forcing
+from minicpt.common import registry
+from minicpt.proofs import subject as subjects
+from minicpt.proofs import suite
+from minicpt.proofs.chance import chance, judges
+from minicpt.proofs.entropy_floor import STATES, chain, entropy, floors
+from minicpt.proofs.equivalence import equivalence
+from minicpt.proofs.faults import FAULTS
+from minicpt.proofs.partition import partition
+from minicpt.proofs.result import Proof, report
+from minicpt.proofs.teacher_forcing import teacher_forcing
+from minicpt.runs import build
 
 SUBJECTS = {
     each.name: each
-    for each in suite.subjects(pieces.objective_modules(), discovery.modules(models))
+    for each in suite.subjects(build.objective_modules(), registry.modules(models))
 }
 KNOWN_MISTAKES = set(range(1, 17)) - {10} | {24}  # 10 and 17 to 23 belong to what is not here
 UNCHECKED = {
@@ -183,8 +184,8 @@ def test_random_targets_are_not_proved_to_be_those_of_the_text(add_objective, mo
 def test_a_correct_prefix_lm_fails_no_proof(length, add_objective):
     """Nor does one whose length is not called window."""
     add_objective("prefix_lm", PREFIX.replace("LENGTH", length))
-    modules = {"prefix-lm": pieces.objective_module("prefix-lm")}
-    (subject,) = suite.subjects(modules, discovery.modules(models))
+    modules = {"prefix-lm": build.objective_module("prefix-lm")}
+    (subject,) = suite.subjects(modules, registry.modules(models))
     found = {proof.name: proof for proof in suite.prove(subject)}
     assert [name for name, proof in found.items() if proof.passed is False] == []
     assert found["teacher forcing"].passed is None
@@ -205,8 +206,8 @@ def test_few_passages_are_no_failure(monkeypatch):
     """Long windows: as many passages as documents."""
     monkeypatch.setattr(subjects, "WINDOW", 400)
     monkeypatch.setattr(subjects, "SINGLE", subjects.DOCUMENTS)
-    modules = {"causal-lm": pieces.objective_module("causal-lm")}
-    subject = suite.subjects(modules, discovery.modules(models))[0]
+    modules = {"causal-lm": build.objective_module("causal-lm")}
+    subject = suite.subjects(modules, registry.modules(models))[0]
     found = {proof.name: proof for proof in suite.prove(subject, suite.QUICK)}
     assert len(subject.passages(99)) == 4
     assert [name for name, proof in found.items() if proof.passed is None] == ["partition"]

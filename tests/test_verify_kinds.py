@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from minicpt.cli.main import main
-from minicpt.verify import endings, foreign
-from minicpt.verify.foreign import report, verify_model
-from minicpt.verify.kinds import Draw, kinds
-from minicpt.verify.probing import special_ids
+from minicpt.proofs.black_box import endings, verdict
+from minicpt.proofs.black_box.kinds import Draw, kinds
+from minicpt.proofs.black_box.probing import special_ids
+from minicpt.proofs.black_box.verdict import report, verify_model
 
 V, D = 301, 8  # so many tokens that a special one, or one twice in a row, does not come by chance
 PAD, EOS, UNK = 150, 160, 170
@@ -215,7 +215,7 @@ def test_special_ids_of_modules_and_of_configurations_of_any_kind():
     inner = model(padding_idx=9)
     inner.config = {"bos_token_id": 3, "eos_token_id": (4, 5), "width": 6, "pad_token_id": None}
     inner.pad_id, inner.mask_token = 7, 8
-    guest = foreign.Guest(lambda tokens: inner(tokens))
+    guest = verdict.Guest(lambda tokens: inner(tokens))
     found = special_ids(guest, V)
     assert sorted(found) == [0, 1, 2, 3, 4, 5, 7, 8, 9, 300]
     assert found[9] == "id 9 (padding_idx)" and found[7] == "id 7 (pad_id)"

@@ -9,8 +9,9 @@ import safetensors.torch
 import torch
 from oracles import FULLEST, KINDS, bert, gpt2, make
 
-from minicpt import checkpoint, weights
-from minicpt.errors import InputError
+from minicpt import checkpoint
+from minicpt.checkpoint import weights
+from minicpt.common.errors import InputError
 
 
 def same(found, expected):

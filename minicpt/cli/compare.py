@@ -11,15 +11,16 @@ import shutil
 from dataclasses import dataclass
 from typing import Literal
 
-from minicpt.cli import compare_setup, comparing, flags
-from minicpt.cli.running import print_json, say, summary_of, tell
-from minicpt.comparison.parts import QUICK, Comparison
-from minicpt.errors import InputError
-from minicpt.machine import Machine
-from minicpt.report.compare import text
-from minicpt.report.compare_plot import plot
-from minicpt.report.files import check_writable, plotting
-from minicpt.settings import Checked, setting
+from minicpt.cli import flags
+from minicpt.common.errors import InputError
+from minicpt.common.outputs import check_writable, plotting
+from minicpt.common.settings import Checked, setting
+from minicpt.comparison import setup, through
+from minicpt.comparison.plan import QUICK, Comparison
+from minicpt.comparison.plot import plot
+from minicpt.comparison.table import text
+from minicpt.runs.loop import print_json, say, summary_of, tell
+from minicpt.training.device import Machine
 
 EXAMPLES = """examples:
   minicpt compare --quick
@@ -98,13 +99,13 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def shown(result: comparing.Result) -> str:
+def shown(result: through.Result) -> str:
     """The result as text, in the width of the terminal."""
     width = shutil.get_terminal_size().columns - 1
     return text(result.rows, result.bases, result.sentences, result.label, width)
 
 
-def compare(arguments: argparse.Namespace, tell) -> tuple[comparing.Result | None, int]:
+def compare(arguments: argparse.Namespace, tell) -> tuple[through.Result | None, int]:
     """The whole comparison, and the exit status; without a result where it was interrupted.
 
     Everything that can be wrong is found before the first step.
@@ -122,7 +123,7 @@ def compare(arguments: argparse.Namespace, tell) -> tuple[comparing.Result | Non
     if len(set(what.objectives)) < len(what.objectives):
         raise InputError("--objectives names one of them twice; name each once")
     machine.prepare(say)
-    job = compare_setup.prepare(what, comparison, machine, arguments.quick, tell)
+    job = setup.prepare(what, comparison, machine, arguments.quick, tell)
     result, status = job.go(tell)
     if result and arguments.plot:
         plot(arguments.plot, result.rows, result.label)

@@ -14,20 +14,20 @@ import textwrap
 import torch
 from tqdm import tqdm
 
-from minicpt.cli import pieces
-from minicpt.cli.running import print_json, summary_of
+from minicpt.common.errors import WorkError
+from minicpt.common.randomness import generator
 from minicpt.data.builtin import origin
 from minicpt.data.corpus import Corpus
 from minicpt.data.tokenizer import Tokenizer
-from minicpt.errors import WorkError
-from minicpt.evaluation import evaluate
 from minicpt.generation import Sampling
 from minicpt.loss import per_token_losses, target_losses
-from minicpt.models import decoder
+from minicpt.models import gpt2
 from minicpt.objectives import causal_lm
-from minicpt.randomness import generator
-from minicpt.training import Trainer, Training
-from minicpt.verify.bounds import additions, gap, largest, nats, tolerance
+from minicpt.proofs.bounds import additions, gap, largest, nats, tolerance
+from minicpt.runs import build
+from minicpt.runs.loop import print_json, summary_of
+from minicpt.training.evaluation import evaluate
+from minicpt.training.trainer import Trainer, Training
 
 SEED = 0
 VOCABULARY = 2048
@@ -60,8 +60,8 @@ def run(arguments: argparse.Namespace) -> int:
     tell = (lambda *words: None) if arguments.json else print
     for source in (DOCS, CODE):
         tell(origin(source))
-    texts = {source: pieces.texts(pieces.Text(corpus=(source,))) for source in (DOCS, CODE)}
-    held_out = pieces.held_out(texts[CODE], [texts[DOCS]], tell)
+    texts = {source: build.texts(build.Text(corpus=(source,))) for source in (DOCS, CODE)}
+    held_out = build.held_out(texts[CODE], [texts[DOCS]], tell)
     tokenizer = Tokenizer.train((each.text for each in texts[DOCS].training), VOCABULARY)
     corpora = {
         source: tuple(Corpus.build(part, tokenizer, progress=True) for part in parts)
@@ -72,8 +72,8 @@ def run(arguments: argparse.Namespace) -> int:
     }
     objective = causal_lm.Objective(tokenizer, causal_lm.Settings(window=WINDOW))
     torch.manual_seed(SEED)
-    config = decoder.Config(vocabulary=tokenizer.size, positions=WINDOW, dropout=0.0)
-    model = decoder.Model(config)
+    config = gpt2.Config(vocabulary=tokenizer.size, positions=WINDOW, dropout=0.0)
+    model = gpt2.Model(config)
     parameters = sum(each.numel() for each in model.parameters())
     tell(f"model: GPT-2, {config.layers} layers, width {config.width}, {parameters:,} parameters\n")
 

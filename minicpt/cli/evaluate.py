@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from minicpt import checkpoint
-from minicpt.cli import flags, pieces
-from minicpt.cli.running import bar_over, print_json, say, summary_of
-from minicpt.cli.table import figures
-from minicpt.errors import InputError
-from minicpt.evaluation import evaluate
-from minicpt.machine import Machine
-from minicpt.settings import Checked, setting
+from minicpt.cli import flags
+from minicpt.common.errors import InputError
+from minicpt.common.settings import Checked, setting
+from minicpt.runs import build
+from minicpt.runs.loop import bar_over, print_json, say, summary_of
+from minicpt.runs.table import figures
+from minicpt.training.device import Machine
+from minicpt.training.evaluation import evaluate
 
 EXAMPLES = """examples:
   minicpt evaluate runs/first
@@ -57,19 +58,19 @@ def run(arguments: argparse.Namespace) -> int:
     base = checkpoint.load(arguments.folder)
     for note in base.notes:
         say(note)
-    objective = pieces.objective_of(base, what.objective)
+    objective = build.objective_of(base, what.objective)
     if what.corpus:
-        documents = {" ".join(what.corpus): pieces.documents(what)}
+        documents = {" ".join(what.corpus): build.documents(what)}
     elif base.record:
-        old = pieces.old_texts(base.record["old_texts"])
-        documents = pieces.held_out(pieces.recorded_texts(base.record["text"]), old)
-        pieces.check_held_out(documents, base.record.get("held_out"))
+        old = build.old_texts(base.record["old_texts"])
+        documents = build.held_out(build.recorded_texts(base.record["text"]), old)
+        build.check_held_out(documents, base.record.get("held_out"))
     else:
         raise InputError(f"{arguments.folder} does not say what it was trained on; give --corpus")
     model = base.model.to(machine.device)
     results = {}
     for name, each in documents.items():
-        corpus = pieces.corpus(each, base.tokenizer)
+        corpus = build.corpus(each, base.tokenizer)
         with machine.autocast():
             results[name] = evaluate(
                 model, objective, corpus, what.passages, what.batch_size, bar_over

@@ -10,19 +10,20 @@ from typing import Literal
 import torch
 
 from minicpt import checkpoint
-from minicpt.cli import flags, pieces
-from minicpt.cli.running import print_json, say, summary_of
+from minicpt.cli import flags
+from minicpt.common.errors import InputError
+from minicpt.common.randomness import generator
+from minicpt.common.settings import MOST, Checked, setting
+from minicpt.common.terminal import needs_ascii
 from minicpt.data.corpus import Corpus
 from minicpt.data.documents import Document, LongDocument
-from minicpt.data.plan import Plan
+from minicpt.data.order import Plan
 from minicpt.data.sources import read
 from minicpt.data.tokenizer import Tokenizer
 from minicpt.data.utf8 import decode
-from minicpt.errors import InputError
-from minicpt.randomness import generator
-from minicpt.report.explain import as_data, explain
-from minicpt.report.terminal import needs_ascii
-from minicpt.settings import MOST, Checked, setting
+from minicpt.pictures.passage import as_data, explain
+from minicpt.runs import build
+from minicpt.runs.loop import print_json, say, summary_of
 
 TEXT = (
     "The cat sat on the mat. It was warm there, and it fell asleep. A bird came to the window."
@@ -65,7 +66,7 @@ def add(verbs) -> None:
         epilog=EXAMPLES.format(name="causal-lm"),
     )
     names = explain.add_subparsers(dest="objective", metavar="OBJECTIVE", required=True)
-    for name, module in pieces.objective_modules().items():
+    for name, module in build.objective_modules().items():
         summary = module.__doc__.splitlines()[0]
         usage = f"minicpt explain {name} [FLAG …]"
         parser = names.add_parser(name, help=summary, description=summary, usage=usage)
@@ -77,7 +78,7 @@ def add(verbs) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     what = flags.build(arguments, What)
-    module = pieces.objective_module(arguments.objective)
+    module = build.objective_module(arguments.objective)
     settings = flags.build(arguments, module.Settings)
     documents = given(what)
     if what.init:
@@ -85,12 +86,12 @@ def run(arguments: argparse.Namespace) -> int:
         for note in base.notes:
             say(note)
         changed = flags.given(arguments, module.Settings)
-        model, objective = base.model, pieces.fitted(base, arguments.objective, changed)
+        model, objective = base.model, build.fitted(base, arguments.objective, changed)
     else:
         training = (document.text for document in read(["builtin:docs"]))
         objective = module.Objective(Tokenizer.train(training, VOCABULARY), settings)
         torch.manual_seed(what.seed)
-        model = pieces.untrained(objective)
+        model = build.untrained(objective)
         say("an untrained model; --init DIR shows what a trained one makes of it")
     passages = in_order(objective, Corpus.build(documents, objective.tokenizer), what.seed)
     unit, count = getattr(objective, "unit", "passage"), len(passages)

@@ -4,8 +4,8 @@ import argparse
 import dataclasses
 import typing
 
-from minicpt.errors import InputError
-from minicpt.settings import flag
+from minicpt.common.errors import InputError
+from minicpt.common.settings import flag
 
 
 def add(

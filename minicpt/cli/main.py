@@ -15,7 +15,7 @@ import textwrap
 from minicpt import __version__
 from minicpt.cli import compare, demo, evaluate, explain, export, generate, resume, train, verify
 from minicpt.cli.hints import counterpart
-from minicpt.errors import InputError, WorkError
+from minicpt.common.errors import InputError, WorkError
 
 VERBS = {
     "demo": demo,

@@ -10,17 +10,18 @@ from pathlib import Path
 import torch
 
 from minicpt import checkpoint
-from minicpt.cli import continuing, flags, pieces, terms, train
+from minicpt.cli import flags, train
 from minicpt.cli.hints import command
-from minicpt.cli.lock import locked
-from minicpt.cli.running import Run, Watch, print_json, say, summary_of, versions
-from minicpt.cli.table import CHANGES
-from minicpt.errors import InputError
-from minicpt.machine import Machine
-from minicpt.optimizer import lengthened
-from minicpt.partial import Partial, restrict
-from minicpt.settings import Checked, setting
-from minicpt.training import Trainer, Training
+from minicpt.common.errors import InputError
+from minicpt.common.settings import Checked, setting
+from minicpt.remedies.adapters import Partial, restrict
+from minicpt.runs import build, continuing, terms
+from minicpt.runs.lock import locked
+from minicpt.runs.loop import Run, Watch, print_json, say, summary_of, versions
+from minicpt.runs.table import CHANGES
+from minicpt.training.device import Machine
+from minicpt.training.optimizer import lengthened
+from minicpt.training.trainer import Trainer, Training
 
 EXAMPLES = """examples:
   minicpt resume runs/first
@@ -125,16 +126,16 @@ def revived(base, folder: Path, changes: dict, accept: bool, quiet: bool, steps)
             say(f"{name} was {record['versions'][name]} and is {value}: results may differ")
     machine = machine_of(record, changes)
     machine.prepare(say)
-    module = pieces.objective_module(record["objective"])
-    pieces.check_kind(base.model, record["objective"], base.folder)
+    module = build.objective_module(record["objective"])
+    build.check_kind(base.model, record["objective"], base.folder)
     objective = module.Objective(base.tokenizer, module.Settings(**record["objective_settings"]))
-    pieces.check_fit(base.model, objective, base.folder)
-    text = pieces.recorded_texts(record["text"], accept)
-    old = pieces.old_texts(record["old_texts"])
-    apart = pieces.held_out(text, old)
-    pieces.check_held_out(apart, record["held_out"])
-    corpus, held_out = pieces.corpora(text, apart, base.tokenizer)
-    pieces.check_plans(objective, {"training": corpus} | held_out)
+    build.check_fit(base.model, objective, base.folder)
+    text = build.recorded_texts(record["text"], accept)
+    old = build.old_texts(record["old_texts"])
+    apart = build.held_out(text, old)
+    build.check_held_out(apart, record["held_out"])
+    corpus, held_out = build.corpora(text, apart, base.tokenizer)
+    build.check_plans(objective, {"training": corpus} | held_out)
     settings, length = Training(**record["training"]), train.Length(steps=record["steps"])
     state = base.state()
     mixed = continuing.recorded(record["replay"], state, objective, text, old, accept)
@@ -160,7 +161,7 @@ def revived(base, folder: Path, changes: dict, accept: bool, quiet: bool, steps)
     )  # fmt: skip
 
 
-def unchanged(record: dict, text: pieces.Texts, old: Sequence[pieces.Texts]) -> dict[str, dict]:
+def unchanged(record: dict, text: build.Texts, old: Sequence[build.Texts]) -> dict[str, dict]:
     """What the base made of the held-out texts, as far as these are still the same.
 
     Gained and forgotten are differences to it, and mean nothing on another text.

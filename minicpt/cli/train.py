@@ -15,18 +15,20 @@ from pathlib import Path
 
 import torch
 
-from minicpt import checkpoint, replay
-from minicpt.cli import continuing, flags, metrics, pieces, terms
+from minicpt import checkpoint
+from minicpt.cli import flags
 from minicpt.cli.hints import command
-from minicpt.cli.lock import locked, missing
-from minicpt.cli.running import Run, Watch, print_json, say, summary_of, tell
+from minicpt.common.errors import InputError
+from minicpt.common.settings import Checked, setting
 from minicpt.data.split import sample
 from minicpt.data.tokenizer import Tokenizer
-from minicpt.errors import InputError
-from minicpt.machine import Machine
-from minicpt.partial import Partial, factors, restrict, trained
-from minicpt.settings import Checked, setting
-from minicpt.training import Trainer, Training
+from minicpt.remedies import replay
+from minicpt.remedies.adapters import Partial, factors, restrict, trained
+from minicpt.runs import build, continuing, metrics, terms
+from minicpt.runs.lock import locked, missing
+from minicpt.runs.loop import Run, Watch, print_json, say, summary_of, tell
+from minicpt.training.device import Machine
+from minicpt.training.trainer import Trainer, Training
 
 EXAMPLES = """examples:
   minicpt train {name} --steps 200 --out runs/first
@@ -86,14 +88,14 @@ def add(verbs) -> None:
         + EXAMPLES.format(name="causal-lm")
     )
     names = train.add_subparsers(dest="objective", metavar="OBJECTIVE", required=True)
-    for name, module in pieces.objective_modules().items():
+    for name, module in build.objective_modules().items():
         summary = module.__doc__.splitlines()[0]
         usage = f"minicpt train {name} [FLAG …]"
         parser = names.add_parser(name, help=summary, description=summary, usage=usage)
         parser.epilog = LOGGED + "\n" + EXAMPLES.format(name=name)
-        config = pieces.model_module(module.Objective.architecture).Config
+        config = build.model_module(module.Objective.architecture).Config
         flags.add(parser, "length", Length)
-        flags.add(parser, "text", pieces.Text, pieces.Vocabulary)
+        flags.add(parser, "text", build.Text, build.Vocabulary)
         flags.add(parser, "where from and where to", Places)
         flags.add(parser, f"the objective, {name}", module.Settings)
         flags.add(parser, f"the model, {module.Objective.architecture}", config)
@@ -125,7 +127,7 @@ def prepare(arguments: argparse.Namespace, places: Places, folder: Path) -> Run:
     """Everything that can be wrong is found here, before training starts."""
     length, watch = flags.build(arguments, Length), flags.build(arguments, Watch)
     settings = flags.build(arguments, Training)
-    text_settings = flags.build(arguments, pieces.Text)
+    text_settings = flags.build(arguments, build.Text)
     machine = flags.build(arguments, Machine)
     near = terms.asked(arguments)
     machine.prepare(say)
@@ -140,10 +142,10 @@ def prepare(arguments: argparse.Namespace, places: Places, folder: Path) -> Run:
     model, objective, text, old, base = begin(arguments, places, text_settings, settings.seed)
     restrict(model.to(machine.device), partial, settings.seed)
     tokenizer = objective.tokenizer
-    apart = pieces.held_out(text, old)
-    corpus, held_out = pieces.corpora(text, apart, tokenizer)
-    pieces.check_plans(objective, {"training": corpus} | held_out)
-    pieces.check_batch(settings.batch_size, objective, corpus)
+    apart = build.held_out(text, old)
+    corpus, held_out = build.corpora(text, apart, tokenizer)
+    build.check_plans(objective, {"training": corpus} | held_out)
+    build.check_batch(settings.batch_size, objective, corpus)
     mixed = None
     if wanted:
         passages = None if length.epochs or length.minutes else length.count * settings.batch_size
@@ -185,42 +187,42 @@ def prepare(arguments: argparse.Namespace, places: Places, folder: Path) -> Run:
     return Run(trainer, tokenizer, held_out, watch, record, folder, quiet=arguments.json)
 
 
-def from_scratch(arguments: argparse.Namespace, places: Places, settings: pieces.Text, seed: int):
+def from_scratch(arguments: argparse.Namespace, places: Places, settings: build.Text, seed: int):
     """A new model, its objective and tokenizer, and the text; there is no old text."""
     for taken in (Places, replay.Settings, Partial, *terms.classes()):
         flags.refuse(arguments, taken, "there is no base without --init", but=("out",))
-    module = pieces.objective_module(arguments.objective)
+    module = build.objective_module(arguments.objective)
     objective_settings = flags.build(arguments, module.Settings)
-    kind = pieces.model_module(module.Objective.architecture)
+    kind = build.model_module(module.Objective.architecture)
     sizes = flags.given(arguments, kind.Config)
-    pieces.check_sizes(kind.Config, sizes)
-    vocabulary = flags.build(arguments, pieces.Vocabulary)
-    text = pieces.texts(settings)
+    build.check_sizes(kind.Config, sizes)
+    vocabulary = flags.build(arguments, build.Vocabulary)
+    text = build.texts(settings)
     if vocabulary.tokenizer:
-        flags.refuse(arguments, pieces.Vocabulary, "--tokenizer brings its own", ("tokenizer",))
+        flags.refuse(arguments, build.Vocabulary, "--tokenizer brings its own", ("tokenizer",))
         tokenizer = Tokenizer.load(vocabulary.tokenizer).bare()
     else:
         tokenizer = Tokenizer.train(sample(text.training), vocabulary.vocab_size)
     objective = module.Objective(tokenizer, objective_settings)
     torch.manual_seed(seed)
-    return pieces.untrained(objective, **sizes), objective, text, [], None
+    return build.untrained(objective, **sizes), objective, text, [], None
 
 
-def continued(arguments: argparse.Namespace, places: Places, settings: pieces.Text, seed: int):
+def continued(arguments: argparse.Namespace, places: Places, settings: build.Text, seed: int):
     """The base's model and tokenizer with the new objective, the new text and the old ones."""
-    module = pieces.objective_module(arguments.objective)
+    module = build.objective_module(arguments.objective)
     given = flags.given(arguments, module.Settings)
     module.Settings(**given)  # refuses wrong values before anything is read
-    config = pieces.model_module(module.Objective.architecture).Config
+    config = build.model_module(module.Objective.architecture).Config
     flags.refuse(arguments, config, "the model comes from --init", but=("dropout", "fused"))
-    flags.refuse(arguments, pieces.Vocabulary, "the tokenizer comes from --init")
+    flags.refuse(arguments, build.Vocabulary, "the tokenizer comes from --init")
     base = checkpoint.load(places.init, seed, **flags.given(arguments, config))
     for note in base.notes:
         say(note)
-    objective = pieces.fitted(base, arguments.objective, given)
+    objective = build.fitted(base, arguments.objective, given)
     old = continuing.known_texts(base, places.old_corpus, settings)
     terms.check_old_text(terms.asked(arguments), old)
-    return base.model, objective, pieces.texts(settings), old, base
+    return base.model, objective, build.texts(settings), old, base
 
 
 def steps_of(length: Length, trainer: Trainer) -> int:

@@ -8,19 +8,20 @@ import sys
 import textwrap
 from collections.abc import Iterable
 
-from minicpt import discovery, models
-from minicpt.cli import pieces
-from minicpt.cli.running import print_json, say, summary_of
-from minicpt.errors import InputError
-from minicpt.report.terminal import needs_ascii
-from minicpt.verify import suite
-from minicpt.verify.endings import SECONDS
-from minicpt.verify.faults import FAULTS, Fault
-from minicpt.verify.foreign import prove_model
-from minicpt.verify.loading import load_model
-from minicpt.verify.probing import ROWS
-from minicpt.verify.result import Proof, unchecked
-from minicpt.verify.subject import Subject
+from minicpt import models
+from minicpt.common import registry
+from minicpt.common.errors import InputError
+from minicpt.common.terminal import needs_ascii
+from minicpt.proofs import suite
+from minicpt.proofs.black_box.endings import SECONDS
+from minicpt.proofs.black_box.loading import load_model
+from minicpt.proofs.black_box.probing import ROWS
+from minicpt.proofs.black_box.verdict import prove_model
+from minicpt.proofs.faults import FAULTS, Fault
+from minicpt.proofs.result import Proof, unchecked
+from minicpt.proofs.subject import Subject
+from minicpt.runs import build
+from minicpt.runs.loop import print_json, say, summary_of
 
 EXAMPLES = """examples:
   minicpt verify causal-lm
@@ -77,7 +78,7 @@ def seconds(text: str) -> float:
 def run(arguments: argparse.Namespace) -> int:
     names = [name for name in arguments.objectives if name != "all"]
     for name in names:
-        pieces.objective_module(name)
+        build.objective_module(name)
     if arguments.model is not None:
         if arguments.faults or arguments.objectives:
             raise InputError("--model is verified alone; leave out the objectives and --break")
@@ -105,9 +106,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 def subjects(names: Iterable[str]) -> list[Subject]:
     """Those of the objectives that are named, or of all: no other is even made."""
-    found = pieces.objective_modules()
+    found = build.objective_modules()
     wanted = {name: module for name, module in found.items() if not names or name in names}
-    return suite.subjects(wanted, discovery.modules(models))
+    return suite.subjects(wanted, registry.modules(models))
 
 
 # --- what is shown
@@ -175,7 +176,7 @@ def own(arguments: argparse.Namespace) -> int:
 
 def wanted_faults(asked: list[str], names: list[str]) -> list[Fault]:
     """The faults that were asked for, each once. InputError where there is none."""
-    known = pieces.objective_modules()
+    known = build.objective_modules()
     for name in asked:
         if name == "all":
             continue
@@ -197,7 +198,7 @@ def wanted_faults(asked: list[str], names: list[str]) -> list[Fault]:
 
 def objective_of(fault: Fault) -> str:
     """The name of the objective that its subject is made of; "" where there is none any more."""
-    known = pieces.objective_modules()
+    known = build.objective_modules()
     return next((word for word in fault.subject.split() if word in known), "")
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from minicpt.comparison.parts import CONTROL, NOTHING
+from minicpt.comparison.plan import CONTROL, NOTHING
 from minicpt.comparison.statistics import Interval, interval, less
 from minicpt.comparison.summary import Row, lead
 

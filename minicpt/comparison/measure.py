@@ -18,7 +18,7 @@ from torch import nn
 from minicpt.comparison.statistics import Figures
 from minicpt.data.documents import whole
 from minicpt.data.split import FEW
-from minicpt.evaluation import HIDDEN, evaluate, text_of
+from minicpt.training.evaluation import HIDDEN, evaluate, text_of
 
 
 def in_bits(objective, corpora: Iterable) -> bool:

@@ -2,14 +2,14 @@
 
 from torch import nn
 
-from minicpt.comparison.parts import CONTROL, SELF, Comparison
+from minicpt.comparison.plan import CONTROL, SELF, Comparison
 from minicpt.comparison.texts import Domain
-from minicpt.machine import Machine
-from minicpt.partial import Partial, restrict
-from minicpt.regularizers import frozen, kl, l2
-from minicpt.replay import Replay
-from minicpt.sampling import Samples, sample
-from minicpt.training import Trainer, Training
+from minicpt.remedies import frozen, kl, l2
+from minicpt.remedies.adapters import Partial, restrict
+from minicpt.remedies.replay import Replay
+from minicpt.remedies.self_replay import Samples, sample
+from minicpt.training.device import Machine
+from minicpt.training.trainer import Trainer, Training
 
 
 def trainer_of(

@@ -15,9 +15,9 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from minicpt.comparison.parts import Part
-from minicpt.disk import read_json, refusals, sync
-from minicpt.errors import InputError
+from minicpt.common.disk import read_json, refusals, sync
+from minicpt.common.errors import InputError
+from minicpt.comparison.plan import Part
 
 FILE = "comparison.json"
 MOST = 1 << 26  # bytes of a part's file

@@ -10,7 +10,7 @@ zero.
 from dataclasses import asdict, dataclass, field
 
 from minicpt.comparison import measure
-from minicpt.comparison.parts import CONTROL, NOTHING, Part
+from minicpt.comparison.plan import CONTROL, NOTHING, Part
 from minicpt.comparison.statistics import Figures, Interval, interval, less, negative
 
 SIDES = ("new", "old")

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 
 import torch
 
+from minicpt.common.randomness import generator
 from minicpt.comparison.probe import Labelled
 from minicpt.data.corpus import Corpus
 from minicpt.data.documents import Document, Documents, whole
-from minicpt.data.plan import windows
+from minicpt.data.order import windows
 from minicpt.data.tokenizer import Tokenizer
-from minicpt.randomness import generator
 
 MOST_PARTS = 8
 LEAST_TOKENS = 16  # of a passage that the probe sees

@@ -11,14 +11,14 @@ from torch import nn
 
 from minicpt import checkpoint
 from minicpt.comparison.measure import in_bits, measure
-from minicpt.comparison.parts import BASES, Comparison, Part
+from minicpt.comparison.plan import BASES, Comparison, Part
 from minicpt.comparison.probe import probe
 from minicpt.comparison.remedies import trainer_of
 from minicpt.comparison.store import Store
 from minicpt.comparison.texts import Domain
 from minicpt.data.tokenizer import Tokenizer
-from minicpt.machine import Machine
-from minicpt.training import Trainer, Training
+from minicpt.training.device import Machine
+from minicpt.training.trainer import Trainer, Training
 
 SIDES = ("new", "old")  # the texts on which everything is measured
 

@@ -21,7 +21,7 @@ from collections.abc import Iterable
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from minicpt.errors import WorkError
+from minicpt.common.errors import WorkError
 
 BYTES = 256
 LONGEST_WORD = 1024  # characters; the longest word of the built-in texts has 93

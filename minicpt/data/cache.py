@@ -27,12 +27,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from minicpt.common.disk import sha256
+from minicpt.common.errors import InputError, WorkError
 from minicpt.data import building
 from minicpt.data.corpus import NO_TOKEN, Corpus
 from minicpt.data.documents import Documents
 from minicpt.data.tokenizer import Tokenizer
-from minicpt.disk import sha256
-from minicpt.errors import InputError, WorkError
 
 FORMAT = 3
 SMALL = 1 << 22  # characters: what is not longer is tokenised anew each time, and held

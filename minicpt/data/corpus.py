@@ -12,10 +12,10 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from minicpt.common.errors import InputError
 from minicpt.data import building
 from minicpt.data.documents import Document, Documents
 from minicpt.data.tokenizer import Tokenizer
-from minicpt.errors import InputError
 
 NO_TOKEN = "the corpus holds no token: give text that the tokenizer knows"
 

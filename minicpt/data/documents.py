@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 
 from tqdm import tqdm
 
+from minicpt.common.errors import WorkError
 from minicpt.data.utf8 import decoded
-from minicpt.errors import WorkError
 
 MARK = 8  # bytes of a mark
 LATER = re.compile(r"(.*), from character (\d+)", re.DOTALL)  # the name of a part of a document

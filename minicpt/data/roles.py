@@ -6,7 +6,7 @@ And what else a folder declares of how texts are fed, and how special tokens sta
 import json
 from pathlib import Path
 
-from minicpt.errors import InputError
+from minicpt.common.errors import InputError
 
 # Role -> the name under which tokenizer_config.json declares it. bos has no role here.
 DECLARED = {

@@ -15,12 +15,12 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from minicpt.common.errors import InputError
 from minicpt.data import builtin
 from minicpt.data.builtin import BUILTIN
 from minicpt.data.documents import Document, Documents, LongDocument
 from minicpt.data.text import BLANK_LINE
 from minicpt.data.utf8 import PIECE, count_invalid, decode, decoded, raw
-from minicpt.errors import InputError
 
 # Files of a folder that are never text, told by their name without reading them.
 BINARY = frozenset(

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable, Iterator
 
 import torch
 
+from minicpt.common.errors import InputError
+from minicpt.common.randomness import generator
 from minicpt.data.copies import unseen
 from minicpt.data.documents import Document, Documents, later
 from minicpt.data.text import Stretch, stretches, words
-from minicpt.errors import InputError
-from minicpt.randomness import generator
 
 FEW = 10  # fewer documents than this are split inside the text instead of between documents
 SAMPLE = 1 << 25  # characters that a tokenizer is trained on at the most

@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from minicpt.common.errors import InputError
 from minicpt.data.documents import Document, LongDocument
-from minicpt.errors import InputError
 
 BLANK_LINE = re.compile(r"\n[^\S\n]*\n")  # whole, so that it never scans a stretch twice
 

@@ -18,10 +18,10 @@ from pathlib import Path
 import tokenizers
 import torch
 
+from minicpt.common.errors import InputError, WorkError
 from minicpt.data import bpe, roles, vocabularies
 from minicpt.data.bpe import BYTES
 from minicpt.data.text import SPACES
-from minicpt.errors import InputError, WorkError
 
 # The special tokens of a trained tokenizer, in the order of their ids. T5 starts its decoder with
 # the pad token and takes it to be 0. Bytes are never unknown, so there is no unk.

@@ -7,7 +7,7 @@ import codecs
 import io
 from collections.abc import Iterator
 
-from minicpt.errors import InputError
+from minicpt.common.errors import InputError
 
 PIECE = 1 << 20  # bytes that are read at once
 REPLACEMENT = "\ufffd"

@@ -15,8 +15,8 @@ from pathlib import Path
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
+from minicpt.common.errors import InputError
 from minicpt.data import roles
-from minicpt.errors import InputError
 
 SENTINELS = 100  # of T5, unless tokenizer_config.json has another number as extra_ids
 UNIGRAM = 1  # SentencePiece's number of that kind of model

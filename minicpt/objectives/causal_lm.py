@@ -28,11 +28,11 @@ from torch import Generator, Tensor
 
 from minicpt import generation
 from minicpt.batch import IGNORE, Batch, apart, pad, padding, real, shift, up_to_itself
+from minicpt.common.randomness import generator as generator_of
+from minicpt.common.settings import Checked, setting
 from minicpt.data.corpus import Corpus, Passage
-from minicpt.data.plan import Plan, pack, windows
+from minicpt.data.order import Plan, pack, windows
 from minicpt.data.tokenizer import Tokenizer
-from minicpt.randomness import generator as generator_of
-from minicpt.settings import Checked, setting
 
 
 @dataclass(frozen=True)

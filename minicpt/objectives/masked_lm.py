@@ -22,12 +22,12 @@ from torch import Generator, Tensor
 
 from minicpt import generation
 from minicpt.batch import IGNORE, Batch, everything, pad, padding
+from minicpt.common.errors import InputError
+from minicpt.common.settings import Checked, setting
 from minicpt.data.corpus import Corpus, Passage
-from minicpt.data.plan import Plan, windows
+from minicpt.data.order import Plan, windows
 from minicpt.data.text import Document
 from minicpt.data.tokenizer import Tokenizer
-from minicpt.errors import InputError
-from minicpt.settings import Checked, setting
 
 SPECIAL = 2  # [CLS] and [SEP] around a window
 EDGE = torch.ones(1, dtype=torch.bool)  # each of them is a word of its own

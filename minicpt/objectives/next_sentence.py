@@ -25,15 +25,15 @@ from torch import Generator, Tensor
 
 from minicpt import generation
 from minicpt.batch import IGNORE, Batch, everything, pad, padding
+from minicpt.common.errors import InputError
+from minicpt.common.randomness import generator as generator_of
+from minicpt.common.settings import setting
 from minicpt.data.corpus import Corpus, Passage, alone
+from minicpt.data.order import Plan
 from minicpt.data.pairing import Pairing
-from minicpt.data.plan import Plan
 from minicpt.data.text import Document, sentences
 from minicpt.data.tokenizer import Tokenizer
-from minicpt.errors import InputError
 from minicpt.objectives import masked_lm
-from minicpt.randomness import generator as generator_of
-from minicpt.settings import setting
 
 SPECIAL = 3  # [CLS], [SEP] and [SEP]
 IS_NEXT, IS_NOT_NEXT = 0, 1

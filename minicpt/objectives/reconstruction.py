@@ -23,11 +23,11 @@ from torch import Generator, Tensor
 
 from minicpt import generation
 from minicpt.batch import IGNORE, Batch, everything, pad, padding, shift, up_to_itself
+from minicpt.common.errors import InputError
+from minicpt.common.settings import Checked, setting
 from minicpt.data.corpus import Corpus, Passage
-from minicpt.data.plan import Plan
+from minicpt.data.order import Plan
 from minicpt.data.tokenizer import Tokenizer
-from minicpt.errors import InputError
-from minicpt.settings import Checked, setting
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,157 @@
+"""The plan of an epoch: which passages are read, in which order, and which of them stand together.
+
+    windows   cuts the documents into passages that fit
+    alike     puts passages of like length together, so that a batch is padded little
+    pack      lets short passages share a row, so that there is nothing to pad
+
+All of it is a pure function of seed and epoch. A plan knows nothing of batches: it is one sequence,
+of which a step takes as many as it wants. Left out: noise, which objectives draw in ``batch``.
+
+P passages.
+"""
+
+from array import array
+from bisect import bisect_left, insort
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Generator, Tensor
+
+from minicpt.common.errors import InputError
+from minicpt.common.randomness import generator
+from minicpt.data.corpus import Corpus
+
+RUN = 96  # passages of like length in a row: whole batches of 8, 12, 16, 24, 32 or 48
+NEWEST = 2  # plans of a corpus that are remembered: where epochs meet both are read
+POOL = 20 * RUN  # passages that are sorted together: fewer are more random, more are more alike
+
+
+class Plan(Sequence):
+    """The passages of an epoch in their order, each cut only when it is asked for.
+
+    rows     (P, K) int64, what ``cut`` needs to know of each passage
+    cut      called with the K integers of a row
+    lengths  (P,) int64, how many positions are read of each, up to a constant; if not given, what
+             lies between the first two integers of a row
+
+    >>> plan = Plan(torch.tensor([[0, 2], [2, 5]]), lambda start, stop: "hello"[start:stop])
+    >>> len(plan), plan[1], plan[:], plan.lengths.tolist()
+    (2, 'llo', ['he', 'llo'], [2, 3])
+    """
+
+    def __init__(self, rows: Tensor, cut: Callable[..., object], lengths: Tensor | None = None):
+        self.rows, self.cut = rows, cut
+        self.lengths = rows[:, 1] - rows[:, 0] if lengths is None else lengths
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, place):
+        if isinstance(place, slice):
+            return [self.cut(*row) for row in self.rows[place].tolist()]
+        if not -len(self) <= place < len(self):
+            raise IndexError(f"no passage {place} in a plan of {len(self)}")
+        return self.cut(*self.rows[place].tolist())
+
+    def grouped(self, seed: int, epoch: int) -> "Plan":
+        """The same passages in the order of ``alike``."""
+        order = alike(self.lengths, generator("order", seed, epoch))
+        return Plan(self.rows[order], self.cut, self.lengths[order])
+
+    def typical(self):
+        """A passage of middling length."""
+        return self[int(self.lengths.argsort(stable=True)[len(self) // 2])]
+
+
+def planned(objective, corpus: Corpus, seed: int, epoch: int) -> Plan:
+    """As ``objective.plan``, which is called only if this is none of the corpus' newest plans."""
+    key = (id(objective), seed, epoch)
+    for known in corpus.plans:
+        if known[0] == key:
+            corpus.plans.remove(known)
+            break
+    else:
+        # The objective is held, so that no other one gets its id.
+        known = key, objective, objective.plan(corpus, seed, epoch)
+    corpus.plans[:] = [known, *corpus.plans[: NEWEST - 1]]
+    return known[2]
+
+
+def alike(lengths: Tensor, generator: Generator) -> Tensor:
+    """A random order of passages in which neighbours have like lengths: (P,) int64, a permutation.
+
+    The passages are shuffled, sorted by length within pools of POOL, and cut into runs of RUN,
+    which come in random order: what is read together is another choice in each epoch, and a batch
+    is padded to about its own length. What is left over for no whole run comes last, as shuffled.
+    So all batches of an epoch that begins with a batch lie within runs, if their size divides RUN.
+    """
+    shuffled = torch.randperm(len(lengths), generator=generator)
+    whole = len(lengths) // RUN * RUN
+    runs = [
+        pool[lengths[pool].argsort(stable=True)].view(-1, RUN)
+        for pool in shuffled[:whole].split(POOL)
+    ]
+    runs = torch.cat(runs)  # (P // RUN, RUN)
+    order = torch.randperm(len(runs), generator=generator)
+    return torch.cat([runs[order].flatten(), shuffled[whole:]])
+
+
+def pack(lengths: Tensor, size: int, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Which passages share a row of ``size`` positions: best fit, the longest first.
+
+    Returns a permutation (P,) of the passages and, for each of the R rows, (start, stop) of its
+    passages in that: (R, 2) int64. Pools of POOL passages, drawn at random, are packed apart.
+
+    >>> order, rows = pack(torch.tensor([2, 5, 4, 1, 3]), 6, torch.Generator())
+    >>> order.tolist(), rows.tolist()
+    ([1, 3, 2, 0, 4], [[0, 2], [2, 4], [4, 5]])
+    """
+    order, stops = array("q"), array("q")
+    for pool in torch.randperm(len(lengths), generator=generator).split(POOL):
+        pool = pool[lengths[pool].argsort(descending=True, stable=True)]
+        rows: list[list[int]] = []
+        rooms: list[tuple[int, int]] = []  # ascending: the room that is left, and in which row
+        for passage, length in zip(pool.tolist(), lengths[pool].tolist(), strict=True):
+            tightest = bisect_left(rooms, (length, 0))
+            if tightest < len(rooms):
+                room, row = rooms.pop(tightest)
+            else:
+                room, row = size, len(rows)
+                rows.append([])
+            rows[row].append(passage)
+            if room > length:
+                insort(rooms, (room - length, row))
+        for row in rows:
+            order.extend(row)
+            stops.append(len(order))
+    stops = torch.frombuffer(stops, dtype=torch.int64)
+    starts = torch.cat([torch.zeros(1, dtype=torch.int64), stops[:-1]])
+    return torch.frombuffer(order, dtype=torch.int64), torch.stack([starts, stops], dim=1)
+
+
+def windows(corpus: Corpus, size: int, seed: int, epoch: int, lead: int = 0) -> Tensor:
+    """All tokens once, in windows of at most ``size``: (P, 2) int64 of (start, stop), ascending.
+
+    No window crosses documents. A document that is too long for one window is cut at another
+    phase in each epoch but the first: its first window is shorter. ``lead`` positions are kept
+    free before the first token of each document, for what an objective puts there.
+
+    A pure function of its arguments. Raises InputError for a window without room for a token.
+    """
+    if size < 1 or not 0 <= lead < size:
+        raise InputError(f"a window of {size} tokens leaves no room for text: make it longer")
+    starts = corpus.documents
+    stops = torch.cat([starts[1:], starts.new_tensor([len(corpus.tokens)])])
+    room = size - lead  # in a document's first window
+    firsts = torch.full_like(starts, room)
+    if epoch > 0:
+        draw = torch.randint(room, firsts.shape, generator=generator("phases", seed, epoch))
+        firsts = torch.where(stops - starts > room, firsts - draw, firsts)
+    rest = (stops - starts - firsts).clamp(min=0)
+    counts = 1 + (rest + size - 1) // size
+    document = torch.repeat_interleave(torch.arange(len(starts)), counts)
+    within = torch.arange(len(document)) - (counts.cumsum(0) - counts)[document]
+    # Window j > 0 starts at first + (j - 1) * size, and each stops where the next one starts.
+    begin = starts[document] + torch.where(within > 0, firsts[document] + (within - 1) * size, 0)
+    end = torch.minimum(starts[document] + firsts[document] + within * size, stops[document])
+    return torch.stack([begin, end], dim=1)

@@ -1,0 +1,242 @@
+"""What an objective does with one passage: what is read, seen and predicted, and each loss.
+
+``as_data`` gathers it: the batch of the one passage, the objective's own declaration of what each
+target may see, and each target's loss from one forward pass. ``explain_text`` draws it.
+
+Where that declaration says that a target sees exactly the positions up to its own, the report also
+shows why one pass is enough: the model is run on the first prefixes alone, and the losses of those
+runs stand above those of the single pass. Nothing here knows an objective by its name.
+
+T positions of the targets' stream.
+"""
+
+import copy
+import math
+import sys
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from minicpt.batch import IGNORE, Batch
+from minicpt.generation import evaluating
+from minicpt.loss import TargetLosses, only, target_losses, target_stream
+from minicpt.pictures import characters
+from minicpt.pictures.text import as_text
+from minicpt.proofs.bounds import additions, nats, tolerance
+
+TRIANGLE = 12  # prefixes that are run alone
+
+
+def explain(
+    model: nn.Module,
+    objective,
+    passage,
+    generator: torch.Generator,
+    width: int,
+    *,
+    triangle: int = TRIANGLE,
+    number: tuple[int, int] | None = None,
+    ascii: bool = False,
+    color: bool = False,
+) -> str:
+    """The report on one passage of the objective's plan, as text: see ``as_data``, ``as_text``."""
+    data = as_data(model, objective, passage, generator, triangle=triangle, number=number)
+    return as_text(data, width, ascii=ascii, color=color)
+
+
+@torch.no_grad()
+def as_data(
+    model: nn.Module,
+    objective,
+    passage,
+    generator: torch.Generator,
+    *,
+    triangle: int = TRIANGLE,
+    number: tuple[int, int] | None = None,
+) -> dict:
+    """The report as plain data, ready for JSON. The model is left as it was.
+
+    passage    an element of the objective's plan
+    generator  draws the passage's noise
+    triangle   how many prefixes are run alone, at the most
+    number     which passage it is, from 1, and of how many
+
+    ``streams``: the positions that are read. ``visibility``: head -> stream -> for each of the T
+    positions a string of one character for each position of the stream, "1" where it may be seen.
+    ``heads``: each head's targets with their losses in nats, and ``uniform``, the loss of a guess
+    that holds all classes alike. A target has its ``token``, or the ``name`` of its class if that
+    has one; and its ``fate`` ("hidden", "replaced" or "kept") where the objective changes what it
+    predicts: the token that is read there instead stands at its position. ``triangle``: see
+    ``prefix_runs``; None where targets may see something else than what stands up to them.
+    """
+    batch = objective.batch([passage], [generator])
+    visibility = objective.visibility(batch)
+    device = next(model.parameters()).device
+    with evaluating(model):
+        found = target_losses(model, batch.to(device))
+    names = getattr(objective, "classes", {})
+    fates = {head: rows[0] for head, rows in getattr(objective, "fates", no_fates)(batch).items()}
+    read, predicted = labels(objective.tokenizer, batch, fates)
+    module = sys.modules[type(objective).__module__]
+    streams = {"tokens": objective.architecture}
+    if "decoder_tokens" in batch.inputs:
+        streams = {"tokens": "encoder", "decoder_tokens": "decoder"}
+    causal = [
+        head for head in found if batch.counts()[head] and is_causal(batch, visibility[head])
+    ]
+    runs = None
+    if causal and triangle > 0:
+        runs = prefix_runs(model, batch, causal[0], visibility[causal[0]], triangle)
+    return {
+        "summary": (module.__doc__ or type(objective).__name__).strip().splitlines()[0],
+        "unit": getattr(objective, "unit", "passage"),
+        "number": number and number[0],
+        "of": number and number[1],
+        "place": passage.place,
+        "streams": {
+            name: {"reader": reader, "positions": positions(batch, name, read[name])}
+            for name, reader in streams.items()
+        },
+        "target_stream": target_stream(batch),
+        "visibility": {
+            head: {
+                stream: ["".join("01"[seen] for seen in row) for row in may[0].tolist()]
+                for stream, may in sees.items()
+            }
+            for head, sees in visibility.items()
+        },
+        "heads": {
+            head: head_data(each, len(model.heads[head].weight))
+            | {"targets": targets(each, predicted.get(head), names.get(head), fates.get(head))}
+            for head, each in found.items()
+        },
+        "triangle": runs,
+    }
+
+
+def no_fates(batch: Batch) -> dict:
+    """Those of an objective that changes nothing of what it predicts."""
+    return {}
+
+
+def labels(
+    tokenizer, batch: Batch, fates: Mapping[str, Mapping[int, str]]
+) -> tuple[dict[str, list[str]], dict[str, dict[int, str]]]:
+    """stream -> how each token that is read is shown; head -> the same of its targets, by position.
+
+    A part of a character is shown by the character, which only the tokens beside it tell. So each
+    row is put together as the text has it: a target is what follows, or it is what stood at its own
+    place before it was changed.
+    """
+    rows = {
+        stream: batch.inputs[stream][0].tolist()
+        for stream in ("tokens", "decoder_tokens")
+        if stream in batch.inputs
+    }
+    read = {stream: characters.tokens(tokenizer, row) for stream, row in rows.items()}
+    predicted = {}
+    if "tokens" in batch.targets:
+        own = target_stream(batch)
+        row, target = rows[own], batch.targets["tokens"][0].tolist()
+        chosen = {place: index for place, index in enumerate(target) if index != IGNORE}
+        if row[1:] == target[:-1]:  # the target is the token that follows
+            last = [index for index in target[-1:] if index != IGNORE]
+            text = characters.tokens(tokenizer, row + last)
+            read[own] = text[: len(row)]
+            predicted["tokens"] = {place: text[place + 1] for place in chosen}
+        else:
+            text = characters.tokens(tokenizer, [chosen.get(at, id) for at, id in enumerate(row)])
+            predicted["tokens"] = {place: text[place] for place in chosen}
+            changed = {at for at, fate in fates.get("tokens", {}).items() if fate != "kept"}
+            read[own] = [
+                tokenizer.token(id) if at in changed else text[at] for at, id in enumerate(row)
+            ]
+    return read, predicted
+
+
+def head_data(each: TargetLosses, classes: int) -> dict:
+    """One head's losses together."""
+    total = each.total()
+    return {
+        "classes": classes,
+        "uniform": math.log(classes),
+        "sum": float(total.sum),
+        "count": total.count,
+        "mean": float(total.mean),
+    }
+
+
+def targets(
+    each: TargetLosses,
+    tokens: Mapping[int, str] | None,
+    names: Sequence[str] | None,
+    fates: Mapping[int, str] | None,
+) -> list[dict]:
+    """One head's targets, and by position what they are called and what became of them."""
+    rows = zip(each.positions.tolist(), each.targets.tolist(), each.losses.tolist(), strict=True)
+    return [
+        {"position": position, "class": chosen, "loss": loss}
+        | ({"token": tokens[position]} if tokens else {})
+        | ({"name": names[chosen]} if names else {})
+        | ({"fate": fates[position]} if fates else {})
+        for position, chosen, loss in rows
+    ]
+
+
+def positions(batch: Batch, stream: str, read: Sequence[str]) -> list[dict]:
+    """What is read at each position of a stream, and its segment where there are any."""
+    ids = batch.inputs[stream][0].tolist()
+    found = [{"id": id, "token": token} for id, token in zip(ids, read, strict=True)]
+    if stream == "tokens" and "segments" in batch.inputs:
+        for each, segment in zip(found, batch.inputs["segments"][0].tolist(), strict=True):
+            each["segment"] = segment
+    return found
+
+
+def is_causal(batch: Batch, sees: Mapping[str, Tensor]) -> bool:
+    """Whether each position of the one row sees 0..itself, and all of every other stream."""
+    rows = {stream: may[0] for stream, may in sees.items()}
+    own = rows.pop(target_stream(batch))
+    square = own.shape[0] == own.shape[1]
+    return square and torch.equal(own, torch.ones_like(own).tril()) and all(
+        bool(may.all()) for may in rows.values()
+    )
+
+
+def prefix_runs(
+    model: nn.Module, batch: Batch, head: str, sees: Mapping[str, Tensor], count: int
+) -> dict:
+    """The losses of the model run on prefixes alone, beside those of the one pass over all.
+
+    In float64, on a copy of the model, so that what is left between the two is rounding alone.
+
+    ``positions``: those of the first ``count`` targets. ``alone[i][j]``, j <= i: the loss of target
+    j when nothing is read but the prefix that ends with target i. ``together[j]``: the same from
+    the one pass. ``differences[j]``: the largest between the two. ``tolerance``: what rounding
+    may make of them. All in nats.
+    """
+    model = copy.deepcopy(model).to("cpu", torch.float64).eval()
+    target = batch.targets[head]  # (1, T)
+
+    def losses(inputs: dict[str, Tensor], kept: Tensor) -> list[float]:
+        return target_losses(model, Batch(inputs, {head: kept}))[head].losses.tolist()[:count]
+
+    places = (target[0] != IGNORE).nonzero()[:count, 0].tolist()
+    together = losses(batch.inputs, target)
+    alone = []
+    for place in places:
+        seen = {stream: may[0, place] for stream, may in sees.items()}
+        alone.append(losses(only(batch.inputs, 0, seen), target[:, seen[target_stream(batch)]]))
+    differences = [
+        max(abs(row[place] - whole) for row in alone[place:])
+        for place, whole in enumerate(together)
+    ]
+    return {
+        "head": head,
+        "positions": places,
+        "tolerance": tolerance(additions(model, batch)) * nats(torch.tensor(together)),
+        "alone": alone,
+        "together": together,
+        "differences": differences,
+    }

@@ -1,0 +1,147 @@
+"""Evaluation: the loss on text held out from training, in nats per target and bits per byte.
+
+Sums and counts run over all passages and are divided once, so the result depends neither on the
+batch size nor on how the last batch is filled. Dropout is off, the noise is the same at every
+evaluation, and torch's own generator is left untouched.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from minicpt.common.randomness import generator
+from minicpt.data.order import planned
+from minicpt.generation import evaluating
+from minicpt.loss import Loss, target_losses
+
+# The share of the bytes that unknown tokens may hide. A model that predicts "unknown" pays next to
+# nothing for what stands there; paid for at 8 bits a byte, 1 % would add 0.08 bits per byte.
+HIDDEN = 0.01
+SEED = 0  # of the order and noise of every evaluation, whatever the seed of the training
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The loss by head, and what is needed to see it in bits per byte.
+
+    text_nats     the nats of the targets that stand for text: of all but end-of-text
+    text_bytes    the bytes (UTF-8, before any normalisation) of that text; 0 where the objective
+                  does not predict the whole text
+    hidden_bytes  those of them that unknown tokens hide
+    """
+
+    losses: dict[str, Loss]
+    text_nats: float
+    text_bytes: int
+    hidden_bytes: int
+
+    @property
+    def total(self) -> float:
+        """What training minimises: the sum over heads of nats per target."""
+        return float(sum(loss.mean for loss in self.losses.values()))
+
+    @property
+    def hidden(self) -> float | None:
+        """The share of the text's bytes that unknown tokens hide."""
+        return self.hidden_bytes / self.text_bytes if self.text_bytes else None
+
+    @property
+    def bits_per_byte(self) -> float | None:
+        """None where it would say nothing: see ``no_bits_per_byte``."""
+        if self.no_bits_per_byte:
+            return None
+        return self.text_nats / math.log(2) / self.text_bytes
+
+    @property
+    def no_bits_per_byte(self) -> str | None:
+        """Why there are no bits per byte."""
+        if self.hidden is None:
+            return "the objective does not predict the whole text"
+        return too_much_hidden(self.hidden) if self.hidden > HIDDEN else None
+
+    def summary(self) -> dict:
+        """Plain numbers, for a file or ``--json``."""
+        return {
+            "nats_per_target": {name: float(loss.mean) for name, loss in self.losses.items()},
+            "targets": {name: loss.count for name, loss in self.losses.items()},
+            "total": self.total,
+            "bits_per_byte": self.bits_per_byte,
+            "no_bits_per_byte": self.no_bits_per_byte,
+            "hidden_bytes": self.hidden,
+        }
+
+
+def too_much_hidden(share: float) -> str:
+    return f"unknown tokens hide {share:.1%} of the text's bytes, more than {HIDDEN:.0%}"
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module,
+    objective,
+    corpus,
+    passages: int | None = None,
+    batch_size: int = 16,
+    progress=lambda iterable: iterable,
+    each=lambda passages, losses: None,
+) -> Evaluation:
+    """The loss of ``passages`` passages, evenly spread over the corpus' plan (default: of all).
+
+    each  called for every batch with its passages and their ``TargetLosses`` by head
+    """
+    plan = planned(objective, corpus, SEED, 0)
+    places = spread(plan, min(len(plan), passages or len(plan)))
+    device = next(model.parameters()).device
+    losses: dict[str, Loss] = {}
+    nats, size, hidden = 0.0, 0, 0
+    with evaluating(model):
+        begins: Iterable[int] = range(0, len(places), batch_size)
+        for begin in progress(begins):
+            some = places[begin : begin + batch_size]
+            noise = [generator("evaluation", SEED, place) for place in some]
+            together = [plan[place] for place in some]
+            found = target_losses(model, objective.batch(together, noise).to(device))
+            each(together, found)
+            for name, of_head in found.items():
+                nats_each = of_head.losses.cpu().double()  # (N,); some devices have no float64
+                loss = Loss(nats_each.sum(), len(nats_each))
+                losses[name] = losses[name] + loss if name in losses else loss
+                if objective.whole_text:
+                    text = text_of(objective, corpus, together)
+                    nats += float(nats_each[text.stands].sum())
+                    size += int(text.sizes.sum())
+                    hidden += int(text.sizes[text.hides].sum())
+    return Evaluation(losses, nats, size, hidden)
+
+
+def spread(plan, count: int) -> list[int]:
+    """``count`` places evenly spread over a plan, and so over its lengths; the shortest first.
+
+    A plan's first passages would be all of a length; in this order batches are padded little.
+    """
+    places = torch.arange(count) * len(plan) // count
+    return places[plan.lengths[places].argsort(stable=True)].tolist()
+
+
+@dataclass(frozen=True)
+class Text:
+    """What the N targets of some passages stand for.
+
+    stands  (N,) bool, which stand for text: all but end-of-text
+    sizes   (N,) int64, for how many bytes of it
+    hides   (N,) bool, which hide their text from the model
+    """
+
+    stands: Tensor
+    sizes: Tensor
+    hides: Tensor
+
+
+def text_of(objective, corpus, passages: Sequence) -> Text:
+    """The text that the targets of the passages stand for, in the order of ``TargetLosses``."""
+    places = torch.cat([objective.places(passage) for passage in passages])
+    stands = places >= 0
+    return Text(stands, corpus.sizes(places).where(stands, 0), corpus.hides(places))
