@@ -1,11 +1,12 @@
-"""Hugging Face's weights and configs <-> our models, read from each model's table ``NAMES``.
+"""Hugging Face's weights and configs <-> our models, read from the tables in ``tables/``.
 
-One engine for all families, in both directions; what differs between families is data and stands
-in the model's own file. Every tensor of a folder must find its place and every parameter its
-tensor: only a whole head may be missing, and then a note says so. Leaves out files: see
-``checkpoint`` and ``weights``.
+One engine for all models, in both directions. What differs between models is data: one table a
+model, in a file of the model's name. Every tensor of a folder must find its place and every
+parameter its tensor: only a whole head may be missing, and then a note says so. A model without a
+table keeps our own names, and no other tool opens its folders.
 
-``NAMES`` holds
+A table has ``MODEL_TYPE``, ``to_foreign`` (from our config to the content of config.json),
+``from_foreign`` (back, as plain values) and ``NAMES``, which holds
     prefix      what a folder of the bare model, without heads, leaves out of its names
     weights     our name -> their name, or a tuple of them: our matrix is theirs, one below the
                 other; ``{i}`` stands for the number of a layer
@@ -20,15 +21,16 @@ tensor: only a whole head may be missing, and then a note says so. Leaves out fi
 import dataclasses
 import re
 from collections.abc import Iterator
-from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from minicpt import models
+from minicpt.checkpoint import tables
 from minicpt.common import registry
 from minicpt.common.errors import InputError
+from minicpt.models.layers import Model
 
 SHOWN = 5  # names in an error message
 ROOM = 64 << 20  # bytes that a file may have beside four copies of each weight in float64
@@ -47,16 +49,16 @@ def build(config: dict[str, Any], **changes) -> nn.Module:
 
 def read_config(config: dict[str, Any], **changes) -> tuple[type[nn.Module], Any]:
     """The class of a config.json's model, and its Config in our terms. Raises as ``build`` does."""
-    families = {module.MODEL_TYPE: module for module in registry.modules(models).values()}
+    families = {table.MODEL_TYPE: name for name, table in all_tables().items()}
     found = config.get("model_type")
     if not isinstance(found, str) or found not in families:
         raise InputError(
             f"config.json: model_type {found!r:.60} is not implemented: use one of "
             + ", ".join(sorted(families))
         )
-    family = families[found]
+    kind = models.known()[families[found]]
     try:
-        ours = family.from_foreign(config)
+        ours = kind.Config(**all_tables()[families[found]].from_foreign(config))
     except InputError as error:
         text = str(error)
         raise InputError(text if "config.json" in text else f"config.json: {text}") from None
@@ -65,7 +67,29 @@ def read_config(config: dict[str, Any], **changes) -> tuple[type[nn.Module], Any
     if "dropout" in changes:  # the kinds that have a rate of their own lose it
         kinds = [each.name for each in dataclasses.fields(ours) if each.name.endswith("_dropout")]
         changes = dict.fromkeys(kinds) | changes
-    return family.Model, dataclasses.replace(ours, **changes)
+    return kind, dataclasses.replace(ours, **changes)
+
+
+def all_tables() -> dict[str, Any]:
+    """The table of each model, by the model's name."""
+    found = registry.modules(tables)
+    return {name: found.get(name) or OwnNames(name, kind) for name, kind in models.known().items()}
+
+
+class OwnNames:
+    """The table of a model that has none: its folders hold our own names."""
+
+    def __init__(self, name: str, kind: type[Model]) -> None:
+        self.MODEL_TYPE, self.kind = f"minicpt-{name}", kind
+        parts = ("weights", "transposed", "optional", "copies", "renamed")
+        self.NAMES = {part: {} for part in parts} | {"prefix": "", "ignored": ()}
+
+    def to_foreign(self, config: Any) -> dict[str, Any]:
+        return {"model_type": self.MODEL_TYPE, **dataclasses.asdict(config)}
+
+    def from_foreign(self, foreign: dict[str, Any]) -> dict[str, Any]:
+        fields = {field.name for field in dataclasses.fields(self.kind.Config)}
+        return {name: value for name, value in foreign.items() if name in fields}
 
 
 def load(
@@ -128,13 +152,13 @@ def without_memory(kind: type[nn.Module], config: Any) -> nn.Module:
 
 def export_config(model: nn.Module) -> dict[str, Any]:
     """The content of config.json. The ids of the tokenizer's tokens are the caller's to fill in."""
-    return _family(model).to_foreign(model.config)
+    return _table(model).to_foreign(model.config)
 
 
 def feeding(model: nn.Module) -> dict[str, Any]:
     """How other tools feed this model: what ``Tokenizer.save`` writes into a tokenizer's files.
 
-    From ``FED`` in the model's own file, where it has one:
+    From ``FED`` in the model's table, where it has one:
 
     inputs          the names of the inputs, as transformers calls them
     single, pair    what a text ($A) and a pair of texts ($A, $B) become: roles of special tokens
@@ -147,7 +171,7 @@ def feeding(model: nn.Module) -> dict[str, Any]:
     """
     usual = {"inputs": ["input_ids", "attention_mask"], "always": False}
     most = getattr(model.config, "positions", None)
-    return usual | getattr(_family(model), "FED", {}) | {"most": most}
+    return usual | getattr(_table(model), "FED", {}) | {"most": most}
 
 
 def export_state(model: nn.Module) -> dict[str, Tensor]:
@@ -181,7 +205,7 @@ def _match(
 
     Only shapes are read of the model. Raises InputError for all that ``import_state`` refuses.
     """
-    table = _family(model).NAMES
+    table = _table(model).NAMES
     rows = _rows(model)
     wanted = {name for _, names, _ in rows.values() for name in names}
     tensors = _canonical(tensors, table, wanted)
@@ -249,11 +273,11 @@ def _refuse_tied(config: dict[str, Any], model: nn.Module, absent: set[str]) -> 
         )
 
 
-def _family(model: nn.Module) -> ModuleType:
-    for module in registry.modules(models).values():
-        if isinstance(model, module.Model):
-            return module
-    raise InputError(f"{type(model).__name__} has no table of names: put it into minicpt.models")
+def _table(model: nn.Module) -> Any:
+    found = all_tables().get(models.name_of(model))
+    if found is None:
+        raise InputError(f"{type(model).__name__} is not one of minicpt.models: put it there")
+    return found
 
 
 def _weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -268,15 +292,15 @@ def _weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 def _rows(model: nn.Module) -> dict[str, tuple[Tensor, tuple[str, ...], bool]]:
     """Our name -> the weight, its foreign names, and whether they hold it transposed."""
-    table = _family(model).NAMES
+    table = _table(model).NAMES
     rows = {}
     for ours, parameter in _weights(model):
         number = re.search(r"\.(\d+)\.", ours)
         template = re.sub(r"\.\d+\.", ".{i}.", ours)
-        names = table["weights"][template]
-        names = (names,) if isinstance(names, str) else names
-        names = tuple(name.format(i=number and number[1]) for name in names)
-        rows[ours] = (parameter, names, template in table["transposed"])
+        theirs = table["weights"].get(template, template)
+        theirs = (theirs,) if isinstance(theirs, str) else theirs
+        theirs = tuple(name.format(i=number and number[1]) for name in theirs)
+        rows[ours] = (parameter, theirs, template in table["transposed"])
     return rows
 
 

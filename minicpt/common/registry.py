@@ -1,4 +1,4 @@
-"""Finding the modules of a package, so that a new objective or architecture is one new file."""
+"""Finds what a room holds: a new model, objective, remedy, verb or proof is one new file."""
 
 import importlib
 import pkgutil
@@ -13,3 +13,22 @@ def modules(package: ModuleType) -> dict[str, ModuleType]:
         for name in names
         if not name.startswith("_")
     }
+
+
+def classes(package: ModuleType, base: type) -> dict[str, type]:
+    """The subclass of ``base`` that each module of ``package`` defines, by the module's name.
+
+    Modules without one, such as the base's own, are left out.
+    """
+    found = {}
+    for name, module in modules(package).items():
+        for each in vars(module).values():
+            own = isinstance(each, type) and each.__module__ == module.__name__
+            if own and issubclass(each, base) and each is not base:
+                found[name] = each
+    return found
+
+
+def name_of(kind: type) -> str:
+    """The name under which ``classes`` finds a class."""
+    return kind.__module__.rpartition(".")[2].replace("_", "-")

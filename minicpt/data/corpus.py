@@ -31,7 +31,8 @@ class Passage:
     last       it ends its document
     following  the next token of the document, None at its end
     start      the number of its first token in the corpus
-    place      for messages, such as "docs/intro.txt, token 128"
+    document   the name of its document
+    offset     the number of its first token in its document
     """
 
     tokens: Tensor
@@ -41,7 +42,13 @@ class Passage:
     last: bool
     following: int | None
     start: int
-    place: str
+    document: str
+    offset: int
+
+    @property
+    def place(self) -> str:
+        """For messages: "docs/intro.txt, token 128"."""
+        return f"{self.document}, token {self.offset}"
 
     def part(self, start: int, stop: int) -> "Passage":
         """Its tokens from ``start`` to before ``stop``."""
@@ -54,7 +61,8 @@ class Passage:
             last=self.last and whole,
             following=self.following if whole else int(self.tokens[stop]),
             start=self.start + start,
-            place=self.place,
+            document=self.document,
+            offset=self.offset + start,
         )
 
 
@@ -151,10 +159,13 @@ class Corpus:
             last=stop == end,
             following=None if stop == end else int(self.tokens[stop]),
             start=start,
-            place=f"{self.names[index]}, token {start - begin}",
+            document=self.names[index],
+            offset=start - begin,
         )
 
-
+    def whole(self) -> Passage:
+        """All of a corpus of one document."""
+        return self.passage(0, len(self.tokens))
 
 def alone(passages: Sequence[Passage], tokenizer: Tokenizer) -> list[Passage]:
     """The passages with the tokens that each has as a text of its own, without space at its ends.

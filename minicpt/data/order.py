@@ -1,11 +1,11 @@
 """The plan of an epoch: which passages are read, in which order, and which of them stand together.
 
-    windows   cuts the documents into passages that fit
-    alike     puts passages of like length together, so that a batch is padded little
-    pack      lets short passages share a row, so that there is nothing to pad
+    windows          cuts the documents into passages that fit
+    group_by_length  puts passages of like length together, so that a batch is padded little
+    pack             lets short passages share a row, so that there is nothing to pad
 
 All of it is a pure function of seed and epoch. A plan knows nothing of batches: it is one sequence,
-of which a step takes as many as it wants. Left out: noise, which objectives draw in ``batch``.
+of which a step takes as many as it wants.
 
 P passages.
 """
@@ -13,6 +13,7 @@ P passages.
 from array import array
 from bisect import bisect_left, insort
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
@@ -24,6 +25,18 @@ from minicpt.data.corpus import Corpus
 RUN = 96  # passages of like length in a row: whole batches of 8, 12, 16, 24, 32 or 48
 NEWEST = 2  # plans of a corpus that are remembered: where epochs meet both are read
 POOL = 20 * RUN  # passages that are sorted together: fewer are more random, more are more alike
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What belongs to one passage of a plan beside its tokens.
+
+    place      its place in the plan
+    generator  of all its random choices, and of nobody else's
+    """
+
+    place: int
+    generator: Generator
 
 
 class Plan(Sequence):
@@ -54,9 +67,17 @@ class Plan(Sequence):
         return self.cut(*self.rows[place].tolist())
 
     def grouped(self, seed: int, epoch: int) -> "Plan":
-        """The same passages in the order of ``alike``."""
-        order = alike(self.lengths, generator("order", seed, epoch))
+        """The same passages in the order of ``group_by_length``."""
+        order = group_by_length(self.lengths, generator("order", seed, epoch))
         return Plan(self.rows[order], self.cut, self.lengths[order])
+
+    def spread(self, count: int) -> list[int]:
+        """``count`` places evenly spread over the plan, and so over its lengths; the shortest first.
+
+        A plan's first passages would be all of one length. In this order batches are padded little.
+        """
+        places = torch.arange(count) * len(self) // count
+        return places[self.lengths[places].argsort(stable=True)].tolist()
 
     def typical(self):
         """A passage of middling length."""
@@ -77,7 +98,7 @@ def planned(objective, corpus: Corpus, seed: int, epoch: int) -> Plan:
     return known[2]
 
 
-def alike(lengths: Tensor, generator: Generator) -> Tensor:
+def group_by_length(lengths: Tensor, generator: Generator) -> Tensor:
     """A random order of passages in which neighbours have like lengths: (P,) int64, a permutation.
 
     The passages are shuffled, sorted by length within pools of POOL, and cut into runs of RUN,

@@ -1,26 +1,31 @@
-"""Attention and its masks (Vaswani et al. 2017, arXiv 1706.03762).
+"""What the models share: masks, attention written out, sizes, and the base class of a model.
 
-``attention`` exists twice: written out, which is the definition, and fused, which is the same
-computed by ``scaled_dot_product_attention`` without keeping the scores. That kernel drops nothing
-on a CPU; there the fused form with dropout takes fewer passes over the scores. Tests hold the forms
+Attention is that of Vaswani et al. 2017 (arXiv 1706.03762). It exists twice: ``attention`` below is
+the definition, and ``minicpt.fast.attention`` computes the same in fewer passes. Tests hold the two
 equal.
 
 A mask is an explicit boolean tensor, True = this query may look at this key. There is no hidden
 ``is_causal`` flag: what a position may see is data that can be printed. A query that may look at
-nothing gives zeros, in value and in gradient, never NaN; the fused form does so from torch 2.5 on.
+nothing gives zeros, in value and in gradient, never NaN.
 
-Leaves out caches for generation, and projections: those belong to the models.
-
-B batch, T positions of the queries, S positions of the keys, D width, H heads.
+B batch, T positions of the queries, S positions of the keys, D width, H heads, K width of a head,
+N targets.
 """
 
 import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+from minicpt.common.errors import InputError
+from minicpt.common.settings import Checked, setting
+from minicpt.fast import attention as fast
 from minicpt.fast.dropout import dropout as dropped
+
+# --- masks -----------------------------------------------------------------------------------
 
 
 def causal_mask(length: int, device: torch.device | str | None = None) -> Tensor:
@@ -44,12 +49,26 @@ def padding_mask(mask: Tensor) -> Tensor:
     return mask[:, None, None, :] if mask.dim() == 2 else mask[:, None, :, :]
 
 
+def causal_mask_of(tokens: Tensor, mask: Tensor | None) -> Tensor:
+    """What a decoder's positions may look at: (T, T), (B, 1, T, T).
+
+    mask  None: causal; (B, T): causal among the real positions; (B, T, T): the pattern itself
+    """
+    if mask is not None and mask.dim() == 3:
+        return padding_mask(mask)
+    causal = causal_mask(tokens.size(1), tokens.device)
+    return causal if mask is None else causal & padding_mask(mask)
+
+
 def biased_mask(mask: Tensor, bias: Tensor) -> Tensor:
     """A boolean mask and additive scores as one: the bias, and -inf where no look is allowed.
 
     A model whose layers share a bias (T5) calls this once for all of them.
     """
     return bias.masked_fill(~mask, -math.inf)
+
+
+# --- attention -------------------------------------------------------------------------------
 
 
 def attention(
@@ -62,22 +81,18 @@ def attention(
     dropout: float = 0.0,
     fused: bool = True,
 ) -> Tensor:
-    """For each query, the values averaged by how well their keys match it: (B, H, T, D/H).
+    """For each query, the values averaged by how well their keys match it: (B, H, T, K).
 
-    query    (B, H, T, D/H)
-    key      (B, H, S, D/H), and value likewise
+    query    (B, H, T, K)
+    key      (B, H, S, K), and value likewise
     mask     broadcastable to (B, H, T, S): bool, True = may look; or floating point, added to the
              scores, -inf = may not look (see ``biased_mask``)
-    scale    factor of the scores; None: 1/sqrt(D/H)
+    scale    factor of the scores; None: 1/sqrt(K)
     dropout  probability that a weight is dropped: 0.0 outside training
     fused    False: written out, as below
     """
-    if fused and dropout and query.is_cpu:
-        return _with_few_passes(query, key, value, mask, scale, dropout)
     if fused:
-        return F.scaled_dot_product_attention(
-            query, key, value, attn_mask=mask, dropout_p=dropout, scale=scale
-        )
+        return fast.attention(query, key, value, mask, scale, dropout)
     scale = 1 / math.sqrt(query.size(-1)) if scale is None else scale
     scores = query @ key.transpose(-2, -1) * scale  # (B, H, T, S)
     if mask.dtype == torch.bool:
@@ -88,25 +103,141 @@ def attention(
     nothing = (scores == -math.inf).all(dim=-1, keepdim=True)  # (B, H, T, 1)
     weights = scores.masked_fill(nothing, 0.0).softmax(dim=-1).masked_fill(nothing, 0.0)
     weights = dropped(weights, dropout)
-    return weights @ value  # (B, H, T, S) @ (B, H, S, D/H) = (B, H, T, D/H)
+    return weights @ value  # (B, H, T, S) @ (B, H, S, K) = (B, H, T, K)
 
 
-def _with_few_passes(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float | None, dropout: float
-) -> Tensor:
-    """The form written out, with one addition to the scores between product and softmax.
+def split_heads(x: Tensor, num_heads: int) -> Tensor:
+    """(B, T, H*K) -> (B, H, T, K)."""
+    return x.unflatten(-1, (num_heads, -1)).transpose(1, 2)
 
-    Queries are scaled instead of scores, a mask is added instead of filled in, and rows that see
-    nothing are looked for in the mask, which is mostly smaller than the scores.
+
+class SelfAttention(nn.Module):
+    """Queries, keys and values from one projection, attention, and the projection behind it.
+
+    scale  of the scores; None: 1/sqrt(K)
     """
-    scale = 1 / math.sqrt(query.size(-1)) if scale is None else scale
-    if mask.dtype == torch.bool:
-        mask = torch.zeros_like(mask, dtype=query.dtype).masked_fill_(~mask, -math.inf)
-    nothing = mask.detach().amax(dim=-1, keepdim=True) == -math.inf
-    scores = (query * scale) @ key.transpose(-2, -1)  # (B, H, T, S)
-    if nothing.any():
-        mask = mask.masked_fill(nothing, 0.0)
-    weights = scores.add_(mask).softmax(dim=-1)
-    if nothing.any():
-        weights = weights.masked_fill(nothing, 0.0)
-    return dropped(weights, dropout) @ value
+
+    def __init__(
+        self, config: "Sizes", inner: int, bias: bool = True, scale: float | None = None
+    ) -> None:
+        super().__init__()
+        self.num_heads, self.fused, self.scale = config.num_heads, config.fused, scale
+        self.dropout = config.attention_rate
+        self.qkv = nn.Linear(config.width, 3 * inner, bias=bias)
+        self.output = nn.Linear(inner, config.width, bias=bias)
+
+    def forward(self, x: Tensor, mask: Tensor, cache=None) -> Tensor:
+        query, key, value = (
+            split_heads(part, self.num_heads) for part in self.qkv(x).chunk(3, dim=-1)
+        )  # (B, H, T, K) each
+        if cache is not None:
+            key, value = cache.add(key, value)  # (B, H, S, K): with those of the text so far
+        dropout = self.dropout if self.training else 0.0
+        mixed = attention(
+            query, key, value, mask, scale=self.scale, dropout=dropout, fused=self.fused
+        )
+        return self.output(mixed.transpose(1, 2).flatten(2))  # (B, T, D)
+
+
+# --- a model -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Sizes(Checked):
+    """What every model's config has. Raises InputError where the sizes do not fit together."""
+
+    vocabulary: int = field(metadata={"least": 1})
+    width: int = setting(128, "width of the hidden states", least=1, most=2**16)
+    layers: int = setting(4, "number of layers", least=1, most=1024)
+    num_heads: int = setting(4, "attention heads; must divide the width", least=1)
+    feed_forward: int = setting(0, "width inside the feed-forward layers; 0 = 4 x width", least=0)
+    dropout: float = setting(
+        0.1, "dropout probability in training; with --init it replaces every rate of the folder",
+        least=0, below=1,
+    )  # fmt: skip
+    # Kinds that a config.json may set apart; None: as ``dropout``.
+    attention_dropout: float | None = field(default=None, metadata={"least": 0, "below": 1})
+    fused: bool = setting(True, "use the fused attention kernel")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.width % self.num_heads and not getattr(self, "head_width", 0):
+            raise InputError(f"--num-heads {self.num_heads} does not divide --width {self.width}")
+
+    @property
+    def inner(self) -> int:
+        """The width inside the feed-forward layers."""
+        return self.feed_forward or 4 * self.width
+
+    @property
+    def attention_rate(self) -> float:
+        """The dropout probability of attention weights."""
+        return self.dropout if self.attention_dropout is None else self.attention_dropout
+
+
+class Model(nn.Module, ABC):
+    """The base class: hidden states from tokens, and heads that turn these into logits.
+
+    ROLE    what it can do: "encoder" (each position sees both sides), "decoder" (each sees what
+            stands before it) or "encoder-decoder"
+    INPUTS  the keyword arguments of ``forward`` that it takes
+    Config  its sizes, a frozen dataclass that derives from ``Sizes``
+    heads   an ``nn.ModuleDict``: head name -> module from (N, D) to logits (N, classes). A head has
+            ``weight`` (classes, D), ``bias`` (classes,) or None, and ``transform``, what stands
+            before the projection: (N, D) -> (N, D)
+
+    A model returns hidden states, never losses. It knows no objective and no remedy.
+    """
+
+    ROLE: ClassVar[Literal["encoder", "decoder", "encoder-decoder"]]
+    INPUTS: ClassVar[tuple[str, ...]]
+    Config: ClassVar[type[Sizes]]
+    config: Sizes
+    heads: nn.ModuleDict
+
+    @abstractmethod
+    def forward(self, tokens: Tensor, mask: Tensor | None = None, **inputs: Tensor) -> Tensor:
+        """Hidden states (B, T, D); of an encoder-decoder those of the decoder, (B, S, D)."""
+
+    def block(self) -> nn.Module:
+        """One more layer of its kind, initialised anew: (x (B, T, D), mask) -> (B, T, D)."""
+        raise InputError(f"{type(self).__name__} has no layer to add")
+
+    def smaller(self, width: int) -> nn.Module:
+        """A narrow sister that reads with the tables of this model: see ``narrow.Narrow``."""
+        raise InputError(f"{type(self).__name__} has no narrow sister")
+
+    def cache(self, rows: int, window: int):
+        """Decoders: what ``step`` keeps of ``rows`` texts of at most ``window`` tokens."""
+        raise InputError(f"{type(self).__name__} does not write text token by token")
+
+    def step(self, tokens: Tensor, cache) -> Tensor:
+        """Decoders: reads the next tokens (B, T) of each row; their hidden states (B, T, D).
+
+        What ``forward`` gives for the whole text so far, up to rounding, at the cost of the new
+        tokens alone: ``cache`` keeps keys and values.
+        """
+        raise InputError(f"{type(self).__name__} does not write text token by token")
+
+
+class TiedHead(nn.Module):
+    """The token embedding transposed: nothing before the projection, no bias."""
+
+    def __init__(self, embedding: nn.Embedding) -> None:
+        super().__init__()
+        self.weight = embedding.weight  # tied: the same Parameter
+        self.bias = None
+
+    def transform(self, hidden: Tensor) -> Tensor:
+        return hidden  # (N, D)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return nn.functional.linear(self.transform(hidden), self.weight)  # (N, V)
+
+
+def initialise(module: nn.Module) -> None:
+    """As GPT-2 and BERT were: normal with standard deviation 0.02, biases zero."""
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=0.02)
+    if isinstance(module, nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)

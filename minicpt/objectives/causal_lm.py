@@ -24,15 +24,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
-from minicpt import generation
-from minicpt.batch import IGNORE, Batch, apart, pad, padding, real, shift, up_to_itself
+from minicpt.batch import (
+    IGNORE,
+    Batch,
+    packed_causal_mask,
+    pad,
+    padding,
+    sees_the_past,
+    shift,
+    valid_positions,
+)
 from minicpt.common.randomness import generator as generator_of
 from minicpt.common.settings import Checked, setting
 from minicpt.data.corpus import Corpus, Passage
-from minicpt.data.order import Plan, pack, windows
+from minicpt.data.order import Draw, Plan, pack, windows
 from minicpt.data.tokenizer import Tokenizer
+from minicpt.objectives.base import Objective
 
 
 @dataclass(frozen=True)
@@ -57,14 +66,13 @@ class Row:
         return self.passages[0].place + (f" and {more} more" if more else "")
 
 
-class Objective:
-    architecture = "decoder"
+class CausalLM(Objective):
+    roles = ("decoder",)
     whole_text = True
+    Settings = Settings
 
-    def __init__(self, tokenizer: Tokenizer, settings: Settings | None = None):
-        self.tokenizer = tokenizer
-        self.settings = settings or Settings()
-        self.length = self.settings.window
+    def __init__(self, tokenizer: Tokenizer, settings: Settings | None = None, role=None):
+        super().__init__(tokenizer, settings, role)
         self.end = tokenizer.need("end")
         self.unit = "row" if self.settings.pack else "window"
 
@@ -83,7 +91,7 @@ class Objective:
 
         return Plan(rows, cut, filled[rows[:, 1]] - filled[rows[:, 0]]).grouped(seed, epoch)
 
-    def batch(self, passages: Sequence, generators: Sequence[Generator]) -> Batch:
+    def batch(self, passages: Sequence, draws: Sequence[Draw]) -> Batch:
         """Every position has a target, the next token. Nothing is drawn: there is no noise.
 
         The passages are those of the plan: with ``pack`` each is a Row.
@@ -106,7 +114,7 @@ class Objective:
         return Batch(
             {
                 "tokens": pad(inputs, self.end),
-                "mask": apart(pad(numbers, -1)),
+                "mask": packed_causal_mask(pad(numbers, -1)),
                 "positions": pad(positions, 0),
             },
             targets,
@@ -134,29 +142,15 @@ class Objective:
 
     def visibility(self, batch: Batch) -> dict[str, dict[str, Tensor]]:
         """Position t sees the real positions 0..t; with ``pack``, those of its own text."""
-        mask = real(batch.inputs["mask"])  # (B, T)
-        seen = up_to_itself(mask)
+        mask = valid_positions(batch.inputs["mask"])  # (B, T)
+        seen = sees_the_past(mask)
         if self.settings.pack:
             places = torch.arange(mask.shape[1], device=mask.device)
             starts = places - batch.inputs["positions"]  # (B, T): where the text of each begins
             seen = seen & (starts[:, :, None] <= places)
         return {"tokens": {"tokens": seen}}
 
-    def generate(self, model, text: str, sampling, generator: Generator) -> str:
-        """The text and its continuation; with no text, a text from its beginning."""
-        prompt = [self.end] + self.tokenizer.encode(text)
-        return text + self.continuation(model, prompt, sampling, generator)
-
-    def probe(self, model, passage, sampling, generator: Generator) -> str:
-        """A continuation of the first third of a passage (of a row's first), set off by a bar."""
+    def probe(self, model, passage, sampling, draw: Draw) -> str:
+        """A continuation of the beginning of a passage, with ``pack`` of a row's first."""
         passage = passage.passages[0] if self.settings.pack else passage
-        prompt = passage.tokens[: max(1, min(len(passage.tokens) // 3, 24))].tolist()
-        opening = [self.end] if passage.first else []
-        continued = self.continuation(model, opening + prompt, sampling, generator)
-        return f"{self.tokenizer.decode(prompt)} | {continued}"
-
-    def continuation(self, model, prompt: list[int], sampling, generator: Generator) -> str:
-        tokens = generation.continue_tokens(
-            model, prompt, self.length, self.end, self.tokenizer.ordinary, sampling, generator
-        )
-        return self.tokenizer.decode(tokens)
+        return super().probe(model, passage, sampling, draw)

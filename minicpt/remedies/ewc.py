@@ -11,16 +11,18 @@ model; for text a single pass cannot do that, because the next input would be an
 base that fits its text makes them agree (where they part: Kunstner et al. 2019, arXiv 1905.12558).
 """
 
-from collections.abc import Callable, Iterable
+import copy
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from minicpt.batch import Batch
+from minicpt.common.randomness import generator
 from minicpt.common.settings import Checked, setting
-from minicpt.loss import whole_sequence_loss
-from minicpt.remedies import frozen
+from minicpt.data.order import Draw, planned
+from minicpt.remedies.base import Remedy, Situation
 
 
 @dataclass(frozen=True)
@@ -31,28 +33,35 @@ class Settings(Checked):
     )
 
 
-class Regularizer(nn.Module):
-    on = "weights"
+class EWC(Remedy):
+    Settings = Settings
+    reads_old = True
+    needs = ("weights that move",)
+    measured = {"ewc": 1.0}
 
-    def __init__(self, settings: Settings, base: nn.Module) -> None:
-        super().__init__()
-        self.weight, self.passages, self.base = settings.ewc, settings.ewc_passages, base
-        self.fisher = frozen(base)  # one number for each of the base's, in the same places
-        for each in self.fisher.parameters():
-            each.zero_()
-
-    def learn(self, old: Callable[[int], Iterable[Batch]]) -> None:
-        """Estimates the Fisher diagonal from batches of one passage each."""
+    def begin(self, situation: Situation, state: dict | None = None) -> None:
+        """Estimates the Fisher diagonal from passages of old text, each by itself."""
+        self.base = situation.base
+        self.fisher = copy.deepcopy(self.base)  # one number for each of the base's, in its place
+        if state is not None:
+            self.base.load_state_dict(state["base"])
+            self.fisher.load_state_dict(state["fisher"])
+            return
         totals = list(self.fisher.parameters())
+        for total in totals:
+            total.zero_()
         count = 0
-        for batch in old(self.passages):
+        for batch in old_batches(situation, self.settings.ewc_passages):
             count += 1
-            for total, gradient in zip(totals, score(self.base, batch), strict=True):
+            for total, gradient in zip(totals, score(self.base, situation, batch), strict=True):
                 total += gradient.square()
         for total in totals:
             total /= max(count, 1)
 
-    def forward(self, model: nn.Module) -> Tensor:
+    def state(self, model: nn.Module) -> dict:
+        return {"base": self.base.state_dict(), "fisher": self.fisher.state_dict()}
+
+    def on_weights(self, model: nn.Module) -> Tensor:
         kinds = model, self.base, self.fisher
         triples = zip(*(each.parameters() for each in kinds), strict=True)
         squares = sum(
@@ -60,20 +69,33 @@ class Regularizer(nn.Module):
             for now, then, fisher in triples
             if now.requires_grad
         )
-        return self.weight / 2 * squares
+        return self.settings.ewc / 2 * squares
 
 
-def score(base: nn.Module, batch: Batch) -> list[Tensor]:
+def old_batches(situation: Situation, count: int) -> Iterator[Batch]:
+    """At most ``count`` passages of old text, each as a batch of its own.
+
+    They are spread over the plan, whose first passages would be all of one length.
+    """
+    corpus, objective = situation.old_text(()), situation.objective
+    plan = planned(objective, corpus, situation.seed, 0)
+    device = next(situation.model.parameters()).device
+    for place in situation.progress(plan.spread(min(count, len(plan))), "ewc: old text"):
+        draw = Draw(place, generator("old text", situation.seed, place))
+        yield objective.batch([plan[place]], [draw]).to(device)
+
+
+def score(base: nn.Module, situation: Situation, batch: Batch) -> list[Tensor]:
     """The gradient of the batch's log-likelihood by each of the base's parameters."""
-    parameters = list(base.parameters())
+    objective, parameters = situation.objective, list(base.parameters())
     base.requires_grad_(True)
     try:
-        losses = whole_sequence_loss(base, batch)
-        likelihood = -sum(loss.sum for loss in losses.values())
-        found = torch.autograd.grad(likelihood, parameters, allow_unused=True)
+        found = objective.losses(base, objective.parts(base), batch)
+        likelihood = -sum(each.total().sum for each in found.values())
+        gradients = torch.autograd.grad(likelihood, parameters, allow_unused=True)
     finally:
         base.requires_grad_(False)
     return [
         torch.zeros_like(parameter) if gradient is None else gradient
-        for parameter, gradient in zip(parameters, found, strict=True)
+        for parameter, gradient in zip(parameters, gradients, strict=True)
     ]

@@ -9,15 +9,17 @@ in nats, on the text that is being learnt. The base reads the same input, withou
 nothing flows back into it. Its logits, like the model's, exist a few rows at a time.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minicpt.batch import Batch
 from minicpt.common.settings import Checked, setting
-from minicpt.loss import Loss, places_of, swept_losses
+from minicpt.fast.loss import swept_losses
+from minicpt.loss import Loss, TargetLosses
+from minicpt.remedies.base import Remedy, Situation
 
 
 @dataclass(frozen=True)
@@ -25,25 +27,30 @@ class Settings(Checked):
     kl: float = setting(0.0, "weight of the divergence from the base's predictions", least=0)
 
 
-class Regularizer(nn.Module):
-    on = "targets"
+class KL(Remedy):
+    Settings = Settings
+    measured = {"kl": 1.0}
 
-    def __init__(self, settings: Settings, base: nn.Module) -> None:
-        super().__init__()
-        self.weight, self.base = settings.kl, base
+    def begin(self, situation: Situation, state: dict | None = None) -> None:
+        self.base = situation.base
+        if state is not None:
+            self.base.load_state_dict(state)
 
-    def forward(self, model: nn.Module, batch: Batch, hidden: Tensor) -> dict[str, Loss]:
-        with torch.no_grad():
-            expected = self.base(**batch.inputs)  # (B, T, D)
-        result = {}
-        for name, target in batch.targets.items():
-            places = places_of(target)  # (N,)
-            ours, theirs = (
-                each.flatten(0, 1).index_select(0, places)  # (B, T, D) -> (N, D)
-                for each in (hidden, expected)
-            )
-            losses = divergences(model.heads[name], ours, self.base.heads[name], theirs)
-            result[name] = Loss(self.weight * losses.sum(), len(losses))
+    def state(self, model: nn.Module) -> dict:
+        return self.base.state_dict()
+
+    def on_targets(self, model: nn.Module, found: Mapping[str, TargetLosses]) -> dict[str, Loss]:
+        read, result = {}, {}
+        for head, each in found.items():
+            if head not in self.base.heads:  # a part of the objective, not of the base
+                continue
+            if id(each.inputs) not in read:
+                with torch.no_grad():
+                    read[id(each.inputs)] = self.base(**each.inputs)  # (B, T, D)
+            expected = read[id(each.inputs)][each.rows, each.positions]  # (N, D)
+            losses = divergences(model.heads[head], each.hidden, self.base.heads[head], expected)
+            weighed = self.settings.kl * (losses * each.weights).sum()
+            result[head] = Loss(weighed, each.count)
         return result
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from minicpt.common.settings import Checked, setting
+from minicpt.remedies.base import Remedy, Situation
 
 
 @dataclass(frozen=True)
@@ -17,14 +18,20 @@ class Settings(Checked):
     l2: float = setting(0.0, "weight of half the squared distance to the base's weights", least=0)
 
 
-class Regularizer(nn.Module):
-    on = "weights"
+class L2(Remedy):
+    Settings = Settings
+    needs = ("weights that move",)
+    measured = {"l2": 0.01}
 
-    def __init__(self, settings: Settings, base: nn.Module) -> None:
-        super().__init__()
-        self.weight, self.base = settings.l2, base
+    def begin(self, situation: Situation, state: dict | None = None) -> None:
+        self.base = situation.base
+        if state is not None:
+            self.base.load_state_dict(state)
 
-    def forward(self, model: nn.Module) -> Tensor:
+    def state(self, model: nn.Module) -> dict:
+        return self.base.state_dict()
+
+    def on_weights(self, model: nn.Module) -> Tensor:
         pairs = zip(model.parameters(), self.base.parameters(), strict=True)
         squares = sum((now - then).square().sum() for now, then in pairs if now.requires_grad)
-        return self.weight / 2 * squares
+        return self.settings.l2 / 2 * squares

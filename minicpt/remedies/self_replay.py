@@ -1,35 +1,88 @@
-"""Texts that a decoder writes by itself, many at once: what self-replay trains on.
+"""Self-replay: texts that the base writes itself stand in for old text that is gone.
+
+arXiv 2605.26097; the idea is older: Robins 1995, "Catastrophic Forgetting, Rehearsal and
+Pseudorehearsal". The texts are written before the training starts.
 
 Each row of a batch writes one document after the other, from end-of-text to end-of-text, at
-temperature 1, so the texts are drawn from the very distribution that the model has learnt. Of the
-special tokens only end-of-text can be drawn. When a row has filled the window it goes on with its
+temperature 1, so the texts are drawn from the distribution that the model has learnt. Of the
+special tokens only end-of-text can be drawn. When a row has filled the window, it goes on with its
 newest token alone in a new one, as training cuts a document into windows that do not see each
-other. Every row writes as many tokens as the others, so short documents are not preferred; the last
+other. Every row writes as many tokens as the others, so short documents are not preferred. The last
 document of a row is broken off, and its end is no target.
 
-A key-value cache saves running the model on the whole window for every token, as ``generation``
-does for one text: with 64 rows and windows of 128 it wrote 2,500 tokens a second, and 240 without
-(4 layers of width 128, one thread of a busy CPU). It is written around the modules of
-``models/decoder.py``. Leaves out encoders, which give no probability to a whole text, and
-encoder-decoders, which write only in reply to one.
+Only decoders do it: an encoder gives no probability to a whole text, and an encoder-decoder writes
+only in reply to one.
 
-B rows, T positions of the window, D width, H heads, K width of a head, V vocabulary.
+B rows, L tokens of a row, V vocabulary.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor, nn
 
+from minicpt.common.errors import InputError
 from minicpt.common.randomness import generator
+from minicpt.common.settings import Checked, setting
 from minicpt.data.corpus import Corpus, Passage
 from minicpt.data.tokenizer import Tokenizer
 from minicpt.generation import evaluating
-from minicpt.models.layers import attention
+from minicpt.remedies.base import Remedy, Situation
+from minicpt.remedies.mixture import Mixture
 
 ROWS = 64
+
+
+@dataclass(frozen=True)
+class Settings(Checked):
+    self_replay: float = setting(
+        0.0, "share of the passages that are texts which the base wrote itself", least=0, below=1
+    )
+    self_replay_tokens: int = setting(
+        2**16, "the most tokens that it writes; they are used again when they run out", least=1
+    )
+
+
+class SelfReplay(Remedy):
+    Settings = Settings
+    roles = ("decoder",)
+    claims = ("what is mixed into the text",)
+    measured = {"self_replay": 0.05}
+
+    @classmethod
+    def label(cls, settings: Settings) -> str:
+        return f"self-replay {settings.self_replay * 100:g} %"
+
+    def begin(self, situation: Situation, state: dict | None = None) -> None:
+        """Has the base write as much as the run needs, and no more than the settings allow."""
+        tokenizer, window = situation.objective.tokenizer, situation.objective.length
+        if state is None:
+            tokens = self.settings.self_replay_tokens
+            if situation.passages is not None:
+                needed = math.ceil(situation.passages * self.settings.self_replay) * window
+                tokens = min(tokens, needed)
+
+            def progress(steps: Iterable) -> Iterable:
+                return situation.progress(steps, "the base writes")
+
+            reads = situation.model, tokenizer, tokens, window, situation.seed
+            self.written = sample(*reads, progress)
+        else:
+            self.written = state["written"]
+        self.corpus = Samples.of(self.written, tokenizer.need("end"))
+        if not len(self.corpus.tokens):
+            raise InputError(
+                "--self-replay: the base writes nothing but ends of text; train it longer"
+            )
+
+    def mixed(self, stream) -> Mixture:
+        return Mixture(stream, self.corpus, self.settings.self_replay)
+
+    def state(self, model: nn.Module) -> dict:
+        return {"written": self.written}
 
 
 @dataclass(frozen=True)
@@ -103,17 +156,17 @@ def sample(
     draws = generator("self-replay", seed)
     forbidden = sorted(set(range(tokenizer.size)).difference([end, *tokenizer.ordinary.tolist()]))
     newest = torch.full((rows,), end)
-    place = torch.zeros(rows, dtype=torch.int64)  # of the newest token in its row's window
     written = []
     with evaluating(model):
-        cache = Cache(model, rows, window)
+        cache = model.cache(rows, window)
         for _ in progress(range(-(-tokens // rows))):
-            hidden = cache.read(newest.to(device), place.to(device))  # (B, D)
+            hidden = model.step(newest[:, None].to(device), cache)[:, 0]  # (B, D)
             logits = model.heads["tokens"](hidden)[:, : tokenizer.size].float().cpu()
             logits[:, forbidden] = -torch.inf
             newest = choose_each(logits, draws)
             written.append(newest)
-            place = torch.where((newest == end) | (place + 1 == window), 0, place + 1)
+            begins = (newest == end).to(device) | (cache.place == window)
+            cache.place = cache.place.masked_fill(begins, 0)
     return torch.stack(written, dim=1)
 
 
@@ -125,37 +178,3 @@ def choose_each(logits: Tensor, draws: Generator) -> Tensor:
     cumulated = logits.softmax(dim=1).double().cumsum(dim=1)
     drawn = torch.rand(len(logits), 1, generator=draws, dtype=torch.float64) * cumulated[:, -1:]
     return torch.searchsorted(cumulated, drawn, right=True)[:, 0]
-
-
-class Cache:
-    """The keys and values of all positions that each row of a decoder has read so far."""
-
-    def __init__(self, model: nn.Module, rows: int, window: int):
-        attention = model.layers[0].attention
-        width = model.config.width // attention.heads
-        weight = model.tokens.weight
-        self.model, self.rows = model, torch.arange(rows, device=weight.device)
-        self.slots = torch.arange(window, device=weight.device)
-        shape = (len(model.layers), 2, rows, attention.heads, window, width)
-        self.kept = weight.new_zeros(shape)
-
-    def read(self, tokens: Tensor, place: Tensor) -> Tensor:
-        """Reads one more token (B,) of each row, at its place (B,): its hidden state (B, D).
-
-        A row sees its own places up to this one; a place that is used again forgets the old text.
-        """
-        model, longest = self.model, int(place.max()) + 1
-        seen = (self.slots[:longest] <= place[:, None])[:, None, None]  # (B, 1, 1, T)
-        x = model.embed(tokens[:, None], place[:, None])  # (B, 1, D)
-        for layer, (keys, values) in zip(model.layers, self.kept, strict=True):
-            module = layer.attention
-            query, key, value = (
-                part.unflatten(-1, (module.heads, -1)).transpose(1, 2)  # (B, H, 1, K)
-                for part in module.qkv(layer.attention_norm(x)).chunk(3, dim=-1)
-            )
-            keys[self.rows, :, place], values[self.rows, :, place] = key[:, :, 0], value[:, :, 0]
-            past = keys[:, :, :longest], values[:, :, :longest]  # (B, H, T, K)
-            mixed = attention(query, *past, seen, fused=module.fused)  # (B, H, 1, K)
-            x = x + module.output(mixed.transpose(1, 2).flatten(2))
-            x = x + layer.feed_forward(layer.feed_forward_norm(x))
-        return model.norm(x)[:, 0]

@@ -98,7 +98,7 @@ class Machine(Checked):
         return torch.autocast(self.kind, torch.bfloat16, enabled=self.dtype == "bfloat16")
 
     def compiled(self, model: nn.Module) -> nn.Module:
-        """The model as training steps call it: the same weights and heads, another forward.
+        """What a training step calls, translated: the same weights, another forward.
 
         One translation serves all lengths (``dynamic``): else each new length would cost a minute,
         and which lengths come first would decide the last bits. On two CPU cores a step of GPT-2

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from minicpt.common.randomness import generator
-from minicpt.data.order import planned
+from minicpt.data.order import Draw, planned
 from minicpt.generation import evaluating
-from minicpt.loss import Loss, target_losses
+from minicpt.loss import Loss
 
 # The share of the bytes that unknown tokens may hide. A model that predicts "unknown" pays next to
 # nothing for what stands there; paid for at 8 bits a byte, 1 % would add 0.08 bits per byte.
@@ -87,27 +87,32 @@ def evaluate(
     batch_size: int = 16,
     progress=lambda iterable: iterable,
     each=lambda passages, losses: None,
+    parts: nn.ModuleDict | None = None,
 ) -> Evaluation:
     """The loss of ``passages`` passages, evenly spread over the corpus' plan (default: of all).
 
-    each  called for every batch with its passages and their ``TargetLosses`` by head
+    each   called for every batch with its passages and their ``TargetLosses`` by head
+    parts  what learnt beside the model; None: new ones
     """
     plan = planned(objective, corpus, SEED, 0)
-    places = spread(plan, min(len(plan), passages or len(plan)))
+    places = plan.spread(min(len(plan), passages or len(plan)))
     device = next(model.parameters()).device
     losses: dict[str, Loss] = {}
     nats, size, hidden = 0.0, 0, 0
-    with evaluating(model):
+    parts = objective.parts(model) if parts is None else parts
+    with evaluating(model), evaluating(parts):
         begins: Iterable[int] = range(0, len(places), batch_size)
         for begin in progress(begins):
             some = places[begin : begin + batch_size]
-            noise = [generator("evaluation", SEED, place) for place in some]
+            draws = [Draw(place, generator("evaluation", SEED, place)) for place in some]
             together = [plan[place] for place in some]
-            found = target_losses(model, objective.batch(together, noise).to(device))
+            batch = objective.batch(together, draws).to(device)
+            found = objective.losses(model, parts, batch)
             each(together, found)
             for name, of_head in found.items():
-                nats_each = of_head.losses.cpu().double()  # (N,); some devices have no float64
-                loss = Loss(nats_each.sum(), len(nats_each))
+                weighed = of_head.losses * of_head.weights
+                nats_each = weighed.cpu().double()  # (N,); some devices have no float64
+                loss = Loss(nats_each.sum(), of_head.count)
                 losses[name] = losses[name] + loss if name in losses else loss
                 if objective.whole_text:
                     text = text_of(objective, corpus, together)
@@ -115,15 +120,6 @@ def evaluate(
                     size += int(text.sizes.sum())
                     hidden += int(text.sizes[text.hides].sum())
     return Evaluation(losses, nats, size, hidden)
-
-
-def spread(plan, count: int) -> list[int]:
-    """``count`` places evenly spread over a plan, and so over its lengths; the shortest first.
-
-    A plan's first passages would be all of a length; in this order batches are padded little.
-    """
-    places = torch.arange(count) * len(plan) // count
-    return places[plan.lengths[places].argsort(stable=True)].tolist()
 
 
 @dataclass(frozen=True)

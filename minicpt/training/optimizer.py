@@ -30,14 +30,16 @@ class Optimization(Checked):
     decay: float = setting(
         0.2, "warmup-stable-decay: share of the steps, the last, in which it falls", least=0, most=1
     )
-    final: float = setting(0.1, "where the rate ends, as a share of the highest", least=0, most=1)
+    min_lr_ratio: float = setting(
+        0.1, "where the rate ends, as a share of the highest", least=0, most=1
+    )
     weight_decay: float = setting(
         0.1, "decay of the matrices (no biases, no norms)", least=0, most=100
     )
     beta1: float = setting(0.9, "AdamW: memory of the gradient", least=0, below=1)
     beta2: float = setting(0.99, "AdamW: memory of its square", least=0, below=1)
     epsilon: float = setting(1e-8, "AdamW: added to the denominator", above=0, most=1)
-    clip: float = setting(1.0, "largest norm of the gradient; 0: any", least=0)
+    max_grad_norm: float = setting(1.0, "largest norm of the gradient; 0: any", least=0)
 
     def __post_init__(self):
         super().__post_init__()
@@ -50,8 +52,8 @@ class Optimization(Checked):
 def learning_rate(step: int, steps: int, settings: Optimization) -> float:
     """The rate of step ``step`` (from 0) of ``steps``; a pure function, so there is no state.
 
-    It rises linearly over the first ``warmup * steps`` steps, then falls to ``final`` times the
-    highest at the last step: from then on, or (``warmup-stable-decay``, linearly) over the last
+    It rises linearly over the first ``warmup * steps`` steps, then falls to ``min_lr_ratio`` times
+    the highest at the last step: from then on, or (``warmup-stable-decay``, linearly) over the last
     ``decay * steps`` steps, or never (``constant``).
     """
     warmup = round(settings.warmup * steps)
@@ -64,7 +66,7 @@ def learning_rate(step: int, steps: int, settings: Optimization) -> float:
         top = max(warmup, steps - 1 - round(settings.decay * steps))
     done = max(0, step - top) / max(1, steps - 1 - top)  # 0 to 1
     left = (1 + math.cos(math.pi * done)) / 2 if settings.schedule == "cosine" else 1 - done
-    return settings.learning_rate * (settings.final + (1 - settings.final) * left)
+    return settings.learning_rate * (settings.min_lr_ratio + (1 - settings.min_lr_ratio) * left)
 
 
 def lengthened(step: int, old: int, new: int, settings: Optimization) -> Optimization:

@@ -4,36 +4,27 @@
 
 What makes it exact:
 
-* The data are addressed by one integer, the number of passages seen; every draw of an objective is
-  a pure function of (seed, epoch, place). Dropout is the only use of torch's own generator.
 * The targets of a step are counted over all its micro-batches before the first backward pass, and
-  every micro-batch is divided by that count: however a step is split, it has one gradient.
-* A step without targets changes nothing. A loss or gradient that is not finite stops the run
-  before the weights change.
-* Regularizers (terms beside the objective) read the hidden states of the step's one forward pass.
-  Those on the targets are divided as the loss is; those on the weights count once a step.
+  every micro-batch is divided by that count. However a step is split, it has one gradient.
+* Dropout is the only use of torch's own generator. It is seeded by (step, micro-batch).
+* A step without targets changes nothing, weight decay included. A loss or gradient that is not
+  finite stops the run before the weights change.
 
-Leaves out files, signals and what is printed: ``Trainer.run`` yields after each step, and the
-caller does those things.
+B batch, T positions.
 """
 
-from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from types import MappingProxyType
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import nn
 
-from minicpt.batch import Batch, real
+from minicpt.batch import Batch, valid_positions
 from minicpt.common.errors import InputError, WorkError
 from minicpt.common.randomness import generator
 from minicpt.common.settings import MOST, setting
-from minicpt.data.order import planned
-from minicpt.loss import Loss, objective_loss, whole_sequence_loss
-from minicpt.remedies.adapters import factors, restore_factors
-from minicpt.remedies.replay import Mixture, Replay
+from minicpt.loss import Loss, objective_loss
 from minicpt.training.device import CPU, Machine
 from minicpt.training.optimizer import (
     Optimization,
@@ -41,24 +32,17 @@ from minicpt.training.optimizer import (
     make_optimizer,
     restore_optimizer,
 )
-
-NONE: Mapping = MappingProxyType({})  # no regularizers
+from minicpt.training.stream import Stream
 
 
 @dataclass(frozen=True)
 class Training(Optimization):
     batch_size: int = setting(16, "passages of a step", least=1, most=2**20)
-    micro_batches: int = setting(1, "parts into which a step is split, to save memory", least=1)
+    micro_batch_size: int = setting(
+        0, "passages of a forward pass, to save memory; 0: all of the step", least=0, most=2**20
+    )
     seed: int = setting(0, "seed of weights, order, noise and dropout", least=0, most=MOST)
     fused_loss: bool = setting(True, "the loss a few rows at a time, without holding all logits")
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.micro_batches > self.batch_size:
-            raise InputError(
-                f"--micro-batches must be at most --batch-size ({self.batch_size}), "
-                f"but is {self.micro_batches}"
-            )
 
 
 # --- the step --------------------------------------------------------------------------------
@@ -68,88 +52,86 @@ class NotFinite(WorkError):
     """A loss or gradient was NaN or infinite; the weights are as they were before the step."""
 
 
+class Learner(nn.Module):
+    """All that learns in a step, as one module: a batch in, losses out.
+
+    model     hidden states from tokens
+    parts     the objective's modules that learn beside it
+    remedies  what keeps the model near its base; each may add a term beside the loss
+    """
+
+    def __init__(self, model: nn.Module, objective, remedies: Sequence = (), fused: bool = True):
+        super().__init__()
+        self.model, self.parts = model, objective.parts(model)
+        self.objective, self.remedies, self.fused = objective, list(remedies), fused
+
+    def forward(self, batch: Batch, first: bool = True) -> dict[str, dict[str, Loss]]:
+        """The losses by head under the name "", and under each remedy's name its term.
+
+        first  whether this is the step's first micro-batch: a term on the weights counts once
+        """
+        found = self.objective.losses(self.model, self.parts, batch, self.fused)
+        result = {"": {head: each.total() for head, each in found.items()}}
+        for remedy in self.remedies:
+            if term := remedy.on_targets(self.model, found):
+                result[remedy.name] = term
+            if first and (value := remedy.on_weights(self.model)) is not None:
+                result[remedy.name] = {"weights": Loss(value, 1)}
+        return result
+
+
 def train_step(
-    model: nn.Module,
+    learner: nn.Module,
     optimizer: torch.optim.Optimizer,
     batches: Sequence[Batch],
-    clip: float,
-    fused: bool = True,
+    max_grad_norm: float = 0.0,
     machine: Machine = CPU,
-    regularizers: Mapping[str, nn.Module] = NONE,
-) -> dict[str, Loss]:
+    seed: int | None = None,
+    head_weights=None,
+) -> dict[str, dict[str, Loss]]:
     """One update of the weights from the micro-batches of a step.
 
-    Returns the step's loss by head, and by the name of each regularizer the value of its term
-    (count 1). Raises NotFinite, with the weights unchanged, if one of them or the gradient's norm
-    is not finite.
+    max_grad_norm  a longer gradient is shortened to it; 0: none is
+    seed           of the step's dropout; None: torch's generator is left alone
+
+    Returns the step's losses as ``Learner`` does. Raises NotFinite, with the weights unchanged, if
+    one of them or the gradient's norm is not finite.
     """
     counts = sum((Counter(batch.counts()) for batch in batches), Counter())
     optimizer.zero_grad(set_to_none=True)
-    total: dict[str, Loss] = {}
-    values: dict[str, Tensor] = {}
-    on_targets = {name: each for name, each in regularizers.items() if each.on == "targets"}
-    on_weights = {name: each for name, each in regularizers.items() if each.on == "weights"}
-    for batch in batches:
+    total: dict[str, dict[str, Loss]] = {}
+    for number, batch in enumerate(batches):
+        if seed is not None:
+            torch.manual_seed(int(generator("dropout", seed, number).initial_seed()))
         with machine.autocast():
-            hidden = model(**batch.inputs)
-            losses = whole_sequence_loss(model, batch, fused, hidden)
-            near = {name: each(model, batch, hidden) for name, each in on_targets.items()}
-        for name, loss in losses.items():
-            total[name] = total[name] + loss.detach() if name in total else loss.detach()
-        if counts:
-            terms = {name: objective_loss(each, counts) for name, each in near.items()}
-            (objective_loss(losses, counts) + sum(terms.values())).backward()
-            for name, term in terms.items():
-                values[name] = values.get(name, 0) + term.detach()
+            found = learner(batch, first=number == 0)
+        if counts:  # what is divided is counted over the whole step
+            divisors = counts | {"weights": 1}
+            sum(
+                objective_loss(losses, divisors, head_weights if name == "" else None)
+                for name, losses in found.items()
+            ).backward()
+        for name, losses in found.items():
+            known = total.setdefault(name, {})
+            for head, loss in losses.items():
+                known[head] = known[head] + loss.detach() if head in known else loss.detach()
     if not counts:
         return total
-    for name, each in on_weights.items():
-        term = each(model)
-        term.backward()
-        values[name] = term.detach()
-    norm = nn.utils.clip_grad_norm_(model.parameters(), clip or float("inf"))
-    checked = {f"{name} loss": loss.sum for name, loss in total.items()}
-    checked |= {f"{name} term": value for name, value in values.items()}
-    for name, value in (checked | {"gradient norm": norm}).items():
+    parameters = [each for group in optimizer.param_groups for each in group["params"]]
+    norm = nn.utils.clip_grad_norm_(parameters, max_grad_norm or float("inf"))
+    values = {
+        f"{name or head} loss": loss.sum
+        for name, losses in total.items()
+        for head, loss in losses.items()
+    }
+    for name, value in (values | {"gradient norm": norm}).items():
         if not torch.isfinite(value):
             raise NotFinite(f"the {name} is {value.item()}")
     optimizer.step()
-    return total | {name: Loss(value, 1) for name, value in values.items()}
+    return total
 
 
 # ---------------------------------------------------------------------------------------------
-
-
-class Stream:
-    """The endless sequence of an objective's passages, epoch after epoch, by one integer."""
-
-    def __init__(self, objective, corpus, seed: int):
-        self.objective, self.corpus, self.seed = objective, corpus, seed
-        self.begins = [0]  # the position at which each epoch so far begins
-
-    def plan(self, epoch: int) -> Sequence:
-        plan = planned(self.objective, self.corpus, self.seed, epoch)
-        if not len(plan):
-            raise InputError("the corpus is too short: it gives not a single passage")
-        return plan
-
-    def epoch_length(self, epoch: int) -> int:
-        """How many passages an epoch has; those of later epochs may be cut differently."""
-        while len(self.begins) <= epoch + 1:
-            self.begins.append(self.begins[-1] + len(self.plan(len(self.begins) - 1)))
-        return self.begins[epoch + 1] - self.begins[epoch]
-
-    def passages(self, position: int, count: int) -> tuple[list, list[Generator]]:
-        """Passages ``position``, ``position + 1``, … and the generator of each one's noise."""
-        passages, generators = [], []
-        while self.begins[-1] <= position + count:
-            self.epoch_length(len(self.begins) - 1)
-        for place in range(position, position + count):
-            epoch = bisect_right(self.begins, place) - 1
-            index = place - self.begins[epoch]
-            passages.append(self.plan(epoch)[index])
-            generators.append(generator("noise", self.seed, epoch, index))
-        return passages, generators
 
 
 @dataclass(frozen=True)
@@ -157,7 +139,7 @@ class Step:
     """What one step did.
 
     losses  by head: the objective's
-    terms   by name: what each regularizer added to it
+    terms   by remedy: what it added to the loss
     tokens  the real positions that the model read
     """
 
@@ -168,39 +150,39 @@ class Step:
     learning_rate: float
 
 
+@dataclass
 class Trainer:
     """A model, an objective and a corpus, and how far training has come.
 
-    steps         the length of the run, to which the schedule is fitted
-    step          the number of steps done; the data position is ``step * batch_size``
-    machine       where and how the steps run; the model is moved there
-    regularizers  the terms beside the objective, by name, on the machine's device
-    replay        old text to mix in
+    steps     the length of the run, to which the schedule is fitted
+    machine   where and how the steps run; the model is moved there
+    remedies  what keeps the model near its base, ready for use
+    step      the number of steps done; the data position is ``step * batch_size``
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        objective,
-        corpus,
-        settings: Training,
-        steps: int,
-        machine: Machine = CPU,
-        regularizers: Mapping[str, nn.Module] = NONE,
-        replay: Replay | None = None,
-    ):
-        self.model, self.objective, self.settings = model.to(machine.device), objective, settings
-        self.machine, self.compiled = machine, machine.compiled(model)
-        self.regularizers = regularizers
-        self.steps, self.step = steps, 0
-        self.stream, self.replay = Stream(objective, corpus, settings.seed), replay
-        if replay:
-            own = int(generator("replay", settings.seed).initial_seed())
-            old = Stream(objective, replay.corpus, own)
-            self.stream = Mixture(self.stream, old, replay.fraction)
-        self.optimizer = make_optimizer(model, settings)
-        self.steps_without_targets = 0
-        torch.manual_seed(int(generator("dropout", settings.seed).initial_seed()))
+    model: nn.Module
+    objective: object
+    corpus: object
+    settings: Training
+    steps: int
+    machine: Machine = CPU
+    remedies: Sequence = ()
+    step: int = 0
+    steps_without_targets: int = 0
+    stream: object = field(init=False)
+
+    def __post_init__(self):
+        settings = self.settings
+        self.model.to(self.machine.device)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(generator("parts", settings.seed).initial_seed()))
+            learner = Learner(self.model, self.objective, self.remedies, settings.fused_loss)
+        self.parts = learner.parts.to(self.machine.device)
+        self.learner = self.machine.compiled(learner)
+        self.stream = Stream(self.objective, self.corpus, settings.seed)
+        for remedy in self.remedies:
+            self.stream = remedy.mixed(self.stream)
+        self.optimizer = make_optimizer(nn.ModuleList([self.model, self.parts]), settings)
 
     def run(self) -> Iterator[Step]:
         """Trains until ``steps``, and hands over after every step."""
@@ -208,42 +190,42 @@ class Trainer:
             yield self.advance()
 
     def advance(self) -> Step:
-        self.model.train()
-        passages, generators = self.stream.passages(
-            self.step * self.settings.batch_size, self.settings.batch_size
-        )
-        parts = self.settings.micro_batches
-        cuts = [len(passages) * part // parts for part in range(parts + 1)]
+        self.learner.train()
+        settings = self.settings
+        passages, draws = self.stream.passages(self.step * settings.batch_size, settings.batch_size)
+        size = settings.micro_batch_size or settings.batch_size
         batches = [
-            self.objective.batch(passages[begin:end], generators[begin:end]).to(self.machine.device)
-            for begin, end in zip(cuts, cuts[1:], strict=False)
+            self.objective.batch(passages[begin : begin + size], draws[begin : begin + size])
+            for begin in range(0, len(passages), size)
         ]
-        rate = learning_rate(self.step, self.steps, self.settings)
+        batches = [batch.to(self.machine.device) for batch in batches]
+        rate = learning_rate(self.step, self.steps, settings)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        random = self.machine.random_states()
         try:
-            losses = train_step(
-                self.compiled,
+            found = train_step(
+                self.learner,
                 self.optimizer,
                 batches,
-                self.settings.clip,
-                self.settings.fused_loss,
+                settings.max_grad_norm,
                 self.machine,
-                self.regularizers,
+                int(generator("dropout", settings.seed, self.step).initial_seed()),
+                self.objective.head_weights,
             )
         except NotFinite as error:
-            self.machine.set_random_states(random)  # dropout too is as it was before the step
             places = ", ".join(passage.place for passage in passages[:3])
             more = f" and {len(passages) - 3} more" if len(passages) > 3 else ""
             raise NotFinite(
                 f"step {self.step + 1} stopped before the weights changed: {error}; its batch is"
                 f" {places}{more}; lower --learning-rate, or look at that text"
             ) from None
-        terms = {n: float(losses.pop(n).mean) for n in self.regularizers if n in losses}
+        for remedy in self.remedies:
+            remedy.after_step(self.model)
         self.step += 1
+        losses = found.pop("")
         self.steps_without_targets += not any(loss.count for loss in losses.values())
-        tokens = sum(int(real(batch.inputs["mask"]).sum()) for batch in batches)
+        terms = {name: float(sum(x.mean for x in each.values())) for name, each in found.items()}
+        tokens = sum(int(valid_positions(batch.inputs["mask"]).sum()) for batch in batches)
         return Step(self.step, losses, terms, tokens, rate)
 
     def state(self) -> dict:
@@ -252,10 +234,8 @@ class Trainer:
             "step": self.step,
             "steps_without_targets": self.steps_without_targets,
             "optimizer": self.optimizer.state_dict(),
-            "factors": factors(self.model),
-            "written": self.replay.written if self.replay else None,
-            "random": self.machine.random_states(),
-            "regularizers": {name: each.state_dict() for name, each in self.regularizers.items()},
+            "parts": self.parts.state_dict(),
+            "remedies": {remedy.name: remedy.state(self.model) for remedy in self.remedies},
         }
 
     def restore(self, state: dict) -> None:
@@ -264,11 +244,10 @@ class Trainer:
             step, without = state["step"], state["steps_without_targets"]
             if not (type(step) is type(without) is int and 0 <= without <= step <= self.steps):
                 raise InputError(f"step {step!r:.20} is none of the run's {self.steps}")
-            restore_factors(self.model, state["factors"])
+            for remedy in self.remedies:
+                remedy.restore(self.model, state["remedies"][remedy.name])
+            self.parts.load_state_dict(state["parts"])
             restore_optimizer(self.optimizer, state["optimizer"])
-            for name, each in self.regularizers.items():
-                each.load_state_dict(state["regularizers"][name])
-            self.machine.set_random_states(state["random"])
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:120]
             raise InputError(f"the state to go on from does not fit: {reason}") from None
