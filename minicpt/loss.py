@@ -140,41 +140,22 @@ def per_token_losses(
     losses: Callable[[Batch], Mapping[str, TargetLosses]],
     batch: Batch,
     visibility: Mapping[str, Mapping[str, Tensor]],
-) -> dict[str, TargetLosses]:
-    """Each target's cross-entropy, the model run once for each target on what that one may see.
+) -> dict[str, Tensor]:
+    """Each target's cross-entropy (N,) by head, the model run once for each target.
 
     losses      the losses of a batch by head, from one forward pass
     visibility  head -> input stream ("tokens", "decoder_tokens") -> (B, T, length of the stream)
                 bool: which positions of the stream a target at (row, position) may use, as the
                 objective declares it
 
-    A decoder is run on the prefix alone, so that no mask can hide a leak.
+    Each run reads nothing but what its target may see. So a decoder reads the prefix alone, and no
+    mask can hide a leak. The order of the N is that of ``target_losses``.
     """
     result = {}
     for head, target in batch.targets.items():
-        found = []
-        for row, position in (target != IGNORE).nonzero().tolist():
-            alone = losses(seen_by(batch, head, row, position, visibility[head]))[head]
-            place = torch.full_like(alone.rows, row), torch.full_like(alone.rows, position)
-            found.append((alone, *place))
-        result[head] = joined(found, batch)
+        alone = [
+            losses(seen_by(batch, head, row, position, visibility[head]))[head].losses
+            for row, position in (target != IGNORE).nonzero().tolist()
+        ]
+        result[head] = torch.cat(alone) if alone else torch.zeros(0, device=target.device)
     return result
-
-
-def joined(found: list[tuple[TargetLosses, Tensor, Tensor]], batch: Batch) -> TargetLosses:
-    """Losses of targets one by one, each with its row and position, as those of one batch."""
-    if not found:
-        none = torch.zeros(0)
-        whole = none.long()
-        return TargetLosses(none, whole, whole, whole, none, 0, none, batch.inputs)
-    each = [alone for alone, _, _ in found]
-    return TargetLosses(
-        torch.cat([alone.losses for alone in each]),
-        torch.cat([alone.targets for alone in each]),
-        torch.cat([row for _, row, _ in found]),
-        torch.cat([position for _, _, position in found]),
-        torch.cat([alone.weights for alone in each]),
-        sum(alone.count for alone in each),
-        torch.cat([alone.hidden for alone in each]),
-        batch.inputs,
-    )

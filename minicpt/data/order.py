@@ -2,7 +2,6 @@
 
     windows          cuts the documents into passages that fit
     group_by_length  puts passages of like length together, so that a batch is padded little
-    pack             lets short passages share a row, so that there is nothing to pad
 
 All of it is a pure function of seed and epoch. A plan knows nothing of batches: it is one sequence,
 of which a step takes as many as it wants.
@@ -10,8 +9,6 @@ of which a step takes as many as it wants.
 P passages.
 """
 
-from array import array
-from bisect import bisect_left, insort
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -115,39 +112,6 @@ def group_by_length(lengths: Tensor, generator: Generator) -> Tensor:
     runs = torch.cat(runs)  # (P // RUN, RUN)
     order = torch.randperm(len(runs), generator=generator)
     return torch.cat([runs[order].flatten(), shuffled[whole:]])
-
-
-def pack(lengths: Tensor, size: int, generator: Generator) -> tuple[Tensor, Tensor]:
-    """Which passages share a row of ``size`` positions: best fit, the longest first.
-
-    Returns a permutation (P,) of the passages and, for each of the R rows, (start, stop) of its
-    passages in that: (R, 2) int64. Pools of POOL passages, drawn at random, are packed apart.
-
-    >>> order, rows = pack(torch.tensor([2, 5, 4, 1, 3]), 6, torch.Generator())
-    >>> order.tolist(), rows.tolist()
-    ([1, 3, 2, 0, 4], [[0, 2], [2, 4], [4, 5]])
-    """
-    order, stops = array("q"), array("q")
-    for pool in torch.randperm(len(lengths), generator=generator).split(POOL):
-        pool = pool[lengths[pool].argsort(descending=True, stable=True)]
-        rows: list[list[int]] = []
-        rooms: list[tuple[int, int]] = []  # ascending: the room that is left, and in which row
-        for passage, length in zip(pool.tolist(), lengths[pool].tolist(), strict=True):
-            tightest = bisect_left(rooms, (length, 0))
-            if tightest < len(rooms):
-                room, row = rooms.pop(tightest)
-            else:
-                room, row = size, len(rows)
-                rows.append([])
-            rows[row].append(passage)
-            if room > length:
-                insort(rooms, (room - length, row))
-        for row in rows:
-            order.extend(row)
-            stops.append(len(order))
-    stops = torch.frombuffer(stops, dtype=torch.int64)
-    starts = torch.cat([torch.zeros(1, dtype=torch.int64), stops[:-1]])
-    return torch.frombuffer(order, dtype=torch.int64), torch.stack([starts, stops], dim=1)
 
 
 def windows(corpus: Corpus, size: int, seed: int, epoch: int, lead: int = 0) -> Tensor:

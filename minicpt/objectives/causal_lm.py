@@ -9,13 +9,8 @@ never stops. The one before it is what a GPT-2 stream of documents shows at that
 the previous document), so that the first token of a text is predicted too, and the losses of all
 targets add up to those of all the text. Windows never cross documents.
 
-With ``pack`` a row of the batch holds several short windows, one behind the other, and nothing is
-padded. Two things keep them apart: a mask in which each sees itself alone, causally, and positions
-that restart with each. (Restarting positions alone would hide nothing.) Losses are as without.
-
-    read       <end> a b c <end> d e
-    position     0   1 2 3   0   1 2
-    predict      a   b c <end> d e <end>
+With ``pack`` a row of the batch holds several short windows (see ``data/packing.py``). Losses are
+as without.
 
 Radford et al. 2019, "Language Models are Unsupervised Multitask Learners".
 """
@@ -29,17 +24,16 @@ from torch import Tensor
 from minicpt.batch import (
     IGNORE,
     Batch,
-    packed_causal_mask,
     pad,
     padding,
     sees_the_past,
     shift,
     valid_positions,
 )
-from minicpt.common.randomness import generator as generator_of
 from minicpt.common.settings import Checked, setting
 from minicpt.data.corpus import Corpus, Passage
-from minicpt.data.order import Draw, Plan, pack, windows
+from minicpt.data.order import Draw, Plan, windows
+from minicpt.data.packing import packed, packed_inputs
 from minicpt.data.tokenizer import Tokenizer
 from minicpt.objectives.base import Objective
 
@@ -52,18 +46,6 @@ class Settings(Checked):
         "several short texts in each row, hidden from each other: steps of equal size, faster than"
         " like lengths together (the default) where texts are short",
     )
-
-
-@dataclass(frozen=True)
-class Row:
-    """Passages that are read in one row of a batch, one behind the other."""
-
-    passages: tuple[Passage, ...]
-
-    @property
-    def place(self) -> str:
-        more = len(self.passages) - 1
-        return self.passages[0].place + (f" and {more} more" if more else "")
 
 
 class CausalLM(Objective):
@@ -80,16 +62,10 @@ class CausalLM(Objective):
         """Windows of the documents; the first of each leaves room for the end-of-text before it."""
         cuts = windows(corpus, self.length, seed, epoch, lead=1)
         lengths = cuts[:, 1] - cuts[:, 0] + torch.isin(cuts[:, 0], corpus.documents)
-        if not self.settings.pack:
-            return Plan(cuts, corpus.passage, lengths).grouped(seed, epoch)
-        order, rows = pack(lengths, self.length, generator_of("pack", seed, epoch))
-        cuts = cuts[order]
-        filled = torch.cat([lengths.new_zeros(1), lengths[order].cumsum(0)])  # before each passage
-
-        def cut(begin: int, end: int) -> Row:
-            return Row(tuple(corpus.passage(*each) for each in cuts[begin:end].tolist()))
-
-        return Plan(rows, cut, filled[rows[:, 1]] - filled[rows[:, 0]]).grouped(seed, epoch)
+        plan = Plan(cuts, corpus.passage, lengths)
+        if self.settings.pack:
+            plan = packed(plan, self.length, seed, epoch)
+        return plan.grouped(seed, epoch)
 
     def batch(self, passages: Sequence, draws: Sequence[Draw]) -> Batch:
         """Every position has a target, the next token. Nothing is drawn: there is no noise.
@@ -98,27 +74,16 @@ class CausalLM(Objective):
         """
         rows = [each.passages if self.settings.pack else (each,) for each in passages]
         read = [[self.opened(passage) for passage in row] for row in rows]
-        followed = [
-            [shift(tokens, self.after(passage)) for tokens, passage in zip(*each, strict=True)]
-            for each in zip(read, rows, strict=True)
+        targets = [
+            torch.cat([shift(*each) for each in zip(tokens, map(self.after, row), strict=True)])
+            for tokens, row in zip(read, rows, strict=True)
         ]
-        inputs = [torch.cat(row) for row in read]
-        targets = {"tokens": pad([torch.cat(row) for row in followed], IGNORE)}
-        if not self.settings.pack:
-            return Batch({"tokens": pad(inputs, self.end), "mask": padding(inputs)}, targets)
-        numbers = [
-            torch.cat([torch.full_like(tokens, number) for number, tokens in enumerate(row)])
-            for row in read
-        ]
-        positions = [torch.cat([torch.arange(len(tokens)) for tokens in row]) for row in read]
-        return Batch(
-            {
-                "tokens": pad(inputs, self.end),
-                "mask": packed_causal_mask(pad(numbers, -1)),
-                "positions": pad(positions, 0),
-            },
-            targets,
-        )
+        if self.settings.pack:
+            inputs = packed_inputs(read, self.end)
+        else:
+            whole = [tokens for (tokens,) in read]
+            inputs = {"tokens": pad(whole, self.end), "mask": padding(whole)}
+        return Batch(inputs, {"tokens": pad(targets, IGNORE)})
 
     def places(self, passage) -> Tensor:
         """As the targets, with the numbers of the tokens in place of the tokens."""

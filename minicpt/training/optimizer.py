@@ -6,7 +6,6 @@ rate up again and let it fall again (Ibrahim et al. 2024, arXiv 2403.08763, who 
 a stable part "infinite": it can be continued from there, at the same rate and without a warm-up).
 """
 
-import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Literal
@@ -69,27 +68,6 @@ def learning_rate(step: int, steps: int, settings: Optimization) -> float:
     return settings.learning_rate * (settings.min_lr_ratio + (1 - settings.min_lr_ratio) * left)
 
 
-def lengthened(step: int, old: int, new: int, settings: Optimization) -> Optimization:
-    """The settings of a run of ``old`` steps, of which ``step`` are done, that shall have ``new``.
-
-    The warm-up keeps its number of steps, so that the run is the one that had ``new`` from the
-    beginning. Raises InputError if that one's rates would have been others: where the rate has
-    begun to fall, or would have.
-    """
-    warmup = min(1.0, round(settings.warmup * old) / new)
-    changed = dataclasses.replace(settings, warmup=warmup)
-    if any(
-        learning_rate(each, old, settings) != learning_rate(each, new, changed)
-        for each in range(step)
-    ):
-        raise InputError(
-            f"--steps {new} does not fit: in the first {step} of {old} steps the learning rate"
-            f" ({settings.schedule}) was not what it is in a run of {new}; start a new run with"
-            " --init"
-        )
-    return changed
-
-
 def make_optimizer(model: nn.Module, settings: Optimization) -> torch.optim.AdamW:
     """AdamW over the parameters that learn (tied ones once); only matrices decay."""
     parameters = [each for each in model.parameters() if each.requires_grad]
@@ -107,25 +85,3 @@ def make_optimizer(model: nn.Module, settings: Optimization) -> torch.optim.Adam
         eps=settings.epsilon,
         fused=True,
     )
-
-
-def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict) -> None:
-    """Loads a state into a new optimizer of the same parameters and settings.
-
-    Raises InputError, and changes nothing, where it is another optimizer's.
-    """
-    fresh = optimizer.state_dict()
-    fields = {"step": (), "exp_avg": None, "exp_avg_sq": None}  # shape; None: the parameter's
-    for found, own in zip(state["param_groups"], fresh["param_groups"], strict=True):
-        if {**found, "lr": 0} != {**own, "lr": 0}:
-            raise InputError("the optimizer's settings are not those of the run")
-    parameters = [each for group in optimizer.param_groups for each in group["params"]]
-    if not state["state"].keys() <= set(range(len(parameters))):
-        raise InputError(f"the optimizer's state is not one of {len(parameters)} parameters")
-    for index, moments in state["state"].items():
-        for name, shape in fields.items():
-            own = parameters[index] if shape is None else torch.zeros(shape)  # the step: float32
-            value = moments[name]
-            if (value.shape, value.dtype) != (own.shape, own.dtype) or len(moments) != len(fields):
-                raise InputError(f"the optimizer's {name} of parameter {index} does not fit it")
-    optimizer.load_state_dict(state)

@@ -21,17 +21,12 @@ import torch
 from torch import nn
 
 from minicpt.batch import Batch, valid_positions
-from minicpt.common.errors import InputError, WorkError
+from minicpt.common.errors import WorkError
 from minicpt.common.randomness import generator
 from minicpt.common.settings import MOST, setting
 from minicpt.loss import Loss, objective_loss
 from minicpt.training.device import CPU, Machine
-from minicpt.training.optimizer import (
-    Optimization,
-    learning_rate,
-    make_optimizer,
-    restore_optimizer,
-)
+from minicpt.training.optimizer import Optimization, learning_rate, make_optimizer
 from minicpt.training.stream import Stream
 
 
@@ -227,28 +222,3 @@ class Trainer:
         terms = {name: float(sum(x.mean for x in each.values())) for name, each in found.items()}
         tokens = sum(int(valid_positions(batch.inputs["mask"]).sum()) for batch in batches)
         return Step(self.step, losses, terms, tokens, rate)
-
-    def state(self) -> dict:
-        """What a new process needs, beside weights and settings, to go on exactly as this one."""
-        return {
-            "step": self.step,
-            "steps_without_targets": self.steps_without_targets,
-            "optimizer": self.optimizer.state_dict(),
-            "parts": self.parts.state_dict(),
-            "remedies": {remedy.name: remedy.state(self.model) for remedy in self.remedies},
-        }
-
-    def restore(self, state: dict) -> None:
-        """The other side of ``state``. Raises InputError where it is not one of this run."""
-        try:
-            step, without = state["step"], state["steps_without_targets"]
-            if not (type(step) is type(without) is int and 0 <= without <= step <= self.steps):
-                raise InputError(f"step {step!r:.20} is none of the run's {self.steps}")
-            for remedy in self.remedies:
-                remedy.restore(self.model, state["remedies"][remedy.name])
-            self.parts.load_state_dict(state["parts"])
-            restore_optimizer(self.optimizer, state["optimizer"])
-        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            reason = " ".join(str(error).split())[:120]
-            raise InputError(f"the state to go on from does not fit: {reason}") from None
-        self.step, self.steps_without_targets = step, without
