@@ -43,7 +43,7 @@ def words_of(name: str, vocabulary: int, options: argparse.Namespace, folder: st
     """The words after ``minicpt``. With no held-out text and no saving, all it does is steps."""
     return (
         f"train {name} --corpus {folder}/text.txt --held-out 0 --save-every 0 --steps 1000000"
-        f" --vocab-size {vocabulary} --width {options.width} --layers {options.layers} --heads 4"
+        f" --vocab-size {vocabulary} --width {options.width} --layers {options.layers} --num-heads 4"
         f" --batch-size {options.batch_size} --window {options.window} --threads {options.threads}"
     ).split()
 

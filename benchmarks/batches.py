@@ -41,7 +41,7 @@ from timing import (
     write_outputs,
 )
 
-from minicpt.batch import Batch, real
+from minicpt.batch import Batch, valid_positions
 from minicpt.cli.main import Parser
 from minicpt.common.errors import InputError
 from minicpt.common.randomness import generator
@@ -69,7 +69,7 @@ HEADINGS = "objective order padding ms/batch ms/step CPU share tokens/s ratio CP
 
 def positions(batch: Batch) -> tuple[int, int]:
     """The real positions of all streams, and all positions."""
-    masks = [real(value) for name, value in batch.inputs.items() if name.endswith("mask")]
+    masks = [valid_positions(value) for name, value in batch.inputs.items() if name.endswith("mask")]
     return sum(int(mask.sum()) for mask in masks), sum(mask.numel() for mask in masks)
 
 
@@ -95,7 +95,7 @@ def measure(
     plan = objective.plan(corpus, 0, 0)
     plan_seconds = time.perf_counter() - begun
     torch.manual_seed(0)
-    model = untrained(objective, width=options.width, layers=options.layers, heads=4).train()
+    model = untrained(objective, width=options.width, layers=options.layers, num_heads=4).train()
     optimizer = make_optimizer(model, Optimization())
     # Rows that are full need no order.
     plans = {order: plan} if order == "packed" else {"random": shuffled(plan), order: plan}

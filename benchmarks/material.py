@@ -64,7 +64,7 @@ class Case:
         return THEIR_CLASSES[self.objective]
 
     def model(self) -> nn.Module:
-        module = build.model_module(self.architecture)
+        module = build.model_module(self.role)
         return module.Model(module.Config(**self.config))
 
     def their_batches(self) -> list[dict[str, Tensor]]:
@@ -173,9 +173,9 @@ def case(name: str, sizes: Sizes, mixed: bool) -> tuple[Case, float]:
         seconds.clear()
         orders = {EQUAL: batches(longest)}
     model = build.untrained(
-        objective, width=sizes.width, layers=sizes.layers, heads=4, dropout=0.1
+        objective, width=sizes.width, layers=sizes.layers, num_heads=4, dropout=0.1
     )
     # A text that gives too few merges leaves the rest of the vocabulary to ids that never occur.
     config = dataclasses.replace(model.config, vocabulary=sizes.vocabulary)
-    foreign = build.model_module(objective.architecture).to_foreign(config)
-    return Case(name, objective.architecture, vars(config), foreign, orders), min(seconds)
+    foreign = build.model_module(objective.role).to_foreign(config)
+    return Case(name, objective.role, vars(config), foreign, orders), min(seconds)

@@ -74,7 +74,7 @@ class Pieces:
 
     def variants(self) -> dict[str, Callable[[], dict[str, Tensor]]]:
         """The computations that exist for this batch, by name; the whole sequence first."""
-        known = cached.READABLE.get(self.architecture, set())
+        known = cached.READABLE.get(self.role, set())
         found = {"whole": self.whole, "separate": self.separate}
         if self.causal and set(self.batch.inputs) <= known:
             found["cached"] = self.cached
@@ -156,7 +156,7 @@ def pieces(name: str, length: int, sizes: Sizes) -> Pieces:
     ])  # fmt: skip
     return Pieces(
         model_for(objective, length, sizes, tokenizer), batch, objective.visibility(batch),
-        objective.architecture,
+        objective.role,
     )
 
 
@@ -168,7 +168,7 @@ def text(place: int, length: int) -> str:
 
 
 def model_for(objective, length: int, sizes: Sizes, tokenizer: Tokenizer) -> nn.Module:
-    module = registry.modules(minicpt.models)[objective.architecture]
+    module = registry.modules(minicpt.models)[objective.role]
     names = {field.name for field in dataclasses.fields(module.Config)}
     torch.manual_seed(0)
     return module.Model(

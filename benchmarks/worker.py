@@ -50,7 +50,7 @@ def ours(case: Case) -> dict[str, Callable[[], Turn]]:
 
     from minicpt.training.trainer import Training, make_optimizer, train_step
 
-    settings = Training(learning_rate=LEARNING_RATE, clip=CLIP)
+    settings = Training(learning_rate=LEARNING_RATE, max_grad_norm=CLIP)
 
     def training(order: str) -> Turn:
         model = case.model().train()

@@ -120,7 +120,7 @@ def test_a_continuation_differs_from_the_plain_one_in_its_arm_alone(name, seed, 
     assert {name: getattr(trainer.settings, name) for name in CONTINUED} == CONTINUED
     assert trainer.settings.seed == seed and trainer.steps == 2 and trainer.machine.threads == 1
     kind = {"causal-lm": "decoder", "masked-lm": "encoder"}[objective]
-    assert trainer.objective.architecture == kind and trainer.objective.length == 24
+    assert trainer.objective.role == kind and trainer.objective.length == 24
     # It begins at the base of its seed, at its last step.
     base = checkpoint.load(watched[1] / "bases" / f"{kind}-{seed}")
     saved = huggingface.export_state(base.model)
@@ -198,8 +198,8 @@ def labelled(corpus, labels):
 def test_the_probe_learns_nothing_from_what_it_is_tested_on(tokenizer, corpus):
     """It is tested on the very passages that it has learnt, under the wrong names: all wrong."""
     torch.manual_seed(0)
-    config = bert.Config(vocabulary=tokenizer.size, positions=32, width=16, layers=1, heads=2)
-    model = bert.Model(config)
+    config = bert.BERTConfig(vocabulary=tokenizer.size, positions=32, width=16, layers=1, num_heads=2)
+    model = bert.BERT(config)
     right = labelled(corpus, [0, 1, 0, 1])
     wrong = labelled(corpus, [1, 0, 1, 0])
     assert probe.probe(model, "encoder", tokenizer, right, right) == [True] * 4

@@ -26,7 +26,7 @@ import single_pass  # noqa: E402
 import timing  # noqa: E402
 import variants  # noqa: E402
 
-from minicpt.batch import Batch, apart  # noqa: E402
+from minicpt.batch import Batch, packed_causal_mask  # noqa: E402
 from minicpt.common.errors import InputError, WorkError  # noqa: E402
 from minicpt.data.documents import Documents  # noqa: E402
 from minicpt.loss import per_token_losses, target_losses, target_stream  # noqa: E402
@@ -291,7 +291,7 @@ class TestBatches:
     def test_positions_by_hand(self):
         mask = torch.tensor([[True, True, True], [True, False, False]])
         assert batches.positions(Batch({"tokens": mask.long(), "mask": mask}, {})) == (4, 6)
-        pattern = apart(torch.tensor([[0, 0, 1, -1]]))
+        pattern = packed_causal_mask(torch.tensor([[0, 0, 1, -1]]))
         assert batches.positions(Batch({"mask": pattern, "decoder_mask": mask}, {})) == (7, 10)
 
     def test_errors_are_one_line(self, capsys):

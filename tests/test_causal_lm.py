@@ -129,7 +129,7 @@ def test_packed_losses_are_those_of_each_window_alone(texts, window, epoch):
     plain = Objective(BYTES, Settings(window=window))
     packed = Objective(BYTES, Settings(window=window, pack=True))
     torch.manual_seed(0)
-    config = Config(vocabulary=BYTES.size, positions=window, width=16, layers=2, heads=2)
+    config = Config(vocabulary=BYTES.size, positions=window, width=16, layers=2, num_heads=2)
     model = Model(config).double().eval()
     expected = {}
     for passage in plain.plan(corpus, 0, epoch):

@@ -7,7 +7,7 @@ import torch
 from making import close
 
 import minicpt.models.layers
-from minicpt.batch import IGNORE, Batch, everything, up_to_itself
+from minicpt.batch import IGNORE, Batch, sees_everything, sees_the_past
 from minicpt.common.randomness import generator
 from minicpt.models import bert, gpt2, t5
 from minicpt.objectives import causal_lm, masked_lm, next_sentence, reconstruction
@@ -15,7 +15,7 @@ from minicpt.proofs.causality import prove_causality, worst_leak
 from minicpt.proofs.influence import Influence, by_changes, by_derivatives, hidden_from
 
 V, B, T = 11, 3, 10
-SIZES = {"vocabulary": V, "width": 8, "layers": 2, "heads": 2}
+SIZES = {"vocabulary": V, "width": 8, "layers": 2, "num_heads": 2}
 MASK = torch.arange(T) < torch.tensor([T, 6, 1])[:, None]  # (B, T)
 
 
@@ -50,7 +50,7 @@ def test_a_decoder_sees_what_stands_before_and_no_padding(fused):
     batch = Batch({"tokens": ids(), "mask": MASK}, {"tokens": targets(MASK)})
     model = built(gpt2, fused=fused)
     before = copy.deepcopy(model.state_dict())
-    assert passed(model, batch, {"tokens": up_to_itself(MASK)}) == [True, True]
+    assert passed(model, batch, {"tokens": sees_the_past(MASK)}) == [True, True]
     assert model.training and model.tokens.weight.dtype == torch.float32
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
@@ -61,7 +61,7 @@ def test_padding_on_the_left_with_positions_that_start_at_the_text():
     batch = Batch(
         {"tokens": ids(), "mask": mask, "positions": positions}, {"tokens": targets(mask)}
     )
-    assert passed(built(gpt2), batch, {"tokens": up_to_itself(mask)}) == [True, True]
+    assert passed(built(gpt2), batch, {"tokens": sees_the_past(mask)}) == [True, True]
 
 
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
@@ -71,7 +71,7 @@ def test_an_encoder_decoder_sees_the_whole_source_and_what_it_has_written(versio
         {"tokens": ids(B, 7), "mask": source, "decoder_tokens": ids(), "decoder_mask": MASK},
         {"tokens": targets(MASK)},
     )
-    visible = {"tokens": everything(source, T), "decoder_tokens": up_to_itself(MASK)}
+    visible = {"tokens": sees_everything(source, T), "decoder_tokens": sees_the_past(MASK)}
     model = built(t5, version=version)
     assert passed(model, batch, visible) == [True, True]
     # Less than it sees is a leak, in either stream.
@@ -88,7 +88,7 @@ def test_an_encoder_decoder_sees_the_whole_source_and_what_it_has_written(versio
 def test_an_encoder_sees_everything_real(head):
     real = torch.zeros_like(MASK).index_fill(1, torch.tensor([0]), True) if head == "pair" else MASK
     batch = Batch({"tokens": ids(), "mask": MASK}, {head: targets(real)})
-    assert passed(built(bert), batch, {"tokens": everything(MASK, T)}, head) == [True, True]
+    assert passed(built(bert), batch, {"tokens": sees_everything(MASK, T)}, head) == [True, True]
 
 
 def prefix_pattern(lengths):
@@ -101,7 +101,7 @@ def test_a_prefix_is_read_in_both_directions():
     pattern = prefix_pattern([4, 1, T])
     batch = Batch({"tokens": ids(), "mask": pattern}, {"tokens": targets(torch.ones_like(MASK))})
     assert passed(built(gpt2), batch, {"tokens": pattern}) == [True, True]
-    causal = {"tokens": up_to_itself(torch.ones_like(MASK))}
+    causal = {"tokens": sees_the_past(torch.ones_like(MASK))}
     assert passed(built(gpt2), batch, causal) == [False, False]
 
 
@@ -161,7 +161,7 @@ def test_a_wrong_mask_is_caught_and_the_pair_named(monkeypatch, mask):
     broken(monkeypatch, mask)
     batch = Batch({"tokens": ids(), "mask": MASK}, {"tokens": targets(MASK)})
     for proof in prove_causality(
-        built(gpt2), batch, {"tokens": {"tokens": up_to_itself(MASK)}}
+        built(gpt2), batch, {"tokens": {"tokens": sees_the_past(MASK)}}
     ):
         place = proof.numbers["place"]
         assert not proof.passed and proof.numbers["worst"] > 0
@@ -177,14 +177,14 @@ def test_a_mask_that_sees_one_pair_too_many_is_found_at_that_pair(monkeypatch):
 
     broken(monkeypatch, mask)
     batch = Batch({"tokens": ids()}, {"tokens": targets(torch.ones_like(MASK))})
-    visible = {"tokens": up_to_itself(torch.ones_like(MASK))}
+    visible = {"tokens": sees_the_past(torch.ones_like(MASK))}
     for proof in prove_causality(built(gpt2, layers=1), batch, {"tokens": visible}):
         assert (proof.numbers["place"]["from"], proof.numbers["place"]["to"]) == (7, 3)
 
 
 def test_attention_to_pads_is_caught():
     batch = Batch({"tokens": ids(), "mask": torch.ones_like(MASK)}, {"tokens": targets(MASK)})
-    visible = {"tokens": everything(MASK, T)}
+    visible = {"tokens": sees_everything(MASK, T)}
     assert passed(built(bert), batch, visible) == [False, False]
 
 
@@ -192,7 +192,7 @@ def test_a_model_that_sees_nothing_proves_nothing():
     model = built(gpt2)
     torch.nn.init.zeros_(model.norm.weight)
     batch = Batch({"tokens": ids()}, {"tokens": targets(torch.ones_like(MASK))})
-    visible = {"tokens": {"tokens": up_to_itself(torch.ones_like(MASK))}}
+    visible = {"tokens": {"tokens": sees_the_past(torch.ones_like(MASK))}}
     for proof in prove_causality(model, batch, visible):
         assert not proof.passed and "vacuous: position 0 of row 0" in proof.message
     empty = Batch(batch.inputs, {"tokens": torch.full((B, T), IGNORE)})

@@ -32,7 +32,7 @@ def tokenizer():
 
 def model_of(kind, tokenizer):
     module = KINDS[kind]
-    sizes = {"width": 16, "layers": 2, "heads": 2}
+    sizes = {"width": 16, "layers": 2, "num_heads": 2}
     if kind != "encoder-decoder":
         sizes["positions"] = 12
     return module.Model(module.Config(vocabulary=tokenizer.size, **sizes)).eval()

@@ -17,7 +17,7 @@ from minicpt.cli.main import main
 from minicpt.objectives import causal_lm
 from minicpt.proofs.bounds import tolerance
 
-SMALL = ["--width", "16", "--layers", "1", "--heads", "2", "--vocab-size", "300", "--window", "32"]
+SMALL = ["--width", "16", "--layers", "1", "--num-heads", "2", "--vocab-size", "300", "--window", "32"]
 SMALL += ["--batch-size", "4", "--evaluate-passages", "8"]
 OBJECTIVES = ["causal-lm", "masked-lm", "next-sentence", "reconstruction"]
 
@@ -221,13 +221,13 @@ def test_a_killed_run_resumes_from_its_last_checkpoint(text, tmp_path):
 
 
 def test_a_run_plans_each_text_once(text, tmp_path, monkeypatch):
-    plan, asked = causal_lm.Objective.plan, []
+    plan, asked = causal_lm.CausalLM.plan, []
 
     def counting(objective, corpus, seed, epoch):
         asked.append((len(corpus.tokens), seed, epoch))
         return plan(objective, corpus, seed, epoch)
 
-    monkeypatch.setattr(causal_lm.Objective, "plan", counting)
+    monkeypatch.setattr(causal_lm.CausalLM, "plan", counting)
     words = ["train", "causal-lm", "--corpus", text, "--steps", "4", "--evaluate-every", "1"]
     assert main([*words, "--out", str(tmp_path / "run"), *SMALL]) == 0
     assert len(asked) == len(set(asked)) == 2  # the training text, the held-out one
@@ -297,7 +297,7 @@ REFUSED = [
     (["train", "causal-lm", "--steps", "3", "--epochs", "1"], "exclude"),
     (["train", "causal-lm", "--learning-rate", "nan"], "--learning-rate must be a finite number"),
     (["train", "causal-lm", "--learning-rate", "-1"], "--learning-rate must be more than 0"),
-    (["train", "causal-lm", "--heads", "3"], "--heads 3 does not divide"),
+    (["train", "causal-lm", "--num-heads", "3"], "--num-heads 3 does not divide"),
     (["train", "causal-lm", "--window", "1"], "--window must be at least 2"),
     (["train", "causal-lm", "--vocab-size", "255"], "--vocab-size must be at least 256"),
     (["train", "causal-lm", "--dropout", "1"], "--dropout must be less than 1"),

@@ -181,7 +181,7 @@ def test_the_output_fits_a_narrow_terminal(finished, sources, capsys, monkeypatc
         (["--seeds", "0"], "--seeds must be at least 1"),
         (["--replay-fraction", "1"], "--replay-fraction must be less than 1"),
         (["--lora", "17"], "--lora 17"),
-        (["--width", "18"], "--heads 4 does not divide --width 18"),
+        (["--width", "18"], "--num-heads 4 does not divide --width 18"),
         (["--held-out", "0"], "--held-out must be more than 0"),
         (["--corpus", "nowhere.txt"], "no such file"),
         (["--out", __file__], "is a file"),

@@ -109,7 +109,7 @@ def test_the_probe_does_not_mind_a_feature_that_never_changes():
 def test_features_are_means_over_the_text_alone(module, tokenizer, corpus):
     """Each passage by itself, without padding, and its own positions picked by hand."""
     torch.manual_seed(0)
-    sizes = {"vocabulary": tokenizer.size, "width": 16, "layers": 1, "heads": 2, "dropout": 0.5}
+    sizes = {"vocabulary": tokenizer.size, "width": 16, "layers": 1, "num_heads": 2, "dropout": 0.5}
     if module is not t5:
         sizes["positions"] = 64
     model = module.Model(module.Config(**sizes))
@@ -189,9 +189,9 @@ def test_units_are_documents_where_there_are_many(tokenizer):
     from minicpt.data.corpus import Corpus
 
     corpus = Corpus.build(documents(*map(str, range(12))), tokenizer)
-    made = causal_lm.Objective(tokenizer, causal_lm.Settings(window=16))
-    config = gpt2.Config(vocabulary=tokenizer.size, positions=16, width=16, layers=1)
-    measured = measure.measure(gpt2.Model(config), made, corpus, 1000, bits=True)
+    made = causal_lm.CausalLM(tokenizer, causal_lm.Settings(window=16))
+    config = gpt2.GPT2Config(vocabulary=tokenizer.size, positions=16, width=16, layers=1)
+    measured = measure.measure(gpt2.GPT2(config), made, corpus, 1000, bits=True)
     assert measured["units"] == sorted(map(str, range(12)))
 
 

@@ -18,7 +18,7 @@ from minicpt.data.tokenizer import Tokenizer
 from minicpt.runs import build, continuing
 from minicpt.training.trainer import Trainer
 
-SMALL = ["--width", "16", "--layers", "2", "--heads", "2", "--vocab-size", "300", "--window", "32"]
+SMALL = ["--width", "16", "--layers", "2", "--num-heads", "2", "--vocab-size", "300", "--window", "32"]
 SMALL += ["--batch-size", "4", "--evaluate-passages", "4"]
 OBJECTIVES = ["causal-lm", "masked-lm", "reconstruction"]
 LINES = "On day {} the {} saw {} boats. It counted them. Then it rained.\n\n"

@@ -13,7 +13,7 @@ import torch
 
 import minicpt.models
 import minicpt.objectives
-from minicpt.batch import IGNORE, real
+from minicpt.batch import IGNORE, valid_positions
 from minicpt.cli.main import main
 from minicpt.common import registry
 from minicpt.common.errors import InputError
@@ -77,10 +77,10 @@ def batch_of(objective, corpus):
 
 
 def model_for(objective):
-    module = registry.modules(minicpt.models)[objective.architecture]
+    module = registry.modules(minicpt.models)[objective.role]
     names = {field.name for field in dataclasses.fields(module.Config)}
     torch.manual_seed(0)
-    sizes = {"vocabulary": objective.tokenizer.size, "width": 16, "layers": 1, "heads": 2}
+    sizes = {"vocabulary": objective.tokenizer.size, "width": 16, "layers": 1, "num_heads": 2}
     sizes["positions"] = objective.length
     return module.Model(module.Config(**{key: sizes[key] for key in sizes.keys() & names}))
 
@@ -89,7 +89,7 @@ def masks(batch):
     """Input stream -> its real positions."""
     streams = {"tokens": "mask", "decoder_tokens": "decoder_mask"}
     return {
-        name: real(batch.inputs[mask]) for name, mask in streams.items() if name in batch.inputs
+        name: valid_positions(batch.inputs[mask]) for name, mask in streams.items() if name in batch.inputs
     }
 
 
@@ -185,7 +185,7 @@ def test_a_row_does_not_depend_on_its_neighbours(objective, corpus):
                 cut = (slice(width),) * (value.dim() - 1)  # a pattern has two sides
                 assert torch.equal(long[cut], value[0]), name
                 if name.endswith("mask"):
-                    assert real(value).all(), "a passage alone has no padding"
+                    assert valid_positions(value).all(), "a passage alone has no padding"
                     assert not long[width:].any() and not long[..., width:].any()
                 if part == "targets":
                     assert (long[width:] == IGNORE).all()
@@ -233,7 +233,7 @@ def test_length_holds(objective, corpus):
     plan = objective.plan(corpus, 0, 1)
     batch = objective.batch(plan[:], noise(len(plan)))
     assert batch.inputs[target_stream(batch)].shape[1] <= objective.length
-    if objective.architecture in ("encoder", "decoder"):  # tables of learned positions
+    if objective.role in ("encoder", "decoder"):  # tables of learned positions
         assert batch.inputs["tokens"].shape[1] <= objective.length
 
 
@@ -305,7 +305,7 @@ from dataclasses import dataclass
 
 import torch
 
-from minicpt.batch import IGNORE, Batch, pad, padding, up_to_itself
+from minicpt.batch import IGNORE, Batch, pad, padding, sees_the_past
 from minicpt.data.plan import Plan, windows
 from minicpt.settings import Checked, setting
 
@@ -336,7 +336,7 @@ class Objective:
         return torch.arange(passage.start, passage.start + len(passage.tokens))
 
     def visibility(self, batch):
-        return {"tokens": {"tokens": up_to_itself(batch.inputs["mask"])}}
+        return {"tokens": {"tokens": sees_the_past(batch.inputs["mask"])}}
 
     def generate(self, model, text, sampling, generator):
         return "toy says " + text
@@ -419,7 +419,7 @@ def add_file(tmp_path):
 
 @pytest.mark.parametrize("architecture", ["decoder", "toy-model"])
 def test_a_new_file_is_found_trained_and_used(architecture, add_file, tmp_path, capsys):
-    small = ["--width", "8"] + (["--layers", "1", "--heads", "1"] * (architecture == "decoder"))
+    small = ["--width", "8"] + (["--layers", "1", "--num-heads", "1"] * (architecture == "decoder"))
     add_file(minicpt.objectives, "toy", TOY_OBJECTIVE.replace("ARCHITECTURE", architecture))
     if architecture == "toy-model":
         add_file(minicpt.models, "toy_model", TOY_MODEL)

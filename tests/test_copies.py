@@ -18,7 +18,7 @@ from minicpt.data.sources import read
 from minicpt.data.split import divide, split
 from minicpt.runs import build, continuing
 
-SMALL = ["--width", "16", "--layers", "1", "--heads", "2", "--vocab-size", "256", "--window", "32"]
+SMALL = ["--width", "16", "--layers", "1", "--num-heads", "2", "--vocab-size", "256", "--window", "32"]
 SMALL += ["--batch-size", "4", "--evaluate-passages", "4", "--steps", "2"]
 
 

@@ -47,7 +47,7 @@ def corpus(tokenizer):
 def build(module, tokenizer):
     """A tiny model whose weights are large enough to tell one token from another."""
     torch.manual_seed(7)
-    sizes = {"width": 16, "layers": 2, "heads": 2}
+    sizes = {"width": 16, "layers": 2, "num_heads": 2}
     if module is t5:
         config = module.Config(tokenizer.size, tokenizer.need("pad"), **sizes)
     else:
@@ -63,19 +63,19 @@ def build(module, tokenizer):
 def case(tokenizer, corpus):
     """name -> (model, objective, the plan's longest passage)"""
     objectives = {
-        "causal": causal_lm.Objective(tokenizer, causal_lm.Settings(window=12)),
-        "masked": masked_lm.Objective(tokenizer, masked_lm.Settings(window=24, rate=0.3)),
-        "pair": next_sentence.Objective(tokenizer, next_sentence.Settings(window=24)),
-        "pair and tokens": next_sentence.Objective(
+        "causal": causal_lm.CausalLM(tokenizer, causal_lm.Settings(window=12)),
+        "masked": masked_lm.MaskedLM(tokenizer, masked_lm.Settings(window=24, rate=0.3)),
+        "pair": next_sentence.NextSentence(tokenizer, next_sentence.Settings(window=24)),
+        "pair and tokens": next_sentence.NextSentence(
             tokenizer, next_sentence.Settings(window=24, rate=0.3, masked=True)
         ),
-        "reconstruction": reconstruction.Objective(tokenizer),
+        "reconstruction": reconstruction.Reconstruction(tokenizer),
     }
     modules = {"encoder": bert, "decoder": gpt2, "encoder-decoder": t5}
     models = {name: build(module, tokenizer) for name, module in modules.items()}
     plans = {name: objective.plan(corpus, 0, 0) for name, objective in objectives.items()}
     return lambda name: (
-        models[objectives[name].architecture],
+        models[objectives[name].role],
         objectives[name],
         plans[name][int(plans[name].lengths.argmax())],
     )
@@ -199,7 +199,7 @@ def test_the_answer_to_a_pair_is_said_in_words(order, label, expected, columns, 
     """Held against the text itself: whether the second side is what stands behind the first."""
     texts = ["One ran. Two sat. Three ate. Four lay. Five hid.", "Six won. Seven lost. Eight left."]
     corpus = Corpus.build([Document(text[:3], text) for text in texts], tokenizer)
-    objective = next_sentence.Objective(tokenizer, next_sentence.Settings(order=order))
+    objective = next_sentence.NextSentence(tokenizer, next_sentence.Settings(order=order))
     model = build(bert, tokenizer)
     pairs = [pair for epoch in range(8) for pair in objective.plan(corpus, 0, epoch)[:]]
     found = [pair for pair in pairs if pair.label == label]
@@ -221,8 +221,8 @@ def test_each_chosen_token_is_marked_as_hidden_replaced_or_kept(tokenizer, corpu
     """Held against the text, which the batch corrupts; each fate, with and without pairs."""
     pair = {"masked": True, "mask": 0.4, "random": 0.3, "rate": 0.9}
     objectives = (
-        masked_lm.Objective(tokenizer, masked_lm.Settings(mask=0.4, random=0.3, rate=0.9)),
-        next_sentence.Objective(tokenizer, next_sentence.Settings(**pair)),
+        masked_lm.MaskedLM(tokenizer, masked_lm.Settings(mask=0.4, random=0.3, rate=0.9)),
+        next_sentence.NextSentence(tokenizer, next_sentence.Settings(**pair)),
     )
     model = build(bert, tokenizer)
     for objective in objectives:
@@ -299,15 +299,15 @@ def test_bytes_that_are_no_character_stay_escaped(byte_tokenizer):
 def test_every_table_shows_characters(name, byte_tokenizer):
     """Read and predicted; of a character that is partly hidden the rest is known all the same."""
     objective = {
-        "causal": causal_lm.Objective(byte_tokenizer),
-        "masked": masked_lm.Objective(
+        "causal": causal_lm.CausalLM(byte_tokenizer),
+        "masked": masked_lm.MaskedLM(
             byte_tokenizer, masked_lm.Settings(rate=0.5, mask=1.0, random=0.0)
         ),
-        "pair": next_sentence.Objective(byte_tokenizer, next_sentence.Settings(order=True)),
-        "reconstruction": reconstruction.Objective(byte_tokenizer),
+        "pair": next_sentence.NextSentence(byte_tokenizer, next_sentence.Settings(order=True)),
+        "reconstruction": reconstruction.Reconstruction(byte_tokenizer),
     }[name]
     modules = {"encoder": bert, "decoder": gpt2, "encoder-decoder": t5}
-    model = build(modules[objective.architecture], byte_tokenizer)
+    model = build(modules[objective.role], byte_tokenizer)
     corpus = Corpus.build([Document("a", "猫 sat. 犬 ran.")], byte_tokenizer)
     data = as_data(model, objective, objective.plan(corpus, 0, 0)[0], noise())
     shown = [each["token"] for stream in data["streams"].values() for each in stream["positions"]]
@@ -345,7 +345,7 @@ def test_both_tables_of_an_encoder_decoder(case):
 
 def test_wide_tokens_line_up_in_the_terminal(case, tokenizer, corpus):
     model = build(gpt2, tokenizer)
-    objective = causal_lm.Objective(tokenizer, causal_lm.Settings(window=100))
+    objective = causal_lm.CausalLM(tokenizer, causal_lm.Settings(window=100))
     plan = objective.plan(corpus, 0, 0)
     passage = max(plan[:], key=lambda each: len(each.tokens))
     _, rows = table(explain(model, objective, passage, noise(), 100), 0)
@@ -393,7 +393,7 @@ def test_prefix_runs_are_runs_of_the_model_on_the_prefix(case):
     assert lengths == [size, size, *range(1, size + 1)]
 
 
-class Leaky(gpt2.Model):
+class Leaky(gpt2.GPT2):
     """A decoder that lets every position look at all others."""
 
     def forward(self, tokens, mask=None, positions=None):
@@ -420,7 +420,7 @@ def test_no_triangle_where_targets_see_what_follows(case, name):
 
 def test_a_long_passage_is_compressed_and_says_so(tokenizer, corpus):
     model = build(gpt2, tokenizer)
-    objective = causal_lm.Objective(tokenizer, causal_lm.Settings(window=100))
+    objective = causal_lm.CausalLM(tokenizer, causal_lm.Settings(window=100))
     passage = max(objective.plan(corpus, 0, 0)[:], key=lambda each: len(each.tokens))
     data = as_data(model, objective, passage, noise())
     size = len(data["visibility"]["tokens"]["tokens"])
@@ -452,7 +452,7 @@ def test_the_mean_and_the_guess(case):
 def test_no_target_at_all(case, tokenizer, corpus):
     model, _, _ = case("masked")
     settings = masked_lm.Settings(window=24, choice="independent", rate=1e-9)
-    objective = masked_lm.Objective(tokenizer, settings)
+    objective = masked_lm.MaskedLM(tokenizer, settings)
     text = explain(model, objective, objective.plan(corpus, 0, 0)[0], noise(), 60)
     assert "no position has a target" in " ".join(text.split())
 

@@ -44,7 +44,7 @@ def trained() -> Tokenizer:
 
 def model_of(module, tokenizer, **sizes):
     torch.manual_seed(0)
-    sizes = {"width": 16, "layers": 2, "heads": 2} | sizes
+    sizes = {"width": 16, "layers": 2, "num_heads": 2} | sizes
     if module is t5:
         sizes["pad"] = tokenizer.need("pad")
     else:
@@ -155,7 +155,7 @@ def tokenizers_of(kind, folder, trained):
 def test_an_encoder_gets_what_masked_lm_feeds(kind, tmp_path, trained):
     tokenizer, words = tokenizers_of(kind, tmp_path / "ours", trained)
     none = masked_lm.Settings(choice="independent", rate=1e-9, window=200)
-    objective = masked_lm.Objective(tokenizer, none)
+    objective = masked_lm.MaskedLM(tokenizer, none)
     texts = [LINES[0], "It rained.", LINES[3] + " " + LINES[4]]
     batch = batch_of(objective, [Document(f"{n}", text) for n, text in enumerate(texts)])
     assert set(words.model_input_names) == set(NAMES.values())
@@ -171,7 +171,7 @@ def test_an_encoder_gets_what_next_sentence_feeds(kind, order, tmp_path, trained
     """
     tokenizer, words = tokenizers_of(kind, tmp_path / "ours", trained)
     settings = next_sentence.Settings(window=100, order=order)
-    objective = next_sentence.Objective(tokenizer, settings)
+    objective = next_sentence.NextSentence(tokenizer, settings)
     batch = batch_of(objective, [Document(f"{n}", line) for n, line in enumerate(LINES[:6])])
     firsts, seconds = [], []
     for ids, segments, mask in zip(
@@ -227,7 +227,7 @@ def test_what_an_encoder_was_trained_on_counts_more_than_a_foreign_rule(tmp_path
 
 def test_a_decoder_begins_a_text_with_end_of_text_and_has_one_segment(tmp_path, trained):
     words = written(tmp_path / "a", model_of(gpt2, trained), trained)
-    objective = causal_lm.Objective(trained)
+    objective = causal_lm.CausalLM(trained)
     batch = batch_of(objective, [Document("a", LINES[0])])
     assert words(LINES[0]).input_ids == batch.inputs["tokens"][0].tolist()
     a, b = trained.encode("It rained."), trained.encode("It stopped.")
@@ -239,7 +239,7 @@ def test_a_decoder_begins_a_text_with_end_of_text_and_has_one_segment(tmp_path, 
 def test_an_encoder_decoder_reads_words_alone(tmp_path, trained):
     """As reconstruction feeds its encoder; whoever makes labels ends them."""
     words = written(tmp_path / "a", model_of(t5, trained), trained)
-    objective = reconstruction.Objective(trained, reconstruction.Settings(deletion=0.0))
+    objective = reconstruction.Reconstruction(trained, reconstruction.Settings(deletion=0.0))
     corpus = Corpus.build([Document("a", LINES[0])], trained)
     (passage, *_) = objective.plan(corpus, 0, 0)[:]
     ((text, _),) = objective.damaged([passage], [generator("test", 0)])
@@ -256,7 +256,7 @@ def test_a_tokenizer_of_another_model_feeds_a_new_one_as_it_is_trained(tmp_path)
     t5_tokenizer().save_pretrained(tmp_path / "t5")
     (tmp_path / "text.txt").write_text(TEXT)
     words = ["train", "causal-lm", "--corpus", str(tmp_path / "text.txt"), "--steps", "1"]
-    words += ["--batch-size", "2", "--width", "16", "--heads", "2", "--layers", "1"]
+    words += ["--batch-size", "2", "--width", "16", "--num-heads", "2", "--layers", "1"]
     words += ["--window", "24", "--evaluate-passages", "2", "--out", str(tmp_path / "run")]
     assert main([*words, "--tokenizer", str(tmp_path / "t5")]) == 0
     tokenizer = checkpoint.load(tmp_path / "run").tokenizer
@@ -269,10 +269,10 @@ def test_generate_of_transformers_stops_at_our_end_of_text(module, tmp_path, tra
     """A model learns one sentence by heart; theirs writes it from the same beginning and stops."""
     sentence = LINES[2].split(". ")[0] + "."
     if module is gpt2:
-        objective, given = causal_lm.Objective(trained), sentence[:6]
+        objective, given = causal_lm.CausalLM(trained), sentence[:6]
     else:
         settings = reconstruction.Settings(deletion=0.0, shuffle=False)
-        objective, given = reconstruction.Objective(trained, settings), sentence
+        objective, given = reconstruction.Reconstruction(trained, settings), sentence
     model = model_of(module, trained, width=32, dropout=0.0)
     corpus = Corpus.build([Document("a", sentence)], trained)
     training = Training(batch_size=1, learning_rate=1e-2)

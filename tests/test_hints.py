@@ -19,7 +19,7 @@ from minicpt.common import outputs
 from minicpt.data.sources import read
 from minicpt.training.trainer import Trainer
 
-SMALL = ["--width", "16", "--layers", "1", "--heads", "2", "--vocab-size", "300", "--window", "32"]
+SMALL = ["--width", "16", "--layers", "1", "--num-heads", "2", "--vocab-size", "300", "--window", "32"]
 SMALL += ["--batch-size", "4", "--evaluate-passages", "4"]
 KINDS = {"causal-lm": "decoder", "masked-lm": "encoder", "reconstruction": "encoder-decoder"}
 
@@ -129,7 +129,7 @@ def test_a_head_that_is_there_in_part_is_said_part_by_part(trained):
         ("train causal-lm", "--weight_decay --wd", "--weight-decay"),
         ("train causal-lm", "--fp16 --bf16", "--dtype"),
         ("train causal-lm", "--lr_scheduler_type", "--schedule"),
-        ("train causal-lm", "--max_grad_norm --grad_clip", "--clip"),
+        ("train causal-lm", "--max_grad_norm --grad_clip", "--max-grad-norm"),
         ("train causal-lm", "--eval_steps --eval_interval", "--evaluate-every"),
         ("train causal-lm", "--save_steps", "--save-every"),
         ("train causal-lm", "--save_total_limit", "--keep"),

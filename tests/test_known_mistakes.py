@@ -53,7 +53,7 @@ def batch_of(objective, count=8):
 
 
 def model_of(kind, dropout=0.0, positions=40):
-    sizes = {"vocabulary": BYTES.size, "width": 16, "layers": 2, "heads": 2, "dropout": dropout}
+    sizes = {"vocabulary": BYTES.size, "width": 16, "layers": 2, "num_heads": 2, "dropout": dropout}
     sizes |= {} if kind is t5 else {"positions": positions}
     torch.manual_seed(0)
     model = kind.Model(kind.Config(**sizes)).double()
@@ -129,7 +129,7 @@ def test_2_a_wrong_causal_mask(module, mistake, monkeypatch):
     objective = make(module)
     home = decoder_module if module is causal_lm else encoder_decoder_module
     stream = "tokens" if module is causal_lm else "decoder_tokens"
-    model, batch = model_of(KINDS[objective.architecture]), batch_of(objective)
+    model, batch = model_of(KINDS[objective.role]), batch_of(objective)
     used = []
 
     def listening(query, key, value, mask, **options):
@@ -185,7 +185,7 @@ def test_3_attention_to_pads(module):
     passages = objective.plan(CORPUS, 0, 0)[:]
     draws = [[generator("test", i) for i in range(len(passages))] for _ in range(2)]
     together = objective.batch(passages, draws[0])
-    model = model_of(KINDS[objective.architecture])
+    model = model_of(KINDS[objective.role])
 
     def losses_alone():
         for passage, draw in zip(passages, draws[1], strict=True):
@@ -292,11 +292,11 @@ def test_7_mean_of_means_in_a_step(module):
     """Five passages in one batch, in twos with a partial last one, or one by one: one gradient."""
     objective = make(module, **({"masked": True} if module is next_sentence else {}))
     passages = objective.plan(CORPUS, 0, 0)[:5]
-    model = model_of(KINDS[objective.architecture])
+    model = model_of(KINDS[objective.role])
     whole_batch = objective.batch(passages, [generator("test", i) for i in range(5)])
 
     def weights_after(step, size):
-        model = model_of(KINDS[objective.architecture])
+        model = model_of(KINDS[objective.role])
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         draws = [generator("test", i) for i in range(5)]
         batches = [
@@ -317,7 +317,7 @@ def test_7_mean_of_means_in_a_step(module):
 @pytest.mark.parametrize("module", MODULES)
 def test_7_mean_of_means_in_an_evaluation(module):
     objective = make(module)
-    model = model_of(KINDS[objective.architecture])
+    model = model_of(KINDS[objective.role])
     plan = objective.plan(CORPUS, 0, 0)
     draws = [generator("evaluation", 0, i) for i in range(len(plan))]
     losses = [
@@ -554,7 +554,7 @@ def test_13_a_micro_batch_without_targets_beside_one_with():
 @pytest.mark.parametrize("module", MODULES)
 def test_14_dropout_left_on(module):
     objective = make(module)
-    model, batch = model_of(KINDS[objective.architecture], dropout=0.1), batch_of(objective)
+    model, batch = model_of(KINDS[objective.role], dropout=0.1), batch_of(objective)
     keeps_to_what_it_may_see(model.eval(), objective, batch)
     fails(keeps_to_what_it_may_see, model.train(), objective, batch)
 
@@ -643,7 +643,7 @@ def test_16_resuming(module):
 
     def trainer():
         objective = Recording(make(module))
-        model = model_of(KINDS[objective.architecture], dropout=0.1)
+        model = model_of(KINDS[objective.role], dropout=0.1)
         return Trainer(model, objective, CORPUS, settings, 6)
 
     straight = trainer()

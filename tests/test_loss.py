@@ -26,7 +26,7 @@ TEXT = (
     "The cat sat on the mat. It was warm there. A bird came by.\n\n"
     "Rain fell at noon, and the cat went home. She slept."
 )
-SIZES = {"width": 16, "layers": 2, "heads": 2, "dropout": 0.0}
+SIZES = {"width": 16, "layers": 2, "num_heads": 2, "dropout": 0.0}
 CASES = {
     "causal-lm": (causal_lm, causal_lm.Settings(window=24), gpt2),
     "masked-lm": (masked_lm, masked_lm.Settings(window=24, rate=0.3), bert),

@@ -27,15 +27,15 @@ MODELS = {"decoder": gpt2, "encoder": bert, "encoder-decoder": t5}
 EVERY = pytest.mark.parametrize("module", [causal_lm, masked_lm, next_sentence, reconstruction])
 SETTINGS = Training(batch_size=4, micro_batches=2, learning_rate=1e-2)
 SIXTEEN = Machine(dtype="bfloat16")
-SMALL = ["--width", "16", "--layers", "1", "--heads", "2", "--vocab-size", "300", "--window", "32"]
+SMALL = ["--width", "16", "--layers", "1", "--num-heads", "2", "--vocab-size", "300", "--window", "32"]
 SMALL += ["--batch-size", "4", "--steps", "2"]
 
 
 def make(module, tokenizer, **sizes):
     objective = module.Objective(tokenizer, module.Settings(window=32))
-    kind = MODELS[objective.architecture]
+    kind = MODELS[objective.role]
     positions = {} if kind is t5 else {"positions": objective.length}
-    sizes = {"width": 16, "layers": 2, "heads": 2} | positions | sizes
+    sizes = {"width": 16, "layers": 2, "num_heads": 2} | positions | sizes
     torch.manual_seed(0)
     return kind.Model(kind.Config(vocabulary=tokenizer.size, **sizes)), objective
 

@@ -42,7 +42,7 @@ EVERY = pytest.mark.parametrize("module, changes", list(_cases()))
 
 def config_of(module, **changes):
     fields = {field.name for field in dataclasses.fields(module.Config)}
-    sizes = {"vocabulary": V, "positions": P, "width": 16, "layers": 2, "heads": 2, "dropout": 0.1}
+    sizes = {"vocabulary": V, "positions": P, "width": 16, "layers": 2, "num_heads": 2, "dropout": 0.1}
     return module.Config(**{k: v for k, v in sizes.items() if k in fields} | changes)
 
 
@@ -188,7 +188,7 @@ def test_a_fresh_model_starts_near_the_uniform_guess(module, changes):
 @pytest.mark.parametrize(
     "fault",
     [
-        {"heads": 3},
+        {"num_heads": 3},
         {"width": 0},
         {"layers": -1},
         {"vocabulary": 0},
@@ -275,9 +275,9 @@ def test_buckets_of_all_distances(both):
 def test_published_initialisation():
     torch.manual_seed(0)
     sizes = {"positions": 256, "width": 128, "layers": 8}
-    a_gpt2 = gpt2.Model(gpt2.Config(vocabulary=500, **sizes))
-    a_bert = bert.Model(bert.Config(vocabulary=500, **sizes))
-    a_t5 = t5.Model(t5.Config(vocabulary=500, head_width=16))
+    a_gpt2 = gpt2.GPT2(gpt2.GPT2Config(vocabulary=500, **sizes))
+    a_bert = bert.BERT(bert.BERTConfig(vocabulary=500, **sizes))
+    a_t5 = t5.T5(t5.T5Config(vocabulary=500, head_width=16))
     for weight, std in (
         (a_gpt2.tokens.weight, 0.02),
         (a_gpt2.layers[0].attention.qkv.weight, 0.02),
@@ -453,7 +453,7 @@ def test_dropout_stands_where_the_published_models_have_it(monkeypatch):
         oracle = eager(t5_oracle(version))
         model = huggingface.build(oracle.config.to_dict())
         expected = dropped(oracle, monkeypatch, input_ids=tokens, decoder_input_ids=target)
-        model = t5.Model(dataclasses.replace(model.config, fused=False))
+        model = t5.T5(dataclasses.replace(model.config, fused=False))
         assert dropped(model, monkeypatch, tokens=tokens, decoder_tokens=target) == expected
 
 

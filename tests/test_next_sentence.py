@@ -484,8 +484,8 @@ def test_the_total_is_the_sum_of_two_means():
     plan = objective.plan(LONG, 0, 0)
     batch = objective.batch(plan[:6], [generator(place) for place in range(6)])
     torch.manual_seed(0)
-    sizes = {"width": 16, "layers": 1, "heads": 2, "dropout": 0.0}
-    model = bert.Model(bert.Config(vocabulary=BYTES.size, positions=40, **sizes))
+    sizes = {"width": 16, "layers": 1, "num_heads": 2, "dropout": 0.0}
+    model = bert.BERT(bert.BERTConfig(vocabulary=BYTES.size, positions=40, **sizes))
     each = target_losses(model, batch)
     assert len(each["pair"].losses) == 6 < len(each["tokens"].losses)
     total = objective_loss(whole_sequence_loss(model, batch), batch.counts())

@@ -167,7 +167,7 @@ def test_twenty_steps_of_training(name, tokenizer, corpus, tmp_path, monkeypatch
     objective.batch = remember
     settings = Training(
         batch_size=3, learning_rate=3e-3, schedule="constant", warmup=0.25, weight_decay=0.1,
-        beta1=0.9, beta2=0.99, epsilon=1e-8, clip=1.0,
+        beta1=0.9, beta2=0.99, epsilon=1e-8, max_grad_norm=1.0,
     )  # fmt: skip
     trainer = Trainer(model, objective, corpus, settings, steps=20)
     found = [sum(float(loss.mean) for loss in step.losses.values()) for step in trainer.run()]

@@ -23,11 +23,11 @@ from minicpt.remedies.adapters import Partial, factors, restrict, trained
 from minicpt.training.trainer import Stream, Trainer, Training
 
 KINDS = {
-    "decoder": (gpt2, causal_lm.Objective, causal_lm.Settings(window=16)),
-    "encoder": (bert, masked_lm.Objective, masked_lm.Settings(window=16)),
+    "decoder": (gpt2, causal_lm.CausalLM, causal_lm.Settings(window=16)),
+    "encoder": (bert, masked_lm.MaskedLM, masked_lm.Settings(window=16)),
     "encoder-decoder": (
         t5,
-        reconstruction.Objective,
+        reconstruction.Reconstruction,
         reconstruction.Settings(window=24),
     ),
 }
@@ -55,7 +55,7 @@ def make(kind, tokenizer, seed=0, dropout=0.0, **sizes):
     module, objective, settings = KINDS[kind]
     objective = objective(tokenizer, settings)
     own = {"version": "1.0"} if kind == "encoder-decoder" else {"positions": objective.length}
-    sizes = {"width": 12, "layers": 2, "heads": 2, "dropout": dropout} | own | sizes
+    sizes = {"width": 12, "layers": 2, "num_heads": 2, "dropout": dropout} | own | sizes
     torch.manual_seed(seed)
     return module.Model(module.Config(vocabulary=tokenizer.size, **sizes)), objective
 

@@ -12,7 +12,7 @@ from making import fake
 from minicpt.common.errors import InputError
 from minicpt.common.randomness import generator
 from minicpt.data import order as plan_module
-from minicpt.data.order import NEWEST, Plan, alike, pack, planned, windows
+from minicpt.data.order import NEWEST, Plan, group_by_length, pack, planned, windows
 from minicpt.training.evaluation import spread
 
 always = settings(derandomize=True, deadline=None)
@@ -139,9 +139,9 @@ def test_alike_by_hand(monkeypatch):
     monkeypatch.setattr(plan_module, "RUN", 2)
     found = set()
     for draw in range(60):
-        order = alike(torch.tensor([10, 30, 20, 40]), generator(draw)).tolist()
+        order = group_by_length(torch.tensor([10, 30, 20, 40]), generator(draw)).tolist()
         found.add(tuple(order))
-        left = alike(torch.tensor([7, 7, 7]), generator(draw))
+        left = group_by_length(torch.tensor([7, 7, 7]), generator(draw))
         assert sorted(left.tolist()) == [0, 1, 2]
     assert found == {(0, 2, 1, 3), (1, 3, 0, 2)}
 
@@ -151,7 +151,7 @@ def test_pools_are_drawn_at_random(monkeypatch):
     monkeypatch.setattr(plan_module, "RUN", 2)
     monkeypatch.setattr(plan_module, "POOL", 2)
     lengths = torch.tensor([1, 2, 3, 4])
-    found = {tuple(alike(lengths, generator(draw)).tolist()[:2]) for draw in range(60)}
+    found = {tuple(group_by_length(lengths, generator(draw)).tolist()[:2]) for draw in range(60)}
     assert found == {(a, b) for b in range(4) for a in range(b)}
 
 
@@ -159,9 +159,9 @@ def test_pools_are_drawn_at_random(monkeypatch):
 @given(st.lists(st.integers(1, 300), max_size=300), st.integers(0, 3))
 def test_alike_is_a_permutation_and_pure(lengths, seed):
     lengths = torch.tensor(lengths, dtype=torch.int64)
-    order = alike(lengths, generator(seed))
+    order = group_by_length(lengths, generator(seed))
     assert sorted(order.tolist()) == list(range(len(lengths)))
-    assert torch.equal(order, alike(lengths, generator(seed)))
+    assert torch.equal(order, group_by_length(lengths, generator(seed)))
 
 
 @pytest.mark.parametrize("size", [8, 12, 16, 32])

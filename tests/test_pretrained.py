@@ -126,7 +126,7 @@ def test_tied_weights_are_exported_once_and_apart_from_the_model():
         (t5, {"version": "1.0"}),
         (t5, {"version": "1.1"}),
     ):
-        model = module.Model(module.Config(vocabulary=V, width=16, layers=2, heads=2, **sizes))
+        model = module.Model(module.Config(vocabulary=V, width=16, layers=2, num_heads=2, **sizes))
         state = huggingface.export_state(model)
         assert sum(t.numel() for t in state.values()) == sum(p.numel() for p in model.parameters())
         assert sum(tensor.shape == (V, 16) for tensor in state.values()) == (

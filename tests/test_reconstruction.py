@@ -174,8 +174,8 @@ def test_spaces_longer_than_the_window():
         assert batch.inputs["mask"].any()
         if not objective.words(passage):
             assert torch.equal(batch.inputs["tokens"][0], passage.tokens)
-    sizes = {"width": 16, "layers": 1, "heads": 2}
-    model = t5.Model(t5.Config(vocabulary=BYTES.size, **sizes))
+    sizes = {"width": 16, "layers": 1, "num_heads": 2}
+    model = t5.T5(t5.T5Config(vocabulary=BYTES.size, **sizes))
     blank = next(each for each in objective.plan(corpus, 0, 0) if not objective.words(each))
     assert isinstance(objective.probe(model, blank, Sampling(length=2), generator(0)), str)
     with pytest.raises(InputError, match="holds none"):

@@ -39,10 +39,10 @@ EVERY_CASE = pytest.mark.parametrize("case", CASES)
 def make(case, tokenizer, dropout=0.0, seed=0):
     module, settings = CASES[case]
     objective = module.Objective(tokenizer, module.Settings(**settings))
-    kind = KINDS[objective.architecture]
+    kind = KINDS[objective.role]
     positions = {} if kind is t5 else {"positions": objective.length}
     torch.manual_seed(seed)
-    sizes = {"width": 16, "layers": 1, "heads": 2, "dropout": dropout}
+    sizes = {"width": 16, "layers": 1, "num_heads": 2, "dropout": dropout}
     model = kind.Model(kind.Config(vocabulary=tokenizer.size, **positions, **sizes))
     return model.double(), objective
 
@@ -257,12 +257,12 @@ def test_all_terms_together_go_on_bitwise(tokenizer, corpus):
 
 
 def test_l2_is_half_the_squared_distance_with_tied_weights_once():
-    config = decoder_module.Config(vocabulary=7, positions=4, width=4, layers=1, heads=1)
+    config = decoder_module.Config(vocabulary=7, positions=4, width=4, layers=1, num_heads=1)
     base = decoder_module.Model(config).double()
     model = copy.deepcopy(base)
     model.tokens.weight.data[2, 1] += 3.0  # also the head's
     model.norm.bias.data[0] -= 4.0
-    term = l2.Regularizer(l2.Settings(l2=0.1), frozen(base))
+    term = l2.L2(l2.Settings(l2=0.1), frozen(base))
     value = term(model)
     additions = sum(each.numel() for each in model.parameters())
     close(value, 0.1 / 2 * (9 + 16), additions)
@@ -320,7 +320,7 @@ def softmax_case():
 def test_the_fisher_diagonal_is_the_mean_of_squared_scores_by_hand():
     """The score of a target y at hidden state x is (e_y - p) xᵀ; a passage's is their sum."""
     model, passages, batches = softmax_case()
-    term = ewc.Regularizer(ewc.Settings(ewc=2.0, ewc_passages=3), frozen(model))
+    term = ewc.EWC(ewc.Settings(ewc=2.0, ewc_passages=3), frozen(model))
     asked = []
     term.learn(lambda count: asked.append(count) or batches)
     assert asked == [3]
@@ -357,7 +357,7 @@ def test_the_fisher_diagonal_of_each_architecture_by_a_plain_loop(case, tokenize
     model, objective = make(case, tokenizer, dropout=0.5)
     model.train()
     batches = batches_of(objective, corpus, 1, 1, 1, 1)
-    term = ewc.Regularizer(ewc.Settings(ewc=1.0), frozen(model))
+    term = ewc.EWC(ewc.Settings(ewc=1.0), frozen(model))
     before, random = copy.deepcopy(model.state_dict()), torch.get_rng_state()
     term.learn(lambda count: batches)
     assert torch.equal(random, torch.get_rng_state()) and model.training
@@ -390,7 +390,7 @@ def test_kl_is_that_of_the_full_logits(case, tokenizer, corpus, monkeypatch):
     base, objective = make(case, tokenizer)
     model = moved(base)
     (batch,) = batches_of(objective, corpus, 5)
-    term = kl.Regularizer(kl.Settings(kl=1.0), frozen(base))
+    term = kl.KL(kl.Settings(kl=1.0), frozen(base))
     found = term(model, batch, model(**batch.inputs))
     assert {name: loss.count for name, loss in found.items()} == batch.counts()
     hidden, hidden_base = model(**batch.inputs), base.eval()(**batch.inputs).detach()
@@ -434,7 +434,7 @@ def test_kl_of_two_classes_by_hand():
     base = Softmax(torch.ones(1, 1).double(), torch.zeros(2, 1).double())
     model = copy.deepcopy(base)
     model.heads["tokens"].weight.data[0] = math.log(3)
-    term = kl.Regularizer(kl.Settings(kl=2.0), frozen(base))
+    term = kl.KL(kl.Settings(kl=2.0), frozen(base))
     tokens = torch.zeros(1, 3, dtype=torch.int64)
     inputs = {"tokens": tokens, "mask": tokens == 0}
     batch = Batch(inputs, {"tokens": torch.tensor([[1, IGNORE, 0]])})

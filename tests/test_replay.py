@@ -30,7 +30,7 @@ def tokenizer():
 
 @pytest.fixture(scope="module")
 def objective(tokenizer):
-    return causal_lm.Objective(tokenizer, causal_lm.Settings(window=16))
+    return causal_lm.CausalLM(tokenizer, causal_lm.Settings(window=16))
 
 
 def corpus_of(name, text, tokenizer):
@@ -47,8 +47,8 @@ def mixture_of(objective, fraction, seed=3):
 
 def make(objective, seed=0, dropout=0.0):
     torch.manual_seed(seed)
-    sizes = {"width": 16, "layers": 2, "heads": 2, "dropout": dropout, "positions": 16}
-    model = gpt2.Model(gpt2.Config(vocabulary=objective.tokenizer.size, **sizes))
+    sizes = {"width": 16, "layers": 2, "num_heads": 2, "dropout": dropout, "positions": 16}
+    model = gpt2.GPT2(gpt2.GPT2Config(vocabulary=objective.tokenizer.size, **sizes))
     with torch.no_grad():  # far from uniform, so that what it reads matters
         for parameter in model.parameters():
             parameter.mul_(4)

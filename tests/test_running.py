@@ -14,7 +14,7 @@ from minicpt.cli.main import main
 from minicpt.runs import metrics, table
 from minicpt.training.trainer import Trainer
 
-SMALL = ["--width", "16", "--layers", "1", "--heads", "2", "--vocab-size", "300", "--window", "32"]
+SMALL = ["--width", "16", "--layers", "1", "--num-heads", "2", "--vocab-size", "300", "--window", "32"]
 OFTEN = ["--batch-size", "4", "--evaluate-passages", "6", "--evaluate-every", "2"]
 
 

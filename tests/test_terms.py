@@ -13,7 +13,7 @@ from minicpt.cli.main import main
 from minicpt.data.order import Plan
 from minicpt.runs import terms
 
-SMALL = ["--width", "16", "--layers", "1", "--heads", "2", "--vocab-size", "300", "--window", "32"]
+SMALL = ["--width", "16", "--layers", "1", "--num-heads", "2", "--vocab-size", "300", "--window", "32"]
 FEW = ["--batch-size", "4", "--evaluate-passages", "4"]
 NEAR = ["--kl", "0.5", "--l2", "0.1", "--ewc", "2", "--ewc-passages", "5"]
 

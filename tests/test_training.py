@@ -59,10 +59,10 @@ def corpus(documents, tokenizer):
 def make(name, tokenizer, dropout=0.1, seed=0):
     module, settings = OBJECTIVES[name]
     objective = module.Objective(tokenizer, settings)
-    kind = KINDS[objective.architecture]
+    kind = KINDS[objective.role]
     positions = {} if kind is t5 else {"positions": objective.length}
     torch.manual_seed(seed)
-    sizes = {"width": 16, "layers": 1, "heads": 2, "dropout": dropout}
+    sizes = {"width": 16, "layers": 1, "num_heads": 2, "dropout": dropout}
     return kind.Model(kind.Config(vocabulary=tokenizer.size, **positions, **sizes)), objective
 
 
@@ -84,7 +84,7 @@ def test_however_a_step_is_split_it_is_one_step(name, tokenizer, corpus):
         batches = batches_of(objective, corpus, *sizes)
         without = batches[0]
         empty = {head: torch.full_like(t, IGNORE) for head, t in without.targets.items()}
-        losses = train_step(model, optimizer, [*batches, Batch(without.inputs, empty)], clip=0)
+        losses = train_step(model, optimizer, [*batches, Batch(without.inputs, empty)], max_grad_norm=0)
         results.append((losses, weights(model)))
     (first, expected), *others = results
     (whole,) = batches_of(objective, corpus, 7)
@@ -114,7 +114,7 @@ def test_a_mean_of_means_would_be_another_gradient(tokenizer, corpus):
 
 
 def test_steps_are_those_of_a_plain_loop_with_torchs_own_parts(tokenizer, corpus):
-    settings = Training(learning_rate=1e-2, batch_size=4, clip=0.5, micro_batches=2)
+    settings = Training(learning_rate=1e-2, batch_size=4, max_grad_norm=0.5, micro_batches=2)
     ours, objective = make("causal-lm", tokenizer, dropout=0.0)
     theirs, _ = make("causal-lm", tokenizer, dropout=0.0)
     ours.double(), theirs.double()
@@ -151,10 +151,10 @@ def test_a_step_without_targets_changes_nothing(tokenizer, corpus):
     (batch,) = batches_of(objective, corpus, 3)
     before = weights(model)
     empty = Batch(batch.inputs, {"tokens": torch.full_like(batch.targets["tokens"], IGNORE)})
-    losses = train_step(model, optimizer, [empty, empty], clip=1.0)
+    losses = train_step(model, optimizer, [empty, empty], max_grad_norm=1.0)
     assert losses["tokens"].count == 0
     assert all(torch.equal(before[key], value) for key, value in weights(model).items())
-    train_step(model, optimizer, [batch], clip=1.0)  # and one with targets does change it
+    train_step(model, optimizer, [batch], max_grad_norm=1.0)  # and one with targets does change it
     assert not torch.equal(before["tokens.weight"], weights(model)["tokens.weight"])
 
 
@@ -178,7 +178,7 @@ def test_a_gradient_that_is_not_finite_stops_too(tokenizer, corpus):
     before = weights(model)
     model.tokens.weight.register_hook(lambda gradient: gradient * math.nan)
     with pytest.raises(NotFinite, match="gradient"):
-        train_step(model, optimizer, batches_of(objective, corpus, 2), clip=1.0)
+        train_step(model, optimizer, batches_of(objective, corpus, 2), max_grad_norm=1.0)
     assert all(torch.equal(before[key], value) for key, value in weights(model).items())
 
 
@@ -250,7 +250,7 @@ def test_continued_without_a_warm_up_the_rate_goes_on(schedule):
 
 @pytest.mark.parametrize("schedule", ["cosine", "linear"])
 def test_a_continued_run_warms_up_again_and_decays_again(schedule):
-    found = rates(20, schedule=schedule, warmup=0.2, final=0.0)
+    found = rates(20, schedule=schedule, warmup=0.2, min_lr_ratio=0.0)
     assert found[:4] == [0.25, 0.5, 0.75, 1.0] and found[-1] == pytest.approx(0)
     assert all(now > then for now, then in zip(found[4:], found[5:], strict=False))
 

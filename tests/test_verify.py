@@ -89,7 +89,7 @@ from minicpt.objectives import causal_lm
 from minicpt.objectives.causal_lm import Settings
 
 
-class Objective(causal_lm.Objective):
+class Objective(causal_lm.CausalLM):
     def batch(self, passages, generators):
         batch = super().batch(passages, generators)
         targets = batch.targets["tokens"].clone()
@@ -115,7 +115,7 @@ class Settings(Checked):
     LENGTH: int = setting(64, "the most tokens that the model reads at once", least=2)
 
 
-class Objective(causal_lm.Objective):
+class Objective(causal_lm.CausalLM):
     def __init__(self, tokenizer, settings=None):
         self.settings_of_mine = settings or Settings()
         length = self.settings_of_mine.LENGTH

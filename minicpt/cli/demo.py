@@ -70,10 +70,10 @@ def run(arguments: argparse.Namespace) -> int:
             CODE: (texts[CODE].training, held_out["held out"]),
         }.items()
     }
-    objective = causal_lm.Objective(tokenizer, causal_lm.Settings(window=WINDOW))
+    objective = causal_lm.CausalLM(tokenizer, causal_lm.Settings(window=WINDOW))
     torch.manual_seed(SEED)
-    config = gpt2.Config(vocabulary=tokenizer.size, positions=WINDOW, dropout=0.0)
-    model = gpt2.Model(config)
+    config = gpt2.GPT2Config(vocabulary=tokenizer.size, positions=WINDOW, dropout=0.0)
+    model = gpt2.GPT2(config)
     parameters = sum(each.numel() for each in model.parameters())
     tell(f"model: GPT-2, {config.layers} layers, width {config.width}, {parameters:,} parameters\n")
 

@@ -9,12 +9,12 @@ ELSEWHERE = {
     "--learning-rate": "lr max_lr peak_lr base_lr",
     "--schedule": "lr_scheduler_type lr_scheduler scheduler lr_schedule",
     "--warmup": "warmup_ratio warmup_steps num_warmup_steps warmup_iters warmup_proportion",
-    "--final": "min_lr min_lr_ratio",
+    "--min-lr-ratio": "min_lr min_lr_ratio",
     "--weight-decay": "wd",
     "--beta1": "adam_beta1",
     "--beta2": "adam_beta2",
     "--epsilon": "adam_epsilon adam_eps eps",
-    "--clip": "max_grad_norm grad_clip clip_grad_norm gradient_clip_val gradient_clipping",
+    "--max-grad-norm": "max_grad_norm grad_clip clip_grad_norm gradient_clip_val gradient_clipping",
     "--batch-size": "per_device_train_batch_size per_gpu_train_batch_size train_batch_size"
     " per_device_eval_batch_size eval_batch_size bs",
     "--micro-batches": "gradient_accumulation_steps grad_accum accumulate_grad_batches",
@@ -39,7 +39,7 @@ ELSEWHERE = {
     "--pack": "packing",
     "--width": "hidden_size n_embd d_model embed_dim",
     "--layers": "num_hidden_layers n_layer n_layers num_layers",
-    "--heads": "num_attention_heads n_head n_heads num_heads",
+    "--num-heads": "num_attention_heads n_head n_heads num_heads",
     "--feed-forward": "intermediate_size d_ff n_inner",
     "--dropout": "hidden_dropout_prob attention_probs_dropout_prob dropout_rate resid_pdrop"
     " embd_pdrop attn_pdrop attention_dropout",

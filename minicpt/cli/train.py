@@ -93,12 +93,12 @@ def add(verbs) -> None:
         usage = f"minicpt train {name} [FLAG …]"
         parser = names.add_parser(name, help=summary, description=summary, usage=usage)
         parser.epilog = LOGGED + "\n" + EXAMPLES.format(name=name)
-        config = build.model_module(module.Objective.architecture).Config
+        config = build.model_module(module.Objective.role).Config
         flags.add(parser, "length", Length)
         flags.add(parser, "text", build.Text, build.Vocabulary)
         flags.add(parser, "where from and where to", Places)
         flags.add(parser, f"the objective, {name}", module.Settings)
-        flags.add(parser, f"the model, {module.Objective.architecture}", config)
+        flags.add(parser, f"the model, {module.Objective.role}", config)
         flags.add(parser, "training", Training)
         near = replay.Settings, Partial, *terms.classes()
         flags.add(parser, "staying near the base, with --init", *near)
@@ -118,7 +118,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(run.record | {"out": str(run.folder), "evaluations": run.history})
     elif status == 0:
-        text = [] if run.trainer.objective.architecture == "decoder" else [SENTENCES]
+        text = [] if run.trainer.objective.role == "decoder" else [SENTENCES]
         tell(f"saved in {run.folder}; try: {command('generate', run.folder, *text)}")
     return status
 
@@ -193,7 +193,7 @@ def from_scratch(arguments: argparse.Namespace, places: Places, settings: build.
         flags.refuse(arguments, taken, "there is no base without --init", but=("out",))
     module = build.objective_module(arguments.objective)
     objective_settings = flags.build(arguments, module.Settings)
-    kind = build.model_module(module.Objective.architecture)
+    kind = build.model_module(module.Objective.role)
     sizes = flags.given(arguments, kind.Config)
     build.check_sizes(kind.Config, sizes)
     vocabulary = flags.build(arguments, build.Vocabulary)
@@ -213,7 +213,7 @@ def continued(arguments: argparse.Namespace, places: Places, settings: build.Tex
     module = build.objective_module(arguments.objective)
     given = flags.given(arguments, module.Settings)
     module.Settings(**given)  # refuses wrong values before anything is read
-    config = build.model_module(module.Objective.architecture).Config
+    config = build.model_module(module.Objective.role).Config
     flags.refuse(arguments, config, "the model comes from --init", but=("dropout", "fused"))
     flags.refuse(arguments, build.Vocabulary, "the tokenizer comes from --init")
     base = checkpoint.load(places.init, seed, **flags.given(arguments, config))

@@ -82,12 +82,12 @@ class Part:
     def name(self) -> str:
         """For files and messages."""
         if self.arm is None:
-            return f"base.{self.architecture}.{self.base}"
+            return f"base.{self.role}.{self.base}"
         return f"{self.objective}.{self.arm}.{self.seed}"
 
     @property
     def from_base(self) -> "Part":
-        return Part(self.architecture, self.base)
+        return Part(self.role, self.base)
 
     def steps(self, comparison: Comparison) -> int:
         return comparison.base_steps if self.arm is None else comparison.steps

@@ -28,9 +28,9 @@ def trainer_of(
     )
     terms, replay = {}, None
     if arm == "kl":
-        terms["kl"] = kl.Regularizer(kl.Settings(kl=comparison.kl), frozen(model))
+        terms["kl"] = kl.KL(kl.Settings(kl=comparison.kl), frozen(model))
     if arm == "l2":
-        terms["l2"] = l2.Regularizer(l2.Settings(l2=comparison.l2), frozen(model))
+        terms["l2"] = l2.L2(l2.Settings(l2=comparison.l2), frozen(model))
     if arm == "replay":
         replay = Replay(domains["old"].training, comparison.replay_fraction)
     if arm == SELF:

@@ -35,7 +35,7 @@ def prepare(what, comparison: Comparison, machine: Machine, quick: bool, tell) -
     names = objectives_of(what, base)
     for name in names if base else []:
         build.check_kind(base.model, name, base.folder)
-    kinds = {name: build.objective_module(name).Objective.architecture for name in names}
+    kinds = {name: build.objective_module(name).Objective.role for name in names}
     sizes = {"width": comparison.width, "layers": comparison.layers, "dropout": 0.0}
     for kind in set(kinds.values()):
         build.check_sizes(build.model_module(kind).Config, sizes)
@@ -119,10 +119,10 @@ def objectives_of(what, base) -> list[str]:
     """The objectives that were asked for, else all that the article names and the base fits."""
     if what.objectives:
         return list(what.objectives)
-    able = build.architecture(base.model) if base else None
+    able = build.role(base.model) if base else None
     found = build.objective_modules()
     return [
-        name for name in OBJECTIVES if able in (None, found[name].Objective.architecture)
+        name for name in OBJECTIVES if able in (None, found[name].Objective.role)
     ]
 
 

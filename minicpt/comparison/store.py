@@ -90,7 +90,7 @@ class Store:
 
     def base(self, part: Part) -> Path:
         """The checkpoint of a base."""
-        return self.folder / "bases" / f"{part.architecture}-{part.base}"
+        return self.folder / "bases" / f"{part.role}-{part.base}"
 
     def write(self, path: Path, content: dict) -> None:
         temporary = path.with_name(f".{path.name}.tmp")

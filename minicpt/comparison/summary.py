@@ -134,7 +134,7 @@ def bases(results: dict[Part, dict]) -> list[Base]:
     found: dict[str, list[dict]] = {}
     for part, result in results.items():
         if part.arm is None:
-            found.setdefault(part.architecture, []).append(result)
+            found.setdefault(part.role, []).append(result)
     rows = []
     for architecture, members in found.items():
         probed = {side: _probed(members, side) for side in SIDES}

@@ -53,7 +53,7 @@ def _probes(
         return ["No probe: neither text has two parts of several documents."]
     cells = [
         ("guessing", *(share(bases[0].majority[side]) for side in ("new", "old"))),
-        *((f"{each.architecture} base", *_scores(each.probe)) for each in bases),
+        *((f"{each.role} base", *_scores(each.probe)) for each in bases),
         *((f"{row.objective}, {label(row.arm)}", *_scores(row.probe)) for row in rows),
     ]
     return _lines(("probe", "new text", "old text"), cells, width)

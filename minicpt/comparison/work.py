@@ -55,14 +55,14 @@ class Work:
         begun = time.perf_counter()
         if part.arm is None:
             model = self.base_model(part, watch)
-            names = [n for n, o in self.objectives.items() if o.architecture == part.architecture]
+            names = [n for n, o in self.objectives.items() if o.role == part.role]
         else:
             model = self.continued(part, watch)
             names = [part.objective]
         trained = time.perf_counter()
         result = {
             "losses": {name: self.losses(model, self.objectives[name]) for name in names},
-            "probe": {side: self.probed(model, part.architecture, side) for side in SIDES},
+            "probe": {side: self.probed(model, part.role, side) for side in SIDES},
         }
         now = time.perf_counter()
         seconds = {"training": trained - begun, "measuring": now - trained}
@@ -73,7 +73,7 @@ class Work:
         folder = self.given or self.store.base(part)
         if self.given or folder.is_dir():
             return self.loaded(folder)
-        name, changes = BASES[part.architecture]
+        name, changes = BASES[part.role]
         objective = self.objective(name, **changes)
         torch.manual_seed(part.base)
         settings = Training(

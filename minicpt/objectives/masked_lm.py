@@ -33,7 +33,7 @@ EDGE = torch.ones(1, dtype=torch.bool)  # each of them is a word of its own
 
 
 @dataclass(frozen=True)
-class Corruption(Checked):
+class Masking(Checked):
     """How many tokens are chosen, and what becomes of them."""
 
     rate: float = setting(0.15, "share of the tokens that are chosen", above=0, most=1)
@@ -56,13 +56,13 @@ class Corruption(Checked):
 
 
 @dataclass(frozen=True)
-class Settings(Corruption):
+class Settings(Masking):
     window: int = setting(
         128, "the most tokens read at once", least=SPECIAL + 1, most=2**20
     )
 
 
-def choose(candidates: Tensor, words: Tensor, settings: Corruption, generator: Generator) -> Tensor:
+def choose(candidates: Tensor, words: Tensor, settings: Masking, generator: Generator) -> Tensor:
     """Which positions are predicted: (T,) bool.
 
     candidates  (T,) bool: real, ordinary tokens
@@ -83,7 +83,7 @@ def choose(candidates: Tensor, words: Tensor, settings: Corruption, generator: G
 
 
 def choose_words(
-    numbers: Tensor, budget: int, settings: Corruption, generator: Generator
+    numbers: Tensor, budget: int, settings: Masking, generator: Generator
 ) -> Tensor:
     """Which tokens are predicted, (N,) bool: of each word all or none.
 
@@ -106,7 +106,7 @@ def choose_words(
 class Masker:
     """Hides some tokens of a text, as the settings say."""
 
-    def __init__(self, tokenizer: Tokenizer, settings: Corruption):
+    def __init__(self, tokenizer: Tokenizer, settings: Masking):
         self.settings, self.ordinary = settings, tokenizer.ordinary
         self.mask = tokenizer.need("mask")
         self.is_ordinary = torch.zeros(tokenizer.size, dtype=torch.bool)  # (V,)

@@ -43,7 +43,7 @@ NUMBERS = {2: "two", 3: "three"}  # A and what follows it; a wrong B as well
 
 
 @dataclass(frozen=True)
-class Settings(masked_lm.Corruption):
+class Settings(masked_lm.Masking):
     window: int = setting(
         128, "the most tokens read at once", least=SPECIAL + 2, most=2**20
     )

@@ -79,7 +79,7 @@ def as_data(
     fates = {head: rows[0] for head, rows in getattr(objective, "fates", no_fates)(batch).items()}
     read, predicted = labels(objective.tokenizer, batch, fates)
     module = sys.modules[type(objective).__module__]
-    streams = {"tokens": objective.architecture}
+    streams = {"tokens": objective.role}
     if "decoder_tokens" in batch.inputs:
         streams = {"tokens": "encoder", "decoder_tokens": "decoder"}
     causal = [

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import torch
 
-from minicpt.batch import IGNORE, Batch, real
+from minicpt.batch import IGNORE, Batch, valid_positions
 from minicpt.common.randomness import generator
 from minicpt.data.corpus import Passage
 from minicpt.proofs.bounds import additions, tolerance
@@ -124,7 +124,7 @@ def predicts_what_follows(subject: Subject, batch: Batch) -> bool:
         return False
     target, tokens = batch.targets["tokens"][:, :-1], batch.inputs["tokens"][:, 1:]
     seen = subject.objective.visibility(batch)["tokens"]["tokens"]
-    chosen = (target != IGNORE) & real(batch.inputs["mask"])[:, 1:]
+    chosen = (target != IGNORE) & valid_positions(batch.inputs["mask"])[:, 1:]
     hidden = ~seen.diagonal(1, dim1=1, dim2=2)  # position t does not see t + 1
     return bool(chosen.any()) and bool(((target == tokens) & hidden)[chosen].all())
 
@@ -132,7 +132,7 @@ def predicts_what_follows(subject: Subject, batch: Batch) -> bool:
 def predicts_what_is_masked(subject: Subject, draws) -> bool:
     """Whether an encoder has targets where it reads the mask token."""
     masks = subject.tokenizer.roles.get("mask") is not None
-    if not (masks and subject.objective.architecture == "encoder"):
+    if not (masks and subject.objective.role == "encoder"):
         return False
     if "tokens" not in subject.batch(subject.passages(1)).targets:
         return False

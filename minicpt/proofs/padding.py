@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from minicpt.batch import IGNORE, Batch, real
+from minicpt.batch import IGNORE, Batch, valid_positions
 from minicpt.proofs.bounds import additions, gap, nats, tolerance
 from minicpt.proofs.result import Proof
 from minicpt.proofs.subject import Subject
@@ -99,7 +99,7 @@ def widened(batch: Batch, pad: int, everywhere: bool = False) -> Batch:
         fill = {torch.bool: False}.get(value.dtype, pad if "tokens" in name else 0)
         if everywhere and "tokens" in name:
             mask = batch.inputs["decoder_mask" if name.startswith("decoder_") else "mask"]
-            value = torch.where(real(mask), value, pad)
+            value = torch.where(valid_positions(mask), value, pad)
         # A pattern of who sees whom grows by rows and columns.
         inputs[name] = F.pad(value, (0, EXTRA) * (value.dim() - 1), value=fill)
     targets = {

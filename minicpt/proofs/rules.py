@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from minicpt.batch import IGNORE, Batch, real
+from minicpt.batch import IGNORE, Batch, valid_positions
 from minicpt.proofs.result import NotChecked, Proof
 from minicpt.proofs.subject import SEED, Subject
 
@@ -126,7 +126,7 @@ def order_and_noise(subject: Subject) -> Iterator[str]:
 
 def pads(subject: Subject, batch: Batch, place: str) -> Iterator[str]:
     stream = "decoder_mask" if "decoder_mask" in batch.inputs else "mask"
-    read = real(batch.inputs[stream])
+    read = valid_positions(batch.inputs[stream])
     for head, target in batch.targets.items():
         if target.shape != read.shape:
             yield f"targets of {head!r} have another shape than what is read ({place})"

@@ -22,7 +22,7 @@ from minicpt.proofs.result import NotChecked
 from minicpt.training import evaluation, trainer
 
 SEED = 0
-SIZES = {"width": 16, "layers": 2, "heads": 2, "dropout": 0.1}
+SIZES = {"width": 16, "layers": 2, "num_heads": 2, "dropout": 0.1}
 WINDOW = 24
 GAIN = 1.4  # of the weights; with 2, T5's scores grow so large that rounding grows a thousandfold
 SPARE = 8  # positions beyond the window, so that padding can be added

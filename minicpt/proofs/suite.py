@@ -44,7 +44,7 @@ def subjects(
     """A subject for each objective, and for those of its variants that compute otherwise."""
     result = []
     for kind, module in objectives.items():
-        model = models[module.Objective.architecture]
+        model = models[module.Objective.role]
         result.append(subject(kind, module, model))
         for name, settings in VARIANTS.get(kind, {}).items():
             result.append(subject(kind, module, model, name, **settings))

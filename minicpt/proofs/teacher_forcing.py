@@ -9,7 +9,7 @@ passes, one after the other, and one pass over the true text gives other numbers
 import torch
 import torch.nn.functional as F
 
-from minicpt.batch import Batch, up_to_itself
+from minicpt.batch import Batch, sees_the_past
 from minicpt.proofs.bounds import additions, gap, nats, tolerance
 from minicpt.proofs.result import NotChecked, Proof
 from minicpt.proofs.subject import Subject
@@ -24,7 +24,7 @@ def teacher_forcing(subject: Subject) -> Proof | list[Proof]:
     Says nothing of models that do not write. Raises NotChecked for a decoder that cannot be fed its
     own predictions in place of all that it reads.
     """
-    if subject.objective.architecture != "decoder":
+    if subject.objective.role != "decoder":
         return []
     model = subject.copy_of_model()
     batch = subject.batch(subject.passages(1))
@@ -75,7 +75,7 @@ def reads_its_targets(batch: Batch, visibility) -> bool:
     if not batch.inputs.keys() <= {"tokens", "mask"} or "tokens" not in batch.targets:
         return False
     tokens, seen = batch.inputs["tokens"], visibility["tokens"]["tokens"]
-    causal = up_to_itself(torch.ones_like(tokens, dtype=torch.bool))
+    causal = sees_the_past(torch.ones_like(tokens, dtype=torch.bool))
     follows = batch.targets["tokens"][:, :-1] == tokens[:, 1:]
     return torch.equal(seen, causal) and bool(follows.all())
 

@@ -158,7 +158,7 @@ def objective_of(base: Checkpoint, name: str | None):
         name = base.record["objective"]
     elif name is None:
         wanted = architecture(base.model)
-        fits = (n for n, m in objective_modules().items() if m.Objective.architecture == wanted)
+        fits = (n for n, m in objective_modules().items() if m.Objective.role == wanted)
         name = next(fits)
     return fitted(base, name, {})
 
@@ -189,7 +189,7 @@ def check_sizes(config: type, sizes: dict) -> None:
 
 def untrained(objective, **sizes):
     """A new model of the architecture that the objective needs, in the sizes given."""
-    kind = model_module(objective.architecture)
+    kind = model_module(objective.role)
     tokenizer = objective.tokenizer
     decided = {"vocabulary": tokenizer.size, "positions": objective.length}
     decided["pad"] = tokenizer.roles.get("pad")
@@ -223,10 +223,10 @@ def check_kind(model, name: str, folder) -> None:
 
     Comes before the objective is made: that one would complain about the other kind's tokenizer.
     """
-    found, wanted = architecture(model), objective_module(name).Objective.architecture
+    found, wanted = architecture(model), objective_module(name).Objective.role
     if found != wanted:
         modules = objective_modules().items()
-        fit = [each for each, module in modules if module.Objective.architecture == found]
+        fit = [each for each, module in modules if module.Objective.role == found]
         raise InputError(
             f"{folder} holds {described(found)}, and {name} trains {described(wanted)}; use"
             f" {' or '.join([*fit, 'another folder'])}"

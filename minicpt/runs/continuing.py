@@ -80,7 +80,7 @@ def settings_of(arguments: argparse.Namespace) -> replay.Settings | None:
         return None
     if len(source) > 1 and {"base", "self"} & set(source):
         raise InputError("--replay takes `base` or `self` alone, or files and folders")
-    kind = build.objective_module(arguments.objective).Objective.architecture
+    kind = build.objective_module(arguments.objective).Objective.role
     if source != ("self",):
         why = "only --replay self writes text"
         flags.refuse(arguments, replay.Settings, why, but=("replay", "replay_fraction"))
@@ -111,7 +111,7 @@ def replayed(
         written = write(settings, base, objective, passages, seed)
         return of_written(written, objective, record)
     if settings.replay == ("base",):
-        writes = "" if objective.architecture in WRITES_NOTHING else "self"
+        writes = "" if objective.role in WRITES_NOTHING else "self"
         known = 1 if named or not base.record else 1 + len(base.record["old_texts"])
         if len(old) < known:
             raise InputError(

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minicpt.batch import up_to_itself
+from minicpt.batch import sees_the_past
 from minicpt.common.errors import InputError
 from minicpt.proofs.black_box.calling import Guest
 from minicpt.proofs.black_box.endings import SECONDS, Tried, shortened, try_endings
@@ -208,7 +208,7 @@ def untried(trial: Trial, tried: Tried, rows: Sequence[int], seconds: float) -> 
 def declared(tokens: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
     """The streams, the causal pattern (B, T, T), and that all outputs are wanted (B, T)."""
     wanted = torch.ones(tokens.shape, dtype=torch.bool)
-    return {"tokens": tokens}, {"tokens": up_to_itself(wanted)}, wanted
+    return {"tokens": tokens}, {"tokens": sees_the_past(wanted)}, wanted
 
 
 def measure(guest: Guest, form: str, ids, visible, wanted, allowed, key: str):
