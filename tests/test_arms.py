@@ -7,6 +7,7 @@ import json
 
 import pytest
 import torch
+from minicpt.remedies.adapters import factors
 
 from minicpt import checkpoint
 from minicpt.checkpoint import huggingface
@@ -15,7 +16,6 @@ from minicpt.comparison import probe, work
 from minicpt.comparison.plan import Comparison
 from minicpt.comparison.remedies import own_text
 from minicpt.models import bert
-from minicpt.remedies.adapters import factors
 from minicpt.training.trainer import Trainer
 
 BASE = {"batch_size": 4, "learning_rate": 0.003}

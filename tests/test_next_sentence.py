@@ -14,7 +14,8 @@ from oracles import bert_tokenizer
 from minicpt.batch import IGNORE
 from minicpt.common.errors import InputError
 from minicpt.common.randomness import generator
-from minicpt.data.corpus import Corpus, alone
+from minicpt.data.alone import alone
+from minicpt.data.corpus import Corpus
 from minicpt.data.sources import read
 from minicpt.data.text import Document, sentences
 from minicpt.data.tokenizer import Tokenizer

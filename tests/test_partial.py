@@ -6,6 +6,7 @@ import pytest
 import torch
 import transformers
 from making import close
+from minicpt.remedies.adapters import Partial, factors, restrict, trained
 from oracles import TEXT, exact
 
 from minicpt import checkpoint
@@ -19,7 +20,6 @@ from minicpt.loss import whole_sequence_loss
 from minicpt.models import bert, gpt2, t5
 from minicpt.objectives import causal_lm, masked_lm, reconstruction
 from minicpt.proofs.bounds import largest
-from minicpt.remedies.adapters import Partial, factors, restrict, trained
 from minicpt.training.trainer import Stream, Trainer, Training
 
 KINDS = {

@@ -21,17 +21,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator
 
 from minicpt import generation
 from minicpt.batch import IGNORE, Batch, pad, padding
 from minicpt.common.errors import InputError
 from minicpt.common.randomness import generator as generator_of
 from minicpt.common.settings import setting
-        sides = self.read([side for pair in passages for side in (pair.first, pair.second)])
-        runs = zip(sides[::2], sides[1::2], strict=True)
-        for pair, (a, b), draw in zip(passages, runs, draws, strict=True):
-            a, b = trim(a, b, self.length - SPECIAL, draw.generator)
+from minicpt.data.alone import alone
+from minicpt.data.corpus import Corpus, Passage
+from minicpt.data.order import Draw, Plan
+from minicpt.data.pairing import Pairing
 from minicpt.data.text import Document, sentences
 from minicpt.data.tokenizer import Tokenizer
 from minicpt.objectives import masked_lm
@@ -101,10 +101,10 @@ class NextSentence(Objective):
         """One target a pair, at position 0; with ``masked``, those of the masked tokens too."""
         cls, sep = torch.tensor([self.cls]), torch.tensor([self.sep])
         inputs, segments, pairs, tokens = [], [], [], []
-    def read(self, runs: Sequence[Passage]) -> list[Passage]:
-        """The runs with the tokens that they have as texts of their own: see ``alone``."""
-        return alone(runs, self.tokenizer)
-
+        sides = self.read([side for pair in passages for side in (pair.first, pair.second)])
+        runs = zip(sides[::2], sides[1::2], strict=True)
+        for pair, (a, b), draw in zip(passages, runs, draws, strict=True):
+            a, b = trim(a, b, self.length - SPECIAL, draw.generator)
             read = torch.cat([cls, a.tokens, sep, b.tokens, sep])
             segment = torch.zeros_like(read)
             segment[len(a.tokens) + 2 :] = 1
@@ -130,19 +130,10 @@ class NextSentence(Objective):
             targets,
         )
 
-<<<<<<< HEAD
     def read(self, runs: Sequence[Passage]) -> list[Passage]:
         """The runs with the tokens that they have as texts of their own: see ``alone``."""
         return alone(runs, self.tokenizer)
 
-    def visibility(self, batch: Batch) -> dict[str, dict[str, Tensor]]:
-        """Every position sees the whole pair."""
-        mask = batch.inputs["mask"]
-        seen = {"tokens": everything(mask, mask.shape[1])}
-        return {head: seen for head in batch.targets}
-
-=======
->>>>>>> 7dcbefb (The core on three axes: base classes of models, objectives and remedies; one module for one step)
     def fates(self, batch: Batch) -> dict[str, list[dict[int, str]]]:
         """What became of the chosen tokens, with ``masked``: hidden, replaced or kept."""
         return masked_lm.fates(batch, self.masker.mask) if self.settings.masked else {}
