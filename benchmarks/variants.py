@@ -36,11 +36,7 @@ from minicpt.data.text import Document
 from minicpt.data.tokenizer import Tokenizer
 from minicpt.loss import Loss, objective_loss, per_token_losses, target_losses, target_stream
 from minicpt.pictures.passage import is_causal
-<<<<<<< HEAD
 from minicpt.proofs.bounds import additions, gap, largest, nats, tolerance
-=======
-from minicpt.proofs.bounds import additions, largest, nats, packed_causal_mask, tolerance
->>>>>>> 2ae01da (What a pair reads as a text of its own has a file of its own)
 
 OBJECTIVES = {
     name: module

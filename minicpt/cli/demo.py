@@ -23,11 +23,7 @@ from minicpt.generation import Sampling
 from minicpt.loss import per_token_losses, target_losses
 from minicpt.models import gpt2
 from minicpt.objectives import causal_lm
-<<<<<<< HEAD
 from minicpt.proofs.bounds import additions, gap, largest, nats, tolerance
-=======
-from minicpt.proofs.bounds import additions, largest, nats, packed_causal_mask, tolerance
->>>>>>> 2ae01da (What a pair reads as a text of its own has a file of its own)
 from minicpt.runs import build
 from minicpt.runs.loop import print_json, summary_of
 from minicpt.training.evaluation import evaluate

@@ -4,11 +4,7 @@ import time
 
 from minicpt.batch import IGNORE
 from minicpt.loss import per_token_losses, target_stream
-<<<<<<< HEAD
 from minicpt.proofs.bounds import additions, gap, largest, nats, tolerance
-=======
-from minicpt.proofs.bounds import additions, largest, nats, packed_causal_mask, tolerance
->>>>>>> 2ae01da (What a pair reads as a text of its own has a file of its own)
 from minicpt.proofs.result import Proof
 from minicpt.proofs.subject import Subject
 

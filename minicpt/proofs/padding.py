@@ -4,11 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from minicpt.batch import IGNORE, Batch, valid_positions
-<<<<<<< HEAD
 from minicpt.proofs.bounds import additions, gap, nats, tolerance
-=======
-from minicpt.proofs.bounds import additions, nats, packed_causal_mask, tolerance
->>>>>>> 2ae01da (What a pair reads as a text of its own has a file of its own)
 from minicpt.proofs.result import Proof
 from minicpt.proofs.subject import Subject
 

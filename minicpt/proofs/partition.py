@@ -8,11 +8,7 @@ import torch
 from torch import Tensor
 
 from minicpt.batch import IGNORE, Batch
-<<<<<<< HEAD
 from minicpt.proofs.bounds import additions, gap, largest, tolerance
-=======
-from minicpt.proofs.bounds import additions, largest, packed_causal_mask, tolerance
->>>>>>> 2ae01da (What a pair reads as a text of its own has a file of its own)
 from minicpt.proofs.result import Proof, worse
 from minicpt.proofs.subject import SEED, Subject
 

@@ -10,11 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from minicpt.batch import Batch, sees_the_past
-<<<<<<< HEAD
 from minicpt.proofs.bounds import additions, gap, nats, tolerance
-=======
-from minicpt.proofs.bounds import additions, nats, packed_causal_mask, tolerance
->>>>>>> 2ae01da (What a pair reads as a text of its own has a file of its own)
 from minicpt.proofs.result import NotChecked, Proof
 from minicpt.proofs.subject import Subject
 
