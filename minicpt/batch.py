@@ -72,18 +72,6 @@ def padding(rows: Sequence[Tensor]) -> Tensor:
     return torch.arange(int(lengths.max())) < lengths[:, None]
 
 
-def packed_causal_mask(numbers: Tensor) -> Tensor:
-    """The mask (B, T, T) of rows that hold several texts: each text sees itself alone, causally.
-
-    numbers  (B, T) int64: the text to which a position belongs; below 0: to none (padding)
-
-    >>> packed_causal_mask(torch.tensor([[0, 0, 1, -1]])).int().tolist()
-    [[[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]]
-    """
-    same = numbers[:, :, None] == numbers[:, None, :]  # (B, T, T)
-    return same.tril() & (numbers >= 0)[:, None, :]
-
-
 def valid_positions(mask: Tensor) -> Tensor:
     """(B, T) bool: the positions that hold real tokens.
 

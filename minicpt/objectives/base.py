@@ -106,8 +106,8 @@ class Objective(ABC):
         return target_losses(model, batch, fused)
 
     def places(self, passage) -> Tensor:
-        """(N,) int64, with ``whole_text``: for each target of a passage, in the order of the
-        positions, the number of the corpus' token that it stands for; -1 for end-of-text."""
+        """With ``whole_text``: the number of the corpus' token that each target of a passage stands
+        for, in the order of the positions; -1 for end-of-text. (N,) int64."""
         raise NotImplementedError
 
     def fates(self, batch: Batch) -> dict[str, list[dict[int, str]]]:

@@ -21,15 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from minicpt.batch import (
-    IGNORE,
-    Batch,
-    pad,
-    padding,
-    sees_the_past,
-    shift,
-    valid_positions,
-)
+from minicpt.batch import IGNORE, Batch, pad, padding, sees_the_past, shift, valid_positions
 from minicpt.common.settings import Checked, setting
 from minicpt.data.corpus import Corpus, Passage
 from minicpt.data.order import Draw, Plan, windows
@@ -114,8 +106,3 @@ class CausalLM(Objective):
             starts = places - batch.inputs["positions"]  # (B, T): where the text of each begins
             seen = seen & (starts[:, :, None] <= places)
         return {"tokens": {"tokens": seen}}
-
-    def probe(self, model, passage, sampling, draw: Draw) -> str:
-        """A continuation of the beginning of a passage, with ``pack`` of a row's first."""
-        passage = passage.passages[0] if self.settings.pack else passage
-        return super().probe(model, passage, sampling, draw)

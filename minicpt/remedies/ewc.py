@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from minicpt.batch import Batch
 from minicpt.common.randomness import generator
 from minicpt.common.settings import Checked, setting
+from minicpt.data.choosing import spread
 from minicpt.data.order import Draw, planned
 from minicpt.remedies.base import Remedy, Situation
 
@@ -80,7 +81,7 @@ def old_batches(situation: Situation, count: int) -> Iterator[Batch]:
     corpus, objective = situation.old_text(()), situation.objective
     plan = planned(objective, corpus, situation.seed, 0)
     device = next(situation.model.parameters()).device
-    for place in situation.progress(plan.spread(min(count, len(plan))), "ewc: old text"):
+    for place in situation.progress(spread(plan, min(count, len(plan))), "ewc: old text"):
         draw = Draw(place, generator("old text", situation.seed, place))
         yield objective.batch([plan[place]], [draw]).to(device)
 

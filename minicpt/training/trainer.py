@@ -9,8 +9,6 @@ What makes it exact:
 * Dropout is the only use of torch's own generator. It is seeded by (step, micro-batch).
 * A step without targets changes nothing, weight decay included. A loss or gradient that is not
   finite stops the run before the weights change.
-
-B batch, T positions.
 """
 
 from collections import Counter
@@ -101,9 +99,9 @@ def train_step(
         with machine.autocast():
             found = learner(batch, first=number == 0)
         if counts:  # what is divided is counted over the whole step
-            divisors = counts | {"weights": 1}
+            divisors = counts + Counter(weights=1)
             sum(
-                objective_loss(losses, divisors, head_weights if name == "" else None)
+                objective_loss(losses, divisors, None if name else head_weights)
                 for name, losses in found.items()
             ).backward()
         for name, losses in found.items():
@@ -114,12 +112,11 @@ def train_step(
         return total
     parameters = [each for group in optimizer.param_groups for each in group["params"]]
     norm = nn.utils.clip_grad_norm_(parameters, max_grad_norm or float("inf"))
-    values = {
-        f"{name or head} loss": loss.sum
-        for name, losses in total.items()
-        for head, loss in losses.items()
-    }
-    for name, value in (values | {"gradient norm": norm}).items():
+    values = {"gradient norm": norm}
+    for name, losses in total.items():
+        for head, loss in losses.items():
+            values[f"{name} term" if name else f"{head} loss"] = loss.sum
+    for name, value in values.items():
         if not torch.isfinite(value):
             raise NotFinite(f"the {name} is {value.item()}")
     optimizer.step()
@@ -190,8 +187,8 @@ class Trainer:
         passages, draws = self.stream.passages(self.step * settings.batch_size, settings.batch_size)
         size = settings.micro_batch_size or settings.batch_size
         batches = [
-            self.objective.batch(passages[begin : begin + size], draws[begin : begin + size])
-            for begin in range(0, len(passages), size)
+            self.objective.batch(passages[at : at + size], draws[at : at + size])
+            for at in range(0, len(passages), size)
         ]
         batches = [batch.to(self.machine.device) for batch in batches]
         rate = learning_rate(self.step, self.steps, settings)
