@@ -43,7 +43,7 @@ class Objective(ABC):
 
     roles         the roles of models that it can train; the first is the default
     heads         the heads of the model that it needs
-    whole_text    its targets are all of the text, so that its loss has a meaning in bits per byte
+    whole_text    the targets of its first head are all of the text: bits per byte mean something
     Settings      a frozen dataclass; each field made by ``setting`` becomes a flag. ``window`` is
                   the most positions that the model reads at once
     head_weights  what each head's mean counts in the sum that is minimised; 1 where not named

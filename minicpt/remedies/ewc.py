@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from minicpt.batch import Batch
-from minicpt.common.randomness import generator
+from minicpt.common.randomness import generator, seeded
 from minicpt.common.settings import Checked, setting
 from minicpt.data.choosing import spread
 from minicpt.data.order import Draw, planned
@@ -51,10 +51,13 @@ class EWC(Remedy):
         totals = list(self.fisher.parameters())
         for total in totals:
             total.zero_()
-        count = 0
+        count, objective = 0, situation.objective
+        with seeded("parts", situation.seed):
+            parts = objective.parts(self.base).to(totals[0].device)
         for batch in old_batches(situation, self.settings.ewc_passages):
             count += 1
-            for total, gradient in zip(totals, score(self.base, situation, batch), strict=True):
+            found = score(self.base, objective, parts, batch)
+            for total, gradient in zip(totals, found, strict=True):
                 total += gradient.square()
         for total in totals:
             total /= max(count, 1)
@@ -86,12 +89,12 @@ def old_batches(situation: Situation, count: int) -> Iterator[Batch]:
         yield objective.batch([plan[place]], [draw]).to(device)
 
 
-def score(base: nn.Module, situation: Situation, batch: Batch) -> list[Tensor]:
+def score(base: nn.Module, objective, parts: nn.ModuleDict, batch: Batch) -> list[Tensor]:
     """The gradient of the batch's log-likelihood by each of the base's parameters."""
-    objective, parameters = situation.objective, list(base.parameters())
+    parameters = list(base.parameters())
     base.requires_grad_(True)
     try:
-        found = objective.losses(base, objective.parts(base), batch)
+        found = objective.losses(base, parts, batch)
         likelihood = -sum(each.total().sum for each in found.values())
         gradients = torch.autograd.grad(likelihood, parameters, allow_unused=True)
     finally:

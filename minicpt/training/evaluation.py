@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from minicpt.common.randomness import generator
+from minicpt.common.randomness import generator, seeded
 from minicpt.data.choosing import spread
 from minicpt.data.order import Draw, planned
 from minicpt.generation import evaluating
@@ -103,7 +103,9 @@ def evaluate(
     device = next(model.parameters()).device
     losses: dict[str, Loss] = {}
     nats, size, hidden = 0.0, 0, 0
-    parts = objective.parts(model) if parts is None else parts
+    if parts is None:
+        with seeded("parts", SEED):
+            parts = objective.parts(model).to(device)
     with evaluating(model), evaluating(parts):
         begins: Iterable[int] = range(0, len(places), batch_size)
         for begin in progress(begins):
@@ -118,7 +120,7 @@ def evaluate(
                 nats_each = weighed.cpu().double()  # (N,); some devices have no float64
                 loss = Loss(nats_each.sum(), of_head.count)
                 losses[name] = losses[name] + loss if name in losses else loss
-                if objective.whole_text:
+                if objective.whole_text and name == objective.heads[0]:
                     text = text_of(objective, corpus, together)
                     nats += float(nats_each[text.stands].sum())
                     size += int(text.sizes.sum())

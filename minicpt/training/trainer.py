@@ -20,7 +20,7 @@ from torch import nn
 
 from minicpt.batch import Batch, valid_positions
 from minicpt.common.errors import WorkError
-from minicpt.common.randomness import generator
+from minicpt.common.randomness import generator, seeded
 from minicpt.common.settings import MOST, setting
 from minicpt.loss import Loss, objective_loss
 from minicpt.training.device import CPU, Machine
@@ -95,7 +95,7 @@ def train_step(
     total: dict[str, dict[str, Loss]] = {}
     for number, batch in enumerate(batches):
         if seed is not None:
-            torch.manual_seed(int(generator("dropout", seed, number).initial_seed()))
+            torch.manual_seed(generator("dropout", seed, number).initial_seed())
         with machine.autocast():
             found = learner(batch, first=number == 0)
         if counts:  # what is divided is counted over the whole step
@@ -112,11 +112,11 @@ def train_step(
         return total
     parameters = [each for group in optimizer.param_groups for each in group["params"]]
     norm = nn.utils.clip_grad_norm_(parameters, max_grad_norm or float("inf"))
-    values = {"gradient norm": norm}
+    values = {}
     for name, losses in total.items():
         for head, loss in losses.items():
             values[f"{name} term" if name else f"{head} loss"] = loss.sum
-    for name, value in values.items():
+    for name, value in (values | {"gradient norm": norm}).items():
         if not torch.isfinite(value):
             raise NotFinite(f"the {name} is {value.item()}")
     optimizer.step()
@@ -166,8 +166,7 @@ class Trainer:
     def __post_init__(self):
         settings = self.settings
         self.model.to(self.machine.device)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(generator("parts", settings.seed).initial_seed()))
+        with seeded("parts", settings.seed):
             learner = Learner(self.model, self.objective, self.remedies, settings.fused_loss)
         self.parts = learner.parts.to(self.machine.device)
         self.learner = self.machine.compiled(learner)
@@ -201,7 +200,7 @@ class Trainer:
                 batches,
                 settings.max_grad_norm,
                 self.machine,
-                int(generator("dropout", settings.seed, self.step).initial_seed()),
+                generator("dropout", settings.seed, self.step).initial_seed(),
                 self.objective.head_weights,
             )
         except NotFinite as error:
