@@ -237,7 +237,7 @@ class Rewrite:
         tokenizer = objective.tokenizer
         ids = tokenizer.encode(" ".join(text.split()))
         if not ids:
-            raise InputError("the text holds no word for the encoder to read; give some")
+            raise InputError("the model rewrites words, but the text holds none; give some")
         check_length(ids, objective.length)
         return tokenizer.decode(rewrite_tokens(model, ids, tokenizer, sampling, generator)).strip()
 

@@ -31,7 +31,7 @@ def fake(lengths: list[int]) -> Corpus:
     )
 
 
-def draw(*key) -> Draw:
+def drawn(*key) -> Draw:
     """A draw whose numbers are a function of the key."""
     return Draw(0, generator(*key))
 

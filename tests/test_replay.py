@@ -97,13 +97,16 @@ def test_an_epoch_is_over_when_the_new_text_has_been_seen(objective, fraction):
 
 
 def test_order_of_the_two_sides_differs_and_micro_batches_are_alike(objective, tokenizer):
-    results = []
+    results, asked, old = [], [], corpus_of("old", OLD, tokenizer)
+
+    def old_text(names):
+        asked.append(names)
+        return old
+
     for size in (0, 4):
         model = make(objective).double()
         replay = Replay(Replay.Settings(replay=("somewhere",), replay_fraction=0.25))
-        asked, old = [], corpus_of("old", OLD, tokenizer)
-        replay.begin(Situation(model, objective, old_text=lambda names: asked.append(names) or old))
-        assert asked == [("somewhere",)]
+        replay.begin(Situation(model, objective, old_text=old_text))
         settings = Training(batch_size=6, micro_batch_size=size)
         new = corpus_of("new", NEW, tokenizer)
         trainer = Trainer(model, objective, new, settings, 4, remedies=[replay])
@@ -112,6 +115,7 @@ def test_order_of_the_two_sides_differs_and_micro_batches_are_alike(objective, t
         mixture = trainer.stream
         assert mixture.new.corpus is new and mixture.old.corpus is old
         assert mixture.old.seed != mixture.new.seed
+    assert asked == [("somewhere",)] * 2
     batch = objective.batch(*trainer.stream.passages(0, 6))
     operations = 4 * additions(model, batch)  # each step goes through the model once more
     for name, value in results[0].items():
