@@ -26,8 +26,8 @@ class Batch:
     weights  head -> (B, T) float >= 0: what each target's loss is multiplied by. A head that is
              absent counts every target once. A target of weight 0 costs no computation, and it
              still counts in ``Loss.count``
-    noise    uniform numbers (B, T, ...) in [0, 1) that an objective's ``losses`` uses; those for the
-             positions of the decoder have names that begin with ``decoder_``
+    noise    uniform numbers (B, T, ...) in [0, 1) that an objective's ``losses`` uses; a name that
+             begins with ``decoder_`` says that they belong to the decoder's positions
     """
 
     inputs: dict[str, Tensor]

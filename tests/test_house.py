@@ -134,7 +134,8 @@ def test_a_new_piece_is_one_new_file(toy_house):
     assert "toy-task" in shown["train"] and "Toy task" in shown["train"]
     for flag in ("--toy-share", "--toy-pull", "--toy-gain", "toy"):
         assert flag in shown["train toy-task"]
-    assert "--toy-gain" in shown["train causal-lm"] and "--toy-share" not in shown["train causal-lm"]
+    assert "--toy-gain" in shown["train causal-lm"]
+    assert "--toy-share" not in shown["train causal-lm"]
     assert "--toy-pull" in shown["compare"] and "0.125" in shown["compare"]
     assert found["verb"] == {"status": 0, "out": "5 objectives\n", "error": ""}
 

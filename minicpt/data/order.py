@@ -83,10 +83,10 @@ def planned(objective, corpus: Corpus, seed: int, epoch: int) -> Plan:
 def group_by_length(lengths: Tensor, generator: Generator) -> Tensor:
     """A random order of passages in which neighbours have like lengths: (P,) int64, a permutation.
 
-    The passages are shuffled, sorted by length within pools of POOL, and cut into runs of RUN,
-    which come in random order: what is read together is another choice in each epoch, and a batch
-    is padded to about its own length. What is left over for no whole run comes last, as shuffled.
-    So all batches of an epoch that begins with a batch lie within runs, if their size divides RUN.
+    The passages are shuffled and sorted by length within pools of POOL. Each pool is cut into runs
+    of RUN, and the runs come in random order. So a batch is padded little, and each epoch puts
+    other passages together. The passages that do not fill a run come last, as shuffled. A batch
+    whose size divides RUN lies within one run, if the epoch begins with a whole batch.
     """
     shuffled = torch.randperm(len(lengths), generator=generator)
     whole = len(lengths) // RUN * RUN

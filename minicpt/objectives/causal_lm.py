@@ -4,13 +4,13 @@ Input ``x[0..T-1]``, the target at ``t`` is ``x[t+1]``. A document is read as
 
     <end> a b c d      and predicted as      a b c d <end>
 
-The end-of-text token after a document is a target like any other: a model that never learns it
-never stops. The one before it is what a GPT-2 stream of documents shows at that place (the end of
-the previous document), so that the first token of a text is predicted too, and the losses of all
-targets add up to those of all the text. Windows never cross documents.
+The end-of-text token after a document is a target like any other: a model that does not learn it
+never stops. The one before it stands for the end of the previous document, as in GPT-2's own
+stream of documents. So the first token of a text is predicted too, and the losses of all targets
+add up to the loss of the whole text. Windows never cross documents.
 
-With ``pack`` a row of the batch holds several short windows (see ``data/packing.py``). Losses are
-as without.
+With ``pack`` a row of the batch holds several short windows (see ``data/packing.py``). The losses
+are the same.
 
 Radford et al. 2019, "Language Models are Unsupervised Multitask Learners".
 """

@@ -3,12 +3,13 @@
 Kirkpatrick et al. 2017, arXiv 1612.00796. F says how much the old text's likelihood depends on a
 weight: the diagonal of the Fisher information, estimated as the mean over passages of the squared
 gradient of the passage's log-likelihood (summed over its targets), at the base, without dropout.
-Each passage is squared by itself: the gradient of a whole batch is nearly zero where training has
-ended, whatever a weight is worth.
+The gradient of each passage is squared by itself. The gradient of a whole batch would be nearly
+zero at the end of a training, however much a weight matters.
 
-This is the empirical Fisher: the targets are those of the text. The other kind draws them from the
-model; for text a single pass cannot do that, because the next input would be another one, and a
-base that fits its text makes them agree (where they part: Kunstner et al. 2019, arXiv 1905.12558).
+This is the empirical Fisher: its targets are those of the text. The true Fisher draws the targets
+from the model. For text that takes more than one pass, because each drawn token is the next input.
+The two agree for a base that fits its text (Kunstner et al. 2019, arXiv 1905.12558, show where they
+do not).
 """
 
 import copy

@@ -1,6 +1,6 @@
 """Hugging Face's names for GPT-2, of its weights and of its config.
 
-Leaves out the model itself: sizes come and go as plain values.
+The sizes come and go as plain values: the model itself is not imported.
 """
 
 from typing import Any
