@@ -8,8 +8,8 @@ from types import ModuleType
 def modules(package: ModuleType) -> dict[str, ModuleType]:
     """Every public module of ``package`` by its command-line name (hyphens for underscores).
 
-    A module that builds on another one of the same package (``from PACKAGE.OTHER import …``) is left
-    out where that one is not there.
+    A module that builds on another one of the same package (``from PACKAGE.OTHER import …``) is
+    left out where that one is not there.
     """
     found = {}
     for name in sorted(each.name for each in pkgutil.iter_modules(package.__path__)):
