@@ -26,7 +26,8 @@ class Batch:
     weights  head -> (B, T) float >= 0: what each target's loss is multiplied by. A head that is
              absent counts every target once. A target of weight 0 costs no computation, and it
              still counts in ``Loss.count``
-    noise    uniform numbers (B, ...) in [0, 1) that an objective's ``losses`` uses
+    noise    uniform numbers (B, T, ...) in [0, 1) that an objective's ``losses`` uses; a name that
+             begins with ``decoder_`` says that they belong to the decoder's positions
     """
 
     inputs: dict[str, Tensor]
@@ -70,18 +71,6 @@ def padding(rows: Sequence[Tensor]) -> Tensor:
     """
     lengths = torch.tensor([len(row) for row in rows])
     return torch.arange(int(lengths.max())) < lengths[:, None]
-
-
-def packed_causal_mask(numbers: Tensor) -> Tensor:
-    """The mask (B, T, T) of rows that hold several texts: each text sees itself alone, causally.
-
-    numbers  (B, T) int64: the text to which a position belongs; below 0: to none (padding)
-
-    >>> packed_causal_mask(torch.tensor([[0, 0, 1, -1]])).int().tolist()
-    [[[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]]
-    """
-    same = numbers[:, :, None] == numbers[:, None, :]  # (B, T, T)
-    return same.tril() & (numbers >= 0)[:, None, :]
 
 
 def valid_positions(mask: Tensor) -> Tensor:

@@ -179,8 +179,12 @@ class Continue:
 
     @staticmethod
     def probe(objective, model: nn.Module, passage, sampling, draw) -> str:
-        """A continuation of the first third of a passage, set off by a bar."""
+        """A continuation of the first third of a passage, set off by a bar.
+
+        Of a row that holds several passages the first is taken.
+        """
         tokenizer = objective.tokenizer
+        passage = getattr(passage, "passages", (passage,))[0]
         prompt = passage.tokens[: max(1, min(len(passage.tokens) // 3, 24))].tolist()
         opening = [tokenizer.need("end")] if passage.first else []
         reads = model, opening + prompt, objective.length, tokenizer
@@ -198,7 +202,8 @@ class Fill:
         mask = tokenizer.need("mask")
         parts = text.split(tokenizer.token(mask))
         if len(parts) == 1:
-            passage = Corpus.build([Document("the text", text)], tokenizer).whole()
+            corpus = Corpus.build([Document("the text", text)], tokenizer)
+            passage = corpus.passage(0, len(corpus.tokens))
             check_length(passage.tokens, objective.length - SPECIAL)
             return Fill.probe(objective, model, passage, sampling, Draw(0, generator))
         ids = [tokenizer.need("cls")]
@@ -232,7 +237,7 @@ class Rewrite:
         tokenizer = objective.tokenizer
         ids = tokenizer.encode(" ".join(text.split()))
         if not ids:
-            raise InputError("the text holds no word for the encoder to read; give some")
+            raise InputError("the model rewrites words, but the text holds none; give some")
         check_length(ids, objective.length)
         return tokenizer.decode(rewrite_tokens(model, ids, tokenizer, sampling, generator)).strip()
 

@@ -12,6 +12,7 @@ from making import fake
 from minicpt.common.errors import InputError
 from minicpt.common.randomness import generator
 from minicpt.data import order as plan_module
+from minicpt.data.choosing import typical
 from minicpt.data.order import NEWEST, Plan, group_by_length, pack, planned, windows
 from minicpt.training.evaluation import spread
 
@@ -183,7 +184,7 @@ def test_batches_are_padded_little_and_stay_random(size):
 
 def test_the_typical_passage_has_middling_length():
     lengths = torch.tensor([9, 1, 5, 30, 2])
-    assert Plan(lengths[:, None], lambda length: length, lengths).typical() == 5
+    assert typical(Plan(lengths[:, None], lambda length: length, lengths)) == 5
 
 
 # --- rows shared -----------------------------------------------------------------------------

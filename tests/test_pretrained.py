@@ -1,6 +1,7 @@
 """Weights and configs to and from transformers: nothing lost, nothing guessed, faults named."""
 
 import json
+from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -8,9 +9,13 @@ import torch
 import transformers
 from making import close
 
+from minicpt import models
 from minicpt.checkpoint import huggingface
 from minicpt.common.errors import InputError
-from minicpt.models import bert, gpt2, t5
+from minicpt.models.bert import BERT
+from minicpt.models.gpt2 import GPT2
+from minicpt.models.layers import Model, Sizes, TiedHead
+from minicpt.models.t5 import T5
 
 V, P = 37, 24
 
@@ -120,13 +125,13 @@ def test_the_config_survives_both_ways(make, tmp_path):
 
 
 def test_tied_weights_are_exported_once_and_apart_from_the_model():
-    for module, sizes in (
-        (bert, {"positions": P}),
-        (gpt2, {"positions": P}),
-        (t5, {"version": "1.0"}),
-        (t5, {"version": "1.1"}),
+    for kind, sizes in (
+        (BERT, {"positions": P}),
+        (GPT2, {"positions": P}),
+        (T5, {"version": "1.0"}),
+        (T5, {"version": "1.1"}),
     ):
-        model = module.Model(module.Config(vocabulary=V, width=16, layers=2, num_heads=2, **sizes))
+        model = kind(kind.Config(vocabulary=V, width=16, layers=2, num_heads=2, **sizes))
         state = huggingface.export_state(model)
         assert sum(t.numel() for t in state.values()) == sum(p.numel() for p in model.parameters())
         assert sum(tensor.shape == (V, 16) for tensor in state.values()) == (
@@ -386,3 +391,43 @@ def test_old_configs_that_leave_out_defaults_are_read():
         config.pop(name, None)
     found = huggingface.build(config).config
     assert (found.version, found.decoder_layers, found.key_width) == ("1.0", 0, 5)
+
+
+# A model without a table
+
+
+class Toy(Model):
+    """Its file has no table in checkpoint/tables."""
+
+    ROLE = "encoder"
+    INPUTS = ("tokens", "mask")
+    Config = Sizes
+
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+        self.tokens = torch.nn.Embedding(config.vocabulary, config.width)
+        self.heads = torch.nn.ModuleDict({"tokens": TiedHead(self.tokens)})
+
+    def forward(self, tokens, mask=None):
+        return self.tokens(tokens)
+
+
+def test_a_model_without_a_table_keeps_its_own_names(monkeypatch):
+    found = models.known() | {"toy": Toy}
+    monkeypatch.setattr(models, "known", lambda: found)
+    monkeypatch.setattr(models, "name_of", lambda model: "toy")
+    model = Toy(Sizes(vocabulary=V, width=16, layers=1, num_heads=2))
+    config, state = huggingface.export_config(model), huggingface.export_state(model)
+    assert config["model_type"] == "minicpt-toy" and state.keys() == {"tokens.weight"}
+    json.dumps(config)
+    again, notes = huggingface.load(config, state)
+    assert not notes and isinstance(again, Toy) and again.config == model.config
+    same(again.state_dict(), model.state_dict())
+    with pytest.raises(InputError, match="missing: tokens.weight"):
+        huggingface.load(config, {"other": state["tokens.weight"]})
+
+
+def test_every_table_belongs_to_a_model():
+    names = {path.stem for path in Path(huggingface.tables.__path__[0]).glob("[!_]*.py")}
+    assert names == set(models.known())

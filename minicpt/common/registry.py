@@ -6,13 +6,23 @@ from types import ModuleType
 
 
 def modules(package: ModuleType) -> dict[str, ModuleType]:
-    """Every public module of ``package`` by its command-line name (hyphens for underscores)."""
-    names = sorted(found.name for found in pkgutil.iter_modules(package.__path__))
-    return {
-        name.replace("_", "-"): importlib.import_module(f"{package.__name__}.{name}")
-        for name in names
-        if not name.startswith("_")
-    }
+    """Every public module of ``package`` by its command-line name (hyphens for underscores).
+
+    A module that builds on another one of the same package (``from PACKAGE.OTHER import …``) is
+    left out where that one is not there.
+    """
+    found = {}
+    for name in sorted(each.name for each in pkgutil.iter_modules(package.__path__)):
+        if name.startswith("_"):
+            continue
+        try:
+            module = importlib.import_module(f"{package.__name__}.{name}")
+        except ModuleNotFoundError as missing:
+            if not (missing.name or "").startswith(f"{package.__name__}."):
+                raise
+        else:
+            found[name.replace("_", "-")] = module
+    return found
 
 
 def classes(package: ModuleType, base: type) -> dict[str, type]:

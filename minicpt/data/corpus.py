@@ -1,7 +1,7 @@
 """The tokenised corpus: tokens, and where words, sentences and documents start.
 
-A corpus carries no special tokens: objectives add them. Left out: how it is cut into passages and
-in which order these are read, see ``plan``.
+A corpus carries no special tokens: objectives add them. ``order`` cuts it into passages and says in
+which order these are read.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,6 +14,7 @@ from torch import Tensor
 from minicpt.common.errors import InputError
 from minicpt.data import building
 from minicpt.data.documents import Document, Documents
+from minicpt.data.text_bytes import TextBytes
 from minicpt.data.tokenizer import Tokenizer
 
 NO_TOKEN = "the corpus holds no token: give text that the tokenizer knows"
@@ -66,17 +67,14 @@ class Passage:
 
 
 @dataclass(frozen=True)
-class Corpus:
+class Corpus(TextBytes):
     """All documents as one run of L tokens.
 
     tokens     (L,) int32
     words      ascending int64, the tokens at which a word starts
     sentences  the same for sentences
     documents  the same for documents; every document holds at least one token
-    bytes      (L + 1,) int32, the byte of the text (UTF-8, before any normalisation) at which each
-               token begins, and where the last one ends. Counts modulo 2^32: read differences.
-    unknown    ascending int64, the tokens that hide text: unknown tokens, and those beside which
-               the tokenizer drops more than white space, accents and control characters
+    bytes      (L + 1,) int32, and ``unknown``: see ``TextBytes``
     names      the documents' names
 
     What white space belongs to, and how words and sentences are found, stands in ``building``. The
@@ -108,33 +106,14 @@ class Corpus:
         chunks = list(building.chunks(documents, tokenizer, progress))
         if not any(len(chunk.tokens) for chunk in chunks):
             raise InputError(NO_TOKEN)
-        parts = {
-            name: torch.cat([getattr(chunk, name) for chunk in chunks])
-            for name in building.TENSORS
-        }
-        return Corpus(**parts, names=tuple(name for chunk in chunks for name in chunk.names))
+        names = tuple(name for chunk in chunks for name in chunk.names)
+        tensors = (torch.cat([getattr(each, name) for each in chunks]) for name in building.TENSORS)
+        return Corpus(**dict(zip(building.TENSORS, tensors, strict=True)), names=names)
 
     @cached_property
-    def plans(self) -> list:
-        """Its newest plans: see ``plan.planned``. Here, so that they go when it goes."""
-        return []
-
-    @cached_property
-    def hidden(self) -> float:
-        """The share of the text's bytes that unknown tokens hide."""
-        whole = int((self.bytes[1:] - self.bytes[:-1]).sum(dtype=torch.int64))
-        return int(self.sizes(self.unknown).sum()) / whole
-
-    def sizes(self, tokens: Tensor) -> Tensor:
-        """How many bytes of the text the tokens with these numbers (N,) stand for: (N,) int64."""
-        return (self.bytes[tokens + 1] - self.bytes[tokens]).long()
-
-    def hides(self, tokens: Tensor) -> Tensor:
-        """Which of the tokens with these numbers hide text: (N,) bool."""
-        before, up_to = (
-            torch.searchsorted(self.unknown, tokens, right=right) for right in (False, True)
-        )
-        return before < up_to
+    def plans(self) -> dict:
+        """Its newest plans: see ``order.planned``. They are kept here, so they go when it goes."""
+        return {}
 
     def document(self, index: int) -> tuple[int, int]:
         """The (start, stop) tokens of a document."""
@@ -162,9 +141,6 @@ class Corpus:
             offset=start - begin,
         )
 
-    def whole(self) -> Passage:
-        """All of a corpus of one document."""
-        return self.passage(0, len(self.tokens))
 
 def _marks(positions: Tensor, start: int, stop: int) -> Tensor:
     """Ascending positions within [start, stop) as a (stop - start,) bool."""

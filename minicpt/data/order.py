@@ -68,40 +68,25 @@ class Plan(Sequence):
         order = group_by_length(self.lengths, generator("order", seed, epoch))
         return Plan(self.rows[order], self.cut, self.lengths[order])
 
-    def spread(self, count: int) -> list[int]:
-        """``count`` places evenly spread over the plan, and so over its lengths; the shortest first.
-
-        A plan's first passages would be all of one length. In this order batches are padded little.
-        """
-        places = torch.arange(count) * len(self) // count
-        return places[self.lengths[places].argsort(stable=True)].tolist()
-
-    def typical(self):
-        """A passage of middling length."""
-        return self[int(self.lengths.argsort(stable=True)[len(self) // 2])]
-
 
 def planned(objective, corpus: Corpus, seed: int, epoch: int) -> Plan:
     """As ``objective.plan``, which is called only if this is none of the corpus' newest plans."""
     key = (id(objective), seed, epoch)
-    for known in corpus.plans:
-        if known[0] == key:
-            corpus.plans.remove(known)
-            break
-    else:
-        # The objective is held, so that no other one gets its id.
-        known = key, objective, objective.plan(corpus, seed, epoch)
-    corpus.plans[:] = [known, *corpus.plans[: NEWEST - 1]]
-    return known[2]
+    # The objective is kept too, so that no other one gets its id.
+    found = corpus.plans.pop(key, None) or (objective, objective.plan(corpus, seed, epoch))
+    corpus.plans[key] = found
+    for oldest in list(corpus.plans)[:-NEWEST]:
+        del corpus.plans[oldest]
+    return found[1]
 
 
 def group_by_length(lengths: Tensor, generator: Generator) -> Tensor:
     """A random order of passages in which neighbours have like lengths: (P,) int64, a permutation.
 
-    The passages are shuffled, sorted by length within pools of POOL, and cut into runs of RUN,
-    which come in random order: what is read together is another choice in each epoch, and a batch
-    is padded to about its own length. What is left over for no whole run comes last, as shuffled.
-    So all batches of an epoch that begins with a batch lie within runs, if their size divides RUN.
+    The passages are shuffled and sorted by length within pools of POOL. Each pool is cut into runs
+    of RUN, and the runs come in random order. So a batch is padded little, and each epoch puts
+    other passages together. The passages that do not fill a run come last, as shuffled. A batch
+    whose size divides RUN lies within one run, if the epoch begins with a whole batch.
     """
     shuffled = torch.randperm(len(lengths), generator=generator)
     whole = len(lengths) // RUN * RUN

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from minicpt.batch import packed_causal_mask, pad
+from minicpt.batch import pad
 from minicpt.common.randomness import generator
 from minicpt.data.corpus import Passage
 from minicpt.data.order import POOL, Plan
@@ -60,6 +60,18 @@ def packed_inputs(rows: Sequence[Sequence[Tensor]], filler: int) -> dict[str, Te
         "mask": packed_causal_mask(pad(numbers, -1)),
         "positions": pad(positions, 0),
     }
+
+
+def packed_causal_mask(numbers: Tensor) -> Tensor:
+    """The mask (B, T, T) of rows that hold several texts: each text sees itself alone, causally.
+
+    numbers  (B, T) int64: the text to which a position belongs; below 0: to none (padding)
+
+    >>> packed_causal_mask(torch.tensor([[0, 0, 1, -1]])).int().tolist()
+    [[[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]]
+    """
+    same = numbers[:, :, None] == numbers[:, None, :]  # (B, T, T)
+    return same.tril() & (numbers >= 0)[:, None, :]
 
 
 def pack(lengths: Tensor, size: int, generator: Generator) -> tuple[Tensor, Tensor]:

@@ -1,8 +1,8 @@
 """Head and cross-entropy in one sweep: the same values as ``minicpt.loss.head_losses``.
 
-The logits of all targets are never held. A few rows of them are made in a buffer that the next rows
-use again. What the backward pass needs, the gradients of hidden states, weight and bias, is added
-up while they are there. So memory does not grow with N times V.
+The logits of all targets are never held. A few rows of them are computed in a buffer, and the next
+rows use the same buffer. While a row's logits are there, its part of the gradients (of hidden
+states, weight and bias) is added up. So memory does not grow with N times V.
 
 tests/test_loss.py holds this form equal to the definition.
 
@@ -41,12 +41,9 @@ def swept_losses(
 ) -> Tensor:
     """A loss of each row of logits, (N,), from hidden states (N, D), ``LOGITS`` logits at a time.
 
-    losses_of  called with some rows of logits (n, V) and which of the N they are. It returns
-               their losses (n,) and leaves in the logits' place the derivatives of these by them.
-
-    The logits of a few rows are made in a buffer that the next rows use again, and what the
-    backward pass needs of them, the gradients of hidden states, weight and bias, is added up while
-    they are there. So memory does not grow with N times V, and little of it is ever touched.
+    losses_of  called with some rows of logits (n, V), and with the slice of the N rows that they
+               are. It returns their losses (n,) and overwrites the logits with the gradient of each
+               loss with respect to them.
     """
     weight, bias = head.weight, head.bias
     if hasattr(head, "transform"):  # a plain nn.Linear has nothing before its projection
@@ -64,11 +61,11 @@ def swept_losses(
 class _Sweep(torch.autograd.Function):
     """Computes the gradient of the sum of the losses with the losses themselves.
 
-    What comes back is nearly always the same number for every loss (1 / count): then that
-    gradient is multiplied by it and handed over. With other numbers, or when a backward pass is
-    asked for again, the sweep is made again.
+    The backward pass gets one factor for each loss. Nearly always they are the same (1 / count):
+    then the gradient that is there is multiplied by it. With different factors (weighted targets),
+    or in a second backward pass, the sweep is computed again.
 
-    The gradient carries no graph, so a second derivative through it would be zero. Raises
+    The gradient has no graph of its own, so a second derivative through it would be zero. Raises
     InputError where one is prepared (``create_graph=True``).
     """
 
@@ -110,7 +107,7 @@ def sweep(
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
     """The losses (N,) and the gradients of hidden states, weight and bias, those that are wanted.
 
-    learns   which of the three; a weight that is frozen costs no product
+    learns   which of the three gradients are wanted; a frozen weight costs no product
     dtype    of the matrix products; losses and derivatives are at least float32
     factors  (N,), what the gradient of each loss is multiplied by; None: 1
     """

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minicpt.common.errors import InputError
 from minicpt.fast.dropout import Dropout
+from minicpt.models.embedding import count_up, look_up
 from minicpt.models.layers import Model, SelfAttention, Sizes, initialise, padding_mask
 from minicpt.models.narrow import Narrow
 
@@ -129,22 +129,15 @@ class BERT(Model):
     ) -> Tensor:
         """What the tables give: (B, T, D)."""
         if positions is None:
-            if tokens.size(1) > self.config.positions:
-                raise InputError(
-                    f"BERT: {tokens.size(1)} positions, but the model has "
-                    f"{self.config.positions}: use shorter passages"
-                )
-            positions = torch.arange(tokens.size(1), device=tokens.device)  # (T,)
+            positions = count_up("BERT", tokens, self.config.positions)
         if segments is None:
             segments = torch.zeros_like(tokens)
-        try:
-            return self.tokens(tokens) + self.positions(positions) + self.segments(segments)
-        except IndexError:  # raised by the CPU's look-up, so the check costs nothing
-            raise InputError(
-                f"BERT: an id lies outside its table ({self.config.vocabulary} tokens, "
-                f"{self.config.positions} positions, {SEGMENTS} segments): "
-                "use the tokenizer that belongs to the model"
-            ) from None
+        return look_up(
+            "BERT",
+            tokens=(self.tokens, tokens),
+            positions=(self.positions, positions),
+            segments=(self.segments, segments),
+        )
 
     def run(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Hidden states (B, T, D) from what the tables give."""

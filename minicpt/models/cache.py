@@ -49,3 +49,19 @@ class LayerCache:
         for kept, new in zip(self.kept, (key, value), strict=True):
             kept.scatter_(2, places, new)
         return self.kept[:, :, :, : self.whole.longest]
+
+
+class Steps:
+    """The steps of a decoder: mixed into a model that has ``embed``, ``dropout``, ``layers``, whose
+    forward takes (x, mask, cache), and a final ``norm``."""
+
+    def cache(self, rows: int, window: int) -> Cache:
+        return Cache(self, rows, window)
+
+    def step(self, tokens: Tensor, cache: Cache) -> Tensor:
+        """See ``Abilities.step``."""
+        positions, mask = cache.open(tokens.size(1))
+        x = self.dropout(self.embed(tokens, positions))
+        for layer, kept in zip(self.layers, cache.layers, strict=True):
+            x = layer(x, mask, kept)
+        return self.norm(x)

@@ -10,21 +10,13 @@ B batch, T positions, D width, H heads, V vocabulary, N targets.
 import math
 from dataclasses import dataclass, field
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minicpt.common.errors import InputError
 from minicpt.fast.dropout import Dropout
-from minicpt.models.cache import Cache
-from minicpt.models.layers import (
-    Model,
-    SelfAttention,
-    Sizes,
-    TiedHead,
-    causal_mask_of,
-    initialise,
-)
+from minicpt.models.cache import Steps
+from minicpt.models.embedding import count_up, look_up
+from minicpt.models.layers import Model, SelfAttention, Sizes, TiedHead, causal_mask_of, initialise
 from minicpt.models.narrow import Narrow
 
 EPSILON = 1e-5
@@ -66,9 +58,10 @@ class Layer(nn.Module):
         return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
 
 
-class GPT2(Model):
+class GPT2(Steps, Model):
     """GPT-2. Initialised as published: normal with standard deviation 0.02, biases zero, and the
-    projections that write to the residual path scaled down by the root of their number."""
+    projections that write to the residual path scaled down by the root of their number. ``Steps``
+    gives it ``step``, which reads on with a cache."""
 
     ROLE = "decoder"
     INPUTS = ("tokens", "mask", "positions")
@@ -105,19 +98,9 @@ class GPT2(Model):
     def embed(self, tokens: Tensor, positions: Tensor | None = None) -> Tensor:
         """What the tables give: (B, T, D)."""
         if positions is None:
-            if tokens.size(1) > self.config.positions:
-                raise InputError(
-                    f"GPT-2: {tokens.size(1)} positions, but the model has "
-                    f"{self.config.positions}: use shorter passages"
-                )
-            positions = torch.arange(tokens.size(1), device=tokens.device)  # (T,)
-        try:
-            return self.tokens(tokens) + self.positions(positions)
-        except IndexError:  # raised by the CPU's look-up, so the check costs nothing
-            raise InputError(
-                f"GPT-2: an id lies outside its table ({self.config.vocabulary} tokens, "
-                f"{self.config.positions} positions): use the tokenizer that belongs to the model"
-            ) from None
+            positions = count_up("GPT-2", tokens, self.config.positions)
+        tables = {"tokens": (self.tokens, tokens), "positions": (self.positions, positions)}
+        return look_up("GPT-2", **tables)
 
     def run(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Hidden states (B, T, D) from what the tables give."""
@@ -125,16 +108,6 @@ class GPT2(Model):
         x = self.dropout(x)
         for layer in self.layers:
             x = layer(x, mask)
-        return self.norm(x)
-
-    def cache(self, rows: int, window: int) -> Cache:
-        return Cache(self, rows, window)
-
-    def step(self, tokens: Tensor, cache: Cache) -> Tensor:
-        positions, mask = cache.open(tokens.size(1))
-        x = self.dropout(self.embed(tokens, positions))
-        for layer, kept in zip(self.layers, cache.layers, strict=True):
-            x = layer(x, mask, kept)
         return self.norm(x)
 
     def block(self) -> nn.Module:

@@ -24,6 +24,7 @@ from minicpt.common.errors import InputError
 from minicpt.common.settings import Checked, setting
 from minicpt.fast import attention as fast
 from minicpt.fast.dropout import dropout as dropped
+from minicpt.models.abilities import Abilities
 
 # --- masks -----------------------------------------------------------------------------------
 
@@ -60,14 +61,6 @@ def causal_mask_of(tokens: Tensor, mask: Tensor | None) -> Tensor:
     return causal if mask is None else causal & padding_mask(mask)
 
 
-def biased_mask(mask: Tensor, bias: Tensor) -> Tensor:
-    """A boolean mask and additive scores as one: the bias, and -inf where no look is allowed.
-
-    A model whose layers share a bias (T5) calls this once for all of them.
-    """
-    return bias.masked_fill(~mask, -math.inf)
-
-
 # --- attention -------------------------------------------------------------------------------
 
 
@@ -86,7 +79,7 @@ def attention(
     query    (B, H, T, K)
     key      (B, H, S, K), and value likewise
     mask     broadcastable to (B, H, T, S): bool, True = may look; or floating point, added to the
-             scores, -inf = may not look (see ``biased_mask``)
+             scores, -inf = may not look
     scale    factor of the scores; None: 1/sqrt(K)
     dropout  probability that a weight is dropped: 0.0 outside training
     fused    False: written out, as below
@@ -175,7 +168,7 @@ class Sizes(Checked):
         return self.dropout if self.attention_dropout is None else self.attention_dropout
 
 
-class Model(nn.Module, ABC):
+class Model(Abilities, nn.Module, ABC):
     """The base class: hidden states from tokens, and heads that turn these into logits.
 
     ROLE    what it can do: "encoder" (each position sees both sides), "decoder" (each sees what
@@ -186,7 +179,8 @@ class Model(nn.Module, ABC):
             ``weight`` (classes, D), ``bias`` (classes,) or None, and ``transform``, what stands
             before the projection: (N, D) -> (N, D)
 
-    A model returns hidden states, never losses. It knows no objective and no remedy.
+    A model returns hidden states, never losses. It knows no objective and no remedy. What it may
+    offer beside that (another layer, a narrow sister, steps with a cache) stands in ``Abilities``.
     """
 
     ROLE: ClassVar[Literal["encoder", "decoder", "encoder-decoder"]]
@@ -198,26 +192,6 @@ class Model(nn.Module, ABC):
     @abstractmethod
     def forward(self, tokens: Tensor, mask: Tensor | None = None, **inputs: Tensor) -> Tensor:
         """Hidden states (B, T, D); of an encoder-decoder those of the decoder, (B, S, D)."""
-
-    def block(self) -> nn.Module:
-        """One more layer of its kind, initialised anew: (x (B, T, D), mask) -> (B, T, D)."""
-        raise InputError(f"{type(self).__name__} has no layer to add")
-
-    def smaller(self, width: int) -> nn.Module:
-        """A narrow sister that reads with the tables of this model: see ``narrow.Narrow``."""
-        raise InputError(f"{type(self).__name__} has no narrow sister")
-
-    def cache(self, rows: int, window: int):
-        """Decoders: what ``step`` keeps of ``rows`` texts of at most ``window`` tokens."""
-        raise InputError(f"{type(self).__name__} does not write text token by token")
-
-    def step(self, tokens: Tensor, cache) -> Tensor:
-        """Decoders: reads the next tokens (B, T) of each row; their hidden states (B, T, D).
-
-        What ``forward`` gives for the whole text so far, up to rounding, at the cost of the new
-        tokens alone: ``cache`` keeps keys and values.
-        """
-        raise InputError(f"{type(self).__name__} does not write text token by token")
 
 
 class TiedHead(nn.Module):

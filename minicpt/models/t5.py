@@ -22,12 +22,12 @@ from torch import Tensor, nn
 from minicpt.common.errors import InputError
 from minicpt.common.settings import setting
 from minicpt.fast.dropout import Dropout
+from minicpt.models.embedding import look_up
 from minicpt.models.layers import (
     Model,
     SelfAttention,
     Sizes,
     attention,
-    biased_mask,
     causal_mask_of,
     padding_mask,
     split_heads,
@@ -110,6 +110,14 @@ def bucket(distance: Tensor, both_directions: bool) -> Tensor:
     growth = torch.log(distance.clamp(min=1).float() / exact) / math.log(DISTANCE / exact)
     shared = (exact + (growth * (buckets - exact)).long()).clamp(max=buckets - 1)
     return first + torch.where(distance < exact, distance, shared)
+
+
+def biased_mask(mask: Tensor, bias: Tensor) -> Tensor:
+    """A boolean mask and additive scores as one: the bias, and -inf where no look is allowed.
+
+    The layers of a stack share it, so it is made once for all of them.
+    """
+    return bias.masked_fill(~mask, -math.inf)
 
 
 class T5SelfAttention(SelfAttention):
@@ -303,13 +311,8 @@ class T5(Model):
         return self.decoder(self.embed(decoder_tokens), seen, memory, memory_mask)
 
     def embed(self, tokens: Tensor) -> Tensor:
-        try:
-            return self.tokens(tokens)
-        except IndexError:  # raised by the CPU's look-up, so the check costs nothing
-            raise InputError(
-                f"T5: a token id lies outside the vocabulary of "
-                f"{self.config.vocabulary}: use the tokenizer that belongs to the model"
-            ) from None
+        """What the table gives: (B, T, D)."""
+        return look_up("T5", tokens=(self.tokens, tokens))
 
 
 def _real(tokens: Tensor, mask: Tensor | None) -> Tensor:

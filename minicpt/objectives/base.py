@@ -27,36 +27,34 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
-from minicpt import generation
 from minicpt.batch import Batch, sees_everything, sees_the_past, target_stream, valid_positions
 from minicpt.common.settings import Checked
 from minicpt.data.corpus import Corpus
 from minicpt.data.order import Draw, Plan, windows
 from minicpt.data.tokenizer import Tokenizer
 from minicpt.loss import TargetLosses, target_losses
+from minicpt.objectives.abilities import Abilities
 
 
-class Objective(ABC):
+class Objective(Abilities, ABC):
     """What a model reads and must predict.
 
     roles         the roles of models that it can train; the first is the default
     heads         the heads of the model that it needs
-    whole_text    its targets are all of the text, so that its loss has a meaning in bits per byte
+    whole_text    the targets of its first head are all of the text: bits per byte mean something
     Settings      a frozen dataclass; each field made by ``setting`` becomes a flag. ``window`` is
                   the most positions that the model reads at once
     head_weights  what each head's mean counts in the sum that is minimised; 1 where not named
-    unit          what a passage of its plan is, for readers
-    classes       head -> the names of its classes, for a head whose classes are no tokens
+
+    What is read, drawn or written of a trained model stands in ``Abilities``.
     """
 
     roles: ClassVar[tuple[str, ...]]
     heads: ClassVar[tuple[str, ...]] = ("tokens",)
     whole_text: ClassVar[bool] = False
     head_weights: Mapping[str, float] = {}
-    unit: str = "window"
-    classes: Mapping[str, Sequence[str]] = {}
     Settings: ClassVar[type[Checked]]
 
     def __init__(
@@ -104,24 +102,3 @@ class Objective(ABC):
     ) -> dict[str, TargetLosses]:
         """The losses of a batch by head. By default those of one forward pass of the model."""
         return target_losses(model, batch, fused)
-
-    def places(self, passage) -> Tensor:
-        """(N,) int64, with ``whole_text``: for each target of a passage, in the order of the
-        positions, the number of the corpus' token that it stands for; -1 for end-of-text."""
-        raise NotImplementedError
-
-    def fates(self, batch: Batch) -> dict[str, list[dict[int, str]]]:
-        """head -> for each row {position: "hidden", "replaced" or "kept"}: what became of the
-        tokens that the head predicts, for a head that predicts what is read."""
-        return {}
-
-    # --- what a trained model does with a text
-
-    def generate(self, model: nn.Module, text: str, sampling, generator: Generator) -> str:
-        """A decoder continues the text, an encoder fills its gaps, an encoder-decoder rewrites it.
-        """
-        return generation.BY_ROLE[self.role].generate(self, model, text, sampling, generator)
-
-    def probe(self, model: nn.Module, passage, sampling, draw: Draw) -> str:
-        """The same with held-out text, while the training goes on."""
-        return generation.BY_ROLE[self.role].probe(self, model, passage, sampling, draw)

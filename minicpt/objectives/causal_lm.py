@@ -4,13 +4,13 @@ Input ``x[0..T-1]``, the target at ``t`` is ``x[t+1]``. A document is read as
 
     <end> a b c d      and predicted as      a b c d <end>
 
-The end-of-text token after a document is a target like any other: a model that never learns it
-never stops. The one before it is what a GPT-2 stream of documents shows at that place (the end of
-the previous document), so that the first token of a text is predicted too, and the losses of all
-targets add up to those of all the text. Windows never cross documents.
+The end-of-text token after a document is a target like any other: a model that does not learn it
+never stops. The one before it stands for the end of the previous document, as in GPT-2's own
+stream of documents. So the first token of a text is predicted too, and the losses of all targets
+add up to the loss of the whole text. Windows never cross documents.
 
-With ``pack`` a row of the batch holds several short windows (see ``data/packing.py``). Losses are
-as without.
+With ``pack`` a row of the batch holds several short windows (see ``data/packing.py``). The losses
+are the same.
 
 Radford et al. 2019, "Language Models are Unsupervised Multitask Learners".
 """
@@ -21,15 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from minicpt.batch import (
-    IGNORE,
-    Batch,
-    pad,
-    padding,
-    sees_the_past,
-    shift,
-    valid_positions,
-)
+from minicpt.batch import IGNORE, Batch, pad, padding, sees_the_past, shift, valid_positions
 from minicpt.common.settings import Checked, setting
 from minicpt.data.corpus import Corpus, Passage
 from minicpt.data.order import Draw, Plan, windows
@@ -114,8 +106,3 @@ class CausalLM(Objective):
             starts = places - batch.inputs["positions"]  # (B, T): where the text of each begins
             seen = seen & (starts[:, :, None] <= places)
         return {"tokens": {"tokens": seen}}
-
-    def probe(self, model, passage, sampling, draw: Draw) -> str:
-        """A continuation of the beginning of a passage, with ``pack`` of a row's first."""
-        passage = passage.passages[0] if self.settings.pack else passage
-        return super().probe(model, passage, sampling, draw)

@@ -34,8 +34,8 @@ from minicpt.data.order import Draw, Plan
 from minicpt.data.pairing import Pairing
 from minicpt.data.text import Document, sentences
 from minicpt.data.tokenizer import Tokenizer
-from minicpt.objectives import masked_lm
 from minicpt.objectives.base import Objective
+from minicpt.objectives.masked_lm import EDGE, Masker, Masking, fates
 
 SPECIAL = 3  # [CLS], [SEP] and [SEP]
 IS_NEXT, IS_NOT_NEXT = 0, 1
@@ -43,7 +43,7 @@ NUMBERS = {2: "two", 3: "three"}  # A and what follows it; a wrong B as well
 
 
 @dataclass(frozen=True)
-class Settings(masked_lm.Masking):
+class Settings(Masking):
     window: int = setting(
         128, "the most tokens read at once", least=SPECIAL + 2, most=2**20
     )
@@ -77,7 +77,7 @@ class NextSentence(Objective):
         answers = ("in order", "swapped") if self.settings.order else ("follows", "does not follow")
         self.classes = {"pair": answers}
         if self.settings.masked:
-            self.masker = masked_lm.Masker(tokenizer, self.settings)
+            self.masker = Masker(tokenizer, self.settings)
 
     def plan(self, corpus: Corpus, seed: int, epoch: int) -> Plan:
         """The epoch's pairs, cut from the corpus by ``Pairing``."""
@@ -111,8 +111,7 @@ class NextSentence(Objective):
             target = torch.full_like(read, IGNORE)
             target[0] = pair.label
             if self.settings.masked:
-                edge = masked_lm.EDGE
-                words = torch.cat([edge, a.words, edge, b.words, edge])
+                words = torch.cat([EDGE, a.words, EDGE, b.words, EDGE])
                 read, chosen = self.masker(read, words, draw.generator)
                 tokens.append(chosen)
             inputs.append(read)
@@ -136,7 +135,7 @@ class NextSentence(Objective):
 
     def fates(self, batch: Batch) -> dict[str, list[dict[int, str]]]:
         """What became of the chosen tokens, with ``masked``: hidden, replaced or kept."""
-        return masked_lm.fates(batch, self.masker.mask) if self.settings.masked else {}
+        return fates(batch, self.masker.mask) if self.settings.masked else {}
 
     def generate(self, model, text: str, sampling, generator: Generator) -> str:
         """Judges whether the rest of the text follows its first sentence."""

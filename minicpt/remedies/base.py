@@ -133,11 +133,9 @@ def check_together(kinds: Mapping[str, type[Remedy]], role: str) -> None:
     names = list(kinds)
     for name, kind in kinds.items():
         if role not in kind.roles:
-            raise InputError(
-                f"--{name} fits {' and '.join(kind.roles)} models, and this one is an {role}"
-                if role[0] in "aeiou"
-                else f"--{name} fits {' and '.join(kind.roles)} models, and this one is a {role}"
-            )
+            article = "an" if role.startswith("e") else "a"
+            fits = " and ".join(kind.roles)
+            raise InputError(f"--{name} fits {fits} models, and this one is {article} {role}")
         for other in names[names.index(name) + 1 :]:
             for claim in set(kind.claims) & set(kinds[other].claims):
                 raise InputError(f"--{name} and --{other} both decide {claim}; give one of them")

@@ -3,12 +3,13 @@
 Kirkpatrick et al. 2017, arXiv 1612.00796. F says how much the old text's likelihood depends on a
 weight: the diagonal of the Fisher information, estimated as the mean over passages of the squared
 gradient of the passage's log-likelihood (summed over its targets), at the base, without dropout.
-Each passage is squared by itself: the gradient of a whole batch is nearly zero where training has
-ended, whatever a weight is worth.
+The gradient of each passage is squared by itself. The gradient of a whole batch would be nearly
+zero at the end of a training, however much a weight matters.
 
-This is the empirical Fisher: the targets are those of the text. The other kind draws them from the
-model; for text a single pass cannot do that, because the next input would be another one, and a
-base that fits its text makes them agree (where they part: Kunstner et al. 2019, arXiv 1905.12558).
+This is the empirical Fisher: its targets are those of the text. The true Fisher draws the targets
+from the model. For text that takes more than one pass, because each drawn token is the next input.
+The two agree for a base that fits its text (Kunstner et al. 2019, arXiv 1905.12558, show where they
+do not).
 """
 
 import copy
@@ -19,8 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from minicpt.batch import Batch
-from minicpt.common.randomness import generator
+from minicpt.common.randomness import generator, seeded
 from minicpt.common.settings import Checked, setting
+from minicpt.data.choosing import spread
 from minicpt.data.order import Draw, planned
 from minicpt.remedies.base import Remedy, Situation
 
@@ -50,10 +52,13 @@ class EWC(Remedy):
         totals = list(self.fisher.parameters())
         for total in totals:
             total.zero_()
-        count = 0
+        count, objective = 0, situation.objective
+        with seeded("parts", situation.seed):
+            parts = objective.parts(self.base).to(totals[0].device)
         for batch in old_batches(situation, self.settings.ewc_passages):
             count += 1
-            for total, gradient in zip(totals, score(self.base, situation, batch), strict=True):
+            found = score(self.base, objective, parts, batch)
+            for total, gradient in zip(totals, found, strict=True):
                 total += gradient.square()
         for total in totals:
             total /= max(count, 1)
@@ -80,17 +85,17 @@ def old_batches(situation: Situation, count: int) -> Iterator[Batch]:
     corpus, objective = situation.old_text(()), situation.objective
     plan = planned(objective, corpus, situation.seed, 0)
     device = next(situation.model.parameters()).device
-    for place in situation.progress(plan.spread(min(count, len(plan))), "ewc: old text"):
+    for place in situation.progress(spread(plan, min(count, len(plan))), "ewc: old text"):
         draw = Draw(place, generator("old text", situation.seed, place))
         yield objective.batch([plan[place]], [draw]).to(device)
 
 
-def score(base: nn.Module, situation: Situation, batch: Batch) -> list[Tensor]:
+def score(base: nn.Module, objective, parts: nn.ModuleDict, batch: Batch) -> list[Tensor]:
     """The gradient of the batch's log-likelihood by each of the base's parameters."""
-    objective, parameters = situation.objective, list(base.parameters())
+    parameters = list(base.parameters())
     base.requires_grad_(True)
     try:
-        found = objective.losses(base, objective.parts(base), batch)
+        found = objective.losses(base, parts, batch)
         likelihood = -sum(each.total().sum for each in found.values())
         gradients = torch.autograd.grad(likelihood, parameters, allow_unused=True)
     finally:

@@ -1,10 +1,10 @@
 """Freezing: some weights of the base stay as they are.
 
-    --freeze embeddings   the tables of tokens, positions and segments stay; a head that is tied to
-                          the token table shares its matrix, which so stays too
+    --freeze embeddings   the tables of tokens, positions and segments stay, and with them the
+                          matrix of a head that is tied to the token table
     --train-last K        only the last K layers learn, and what comes after them: the final norm
-                          and what the heads have of their own. The layers of an encoder-decoder
-                          count through both stacks, the decoder's last
+                          and the heads' own weights. In an encoder-decoder the encoder's layers
+                          come first and the decoder's last
 """
 
 from dataclasses import dataclass

@@ -1,8 +1,8 @@
 """L2 distance to the base's weights: l2 / 2 times the sum of (w - w0)².
 
 Li et al. 2018, arXiv 1802.01483 (L2-SP). The sum runs over the parameters that are trained, tied
-ones once; its gradient is l2 * (w - w0). Leaves out the usual weight decay toward zero, which
-``--weight-decay`` sets.
+ones once; its gradient is l2 * (w - w0). The usual decay toward zero is another setting,
+``--weight-decay``.
 """
 
 from dataclasses import dataclass

@@ -2,10 +2,10 @@
 
 Hu et al. 2021, arXiv 2106.09685. A frozen matrix W (out, in) becomes W + (alpha/R) B A, with
 A (R, in) drawn at random and B (out, R) zero, so that training starts from the base itself. Each of
-query, key, value and output has its own A and B, in cross-attention too. Where several of them are
-one matrix, one below the other, so are theirs. The model reads the sum, and that is what a folder
-holds under the usual names, for other tools to open. W, A and B are in the state that resuming
-needs. There is no dropout on the product's input.
+query, key, value and output has its own A and B, in cross-attention too. Where one matrix holds
+several of them, their products are stacked in the same way. The model reads the sum. A folder holds
+the sum too, under the usual names, so that other tools can open it. W, A and B are in the state
+that resuming needs. There is no dropout on the product's input.
 
 R rank, P projections that stand in one matrix, (out, in) the shape of that matrix.
 """

@@ -1,13 +1,14 @@
 """Two streams of passages become one: what replay and self-replay share.
 
-Of the first n passages floor(n F + 1/2) are old ones, for the fraction F as it is written in
-decimals: never off by more than half a passage, spread evenly, and a function of the position
-alone. So the position in the data stays one integer, and batches and micro-batches are cut as ever.
-Each of the two streams keeps its own order, drawn from seed and epoch. The old text begins anew
-when it is used up. F is a share of passages, not of tokens.
+Of the first n passages floor(n F + 1/2) are old ones, where F is the fraction as it is written in
+decimals. So the number of old passages is never off by more than half a passage, they are spread
+evenly, and the position alone decides which passages are old. The position in the data stays one
+integer, and steps are cut into micro-batches as always. Each of the two streams keeps its own
+order, drawn from seed and epoch. The old text begins anew when it is used up. F is a share of
+passages, not of tokens.
 
-Batches are padded more than without: each old passage has a length of its own among new ones of
-like length.
+Batches have more padding than without old text: an old passage is not as long as the new ones
+around it.
 """
 
 import math

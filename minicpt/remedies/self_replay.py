@@ -19,7 +19,7 @@ B rows, L tokens of a row, V vocabulary.
 import dataclasses
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Generator, Tensor, nn
@@ -92,7 +92,7 @@ class Samples(Corpus):
     unfinished  where such a document stops, and the token that came next: it is the last target
     """
 
-    unfinished: dict[int, int]
+    unfinished: dict[int, int] = field(default_factory=dict)
 
     def passage(self, start: int, stop: int) -> Passage:
         passage = super().passage(start, stop)

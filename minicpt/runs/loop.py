@@ -25,6 +25,7 @@ from minicpt.common.errors import InputError, WorkError
 from minicpt.common.randomness import generator
 from minicpt.common.settings import Checked, setting
 from minicpt.data.corpus import Corpus
+from minicpt.data.choosing import typical
 from minicpt.data.order import planned
 from minicpt.generation import Sampling
 from minicpt.runs.metrics import Metrics
@@ -170,7 +171,7 @@ class Run:
         """What the model does with a held-out passage of middling length."""
         objective = self.trainer.objective
         corpus = next(iter(self.held_out.values()), None) or self.trainer.stream.corpus
-        passage = planned(objective, corpus, 0, 0).typical()
+        passage = typical(planned(objective, corpus, 0, 0))
         sampling = Sampling(length=PROBE_LENGTH)
         draws = generator("probe", self.trainer.settings.seed, self.trainer.step)
         with self.trainer.machine.autocast():

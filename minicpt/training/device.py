@@ -1,11 +1,11 @@
 """Where and in which precision a model runs: device, number format, compilation, threads.
 
-The models know none of it. They make every tensor beside those they are given, so a device is
-where their weights lie; autocast is a context around forward and loss; and ``torch.compile``
-stands between the training step and the model's forward.
+The models know none of it. They make every tensor on the device of their inputs, so moving the
+weights moves the model. Autocast is a context around forward and loss. ``torch.compile`` wraps the
+learner, which the training step calls.
 
-What this machine lacks is found by trying it on one number, before long work begins. Leaves out
-several devices at once.
+What this machine lacks is found by trying it on one number, before long work begins. Several
+devices at once are not supported.
 """
 
 import ctypes

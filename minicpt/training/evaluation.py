@@ -6,16 +6,17 @@ evaluation, and torch's own generator is left untouched.
 """
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from minicpt.common.randomness import generator
+from minicpt.common.randomness import generator, seeded
+from minicpt.data.choosing import spread
 from minicpt.data.order import Draw, planned
 from minicpt.generation import evaluating
-from minicpt.loss import Loss
+from minicpt.loss import Loss, objective_loss
 
 # The share of the bytes that unknown tokens may hide. A model that predicts "unknown" pays next to
 # nothing for what stands there; paid for at 8 bits a byte, 1 % would add 0.08 bits per byte.
@@ -27,6 +28,7 @@ SEED = 0  # of the order and noise of every evaluation, whatever the seed of the
 class Evaluation:
     """The loss by head, and what is needed to see it in bits per byte.
 
+    head_weights  what each head's mean counts in ``total``; 1 where not named
     text_nats     the nats of the targets that stand for text: of all but end-of-text
     text_bytes    the bytes (UTF-8, before any normalisation) of that text; 0 where the objective
                   does not predict the whole text
@@ -37,11 +39,13 @@ class Evaluation:
     text_nats: float
     text_bytes: int
     hidden_bytes: int
+    head_weights: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def total(self) -> float:
-        """What training minimises: the sum over heads of nats per target."""
-        return float(sum(loss.mean for loss in self.losses.values()))
+        """What training minimises: the sum over heads of head weight times nats per target."""
+        counts = {name: loss.count for name, loss in self.losses.items()}
+        return float(objective_loss(self.losses, counts, self.head_weights))
 
     @property
     def hidden(self) -> float | None:
@@ -95,11 +99,13 @@ def evaluate(
     parts  what learnt beside the model; None: new ones
     """
     plan = planned(objective, corpus, SEED, 0)
-    places = plan.spread(min(len(plan), passages or len(plan)))
+    places = spread(plan, min(len(plan), passages or len(plan)))
     device = next(model.parameters()).device
     losses: dict[str, Loss] = {}
     nats, size, hidden = 0.0, 0, 0
-    parts = objective.parts(model) if parts is None else parts
+    if parts is None:
+        with seeded("parts", SEED):
+            parts = objective.parts(model).to(device)
     with evaluating(model), evaluating(parts):
         begins: Iterable[int] = range(0, len(places), batch_size)
         for begin in progress(begins):
@@ -114,12 +120,12 @@ def evaluate(
                 nats_each = weighed.cpu().double()  # (N,); some devices have no float64
                 loss = Loss(nats_each.sum(), of_head.count)
                 losses[name] = losses[name] + loss if name in losses else loss
-                if objective.whole_text:
+                if objective.whole_text and name == objective.heads[0]:
                     text = text_of(objective, corpus, together)
                     nats += float(nats_each[text.stands].sum())
                     size += int(text.sizes.sum())
                     hidden += int(text.sizes[text.hides].sum())
-    return Evaluation(losses, nats, size, hidden)
+    return Evaluation(losses, nats, size, hidden, objective.head_weights)
 
 
 @dataclass(frozen=True)

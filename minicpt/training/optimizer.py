@@ -71,12 +71,11 @@ def learning_rate(step: int, steps: int, settings: Optimization) -> float:
 def make_optimizer(model: nn.Module, settings: Optimization) -> torch.optim.AdamW:
     """AdamW over the parameters that learn (tied ones once); only matrices decay."""
     parameters = [each for each in model.parameters() if each.requires_grad]
+    matrices = [each for each in parameters if each.dim() >= 2]
+    vectors = [each for each in parameters if each.dim() < 2]
     groups = [
-        {
-            "params": [each for each in parameters if each.dim() >= 2],
-            "weight_decay": settings.weight_decay,
-        },
-        {"params": [each for each in parameters if each.dim() < 2], "weight_decay": 0.0},
+        {"params": matrices, "weight_decay": settings.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(
         groups,

@@ -9,8 +9,6 @@ What makes it exact:
 * Dropout is the only use of torch's own generator. It is seeded by (step, micro-batch).
 * A step without targets changes nothing, weight decay included. A loss or gradient that is not
   finite stops the run before the weights change.
-
-B batch, T positions.
 """
 
 from collections import Counter
@@ -22,7 +20,7 @@ from torch import nn
 
 from minicpt.batch import Batch, valid_positions
 from minicpt.common.errors import WorkError
-from minicpt.common.randomness import generator
+from minicpt.common.randomness import generator, seeded
 from minicpt.common.settings import MOST, setting
 from minicpt.loss import Loss, objective_loss
 from minicpt.training.device import CPU, Machine
@@ -97,13 +95,13 @@ def train_step(
     total: dict[str, dict[str, Loss]] = {}
     for number, batch in enumerate(batches):
         if seed is not None:
-            torch.manual_seed(int(generator("dropout", seed, number).initial_seed()))
+            torch.manual_seed(generator("dropout", seed, number).initial_seed())
         with machine.autocast():
             found = learner(batch, first=number == 0)
         if counts:  # what is divided is counted over the whole step
-            divisors = counts | {"weights": 1}
+            divisors = counts + Counter(weights=1)
             sum(
-                objective_loss(losses, divisors, head_weights if name == "" else None)
+                objective_loss(losses, divisors, None if name else head_weights)
                 for name, losses in found.items()
             ).backward()
         for name, losses in found.items():
@@ -114,11 +112,10 @@ def train_step(
         return total
     parameters = [each for group in optimizer.param_groups for each in group["params"]]
     norm = nn.utils.clip_grad_norm_(parameters, max_grad_norm or float("inf"))
-    values = {
-        f"{name or head} loss": loss.sum
-        for name, losses in total.items()
-        for head, loss in losses.items()
-    }
+    values = {}
+    for name, losses in total.items():
+        for head, loss in losses.items():
+            values[f"{name} term" if name else f"{head} loss"] = loss.sum
     for name, value in (values | {"gradient norm": norm}).items():
         if not torch.isfinite(value):
             raise NotFinite(f"the {name} is {value.item()}")
@@ -169,8 +166,7 @@ class Trainer:
     def __post_init__(self):
         settings = self.settings
         self.model.to(self.machine.device)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(generator("parts", settings.seed).initial_seed()))
+        with seeded("parts", settings.seed):
             learner = Learner(self.model, self.objective, self.remedies, settings.fused_loss)
         self.parts = learner.parts.to(self.machine.device)
         self.learner = self.machine.compiled(learner)
@@ -190,8 +186,8 @@ class Trainer:
         passages, draws = self.stream.passages(self.step * settings.batch_size, settings.batch_size)
         size = settings.micro_batch_size or settings.batch_size
         batches = [
-            self.objective.batch(passages[begin : begin + size], draws[begin : begin + size])
-            for begin in range(0, len(passages), size)
+            self.objective.batch(passages[at : at + size], draws[at : at + size])
+            for at in range(0, len(passages), size)
         ]
         batches = [batch.to(self.machine.device) for batch in batches]
         rate = learning_rate(self.step, self.steps, settings)
@@ -204,7 +200,7 @@ class Trainer:
                 batches,
                 settings.max_grad_norm,
                 self.machine,
-                int(generator("dropout", settings.seed, self.step).initial_seed()),
+                generator("dropout", settings.seed, self.step).initial_seed(),
                 self.objective.head_weights,
             )
         except NotFinite as error:

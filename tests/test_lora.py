@@ -5,11 +5,10 @@ import copy
 import pytest
 import torch
 import transformers
-from making import close
-from minicpt.remedies.adapters import Partial, factors, restrict, trained
+from making import close, model_of, objective_of, remedy_of
 from oracles import TEXT, exact
 
-from minicpt import checkpoint
+from minicpt.checkpoint import folder as checkpoint
 from minicpt.checkpoint import huggingface
 from minicpt.common.errors import InputError
 from minicpt.common.randomness import generator
@@ -17,22 +16,19 @@ from minicpt.data.corpus import Corpus
 from minicpt.data.documents import Document
 from minicpt.data.tokenizer import Tokenizer
 from minicpt.loss import whole_sequence_loss
-from minicpt.models import bert, gpt2, t5
-from minicpt.objectives import causal_lm, masked_lm, reconstruction
 from minicpt.proofs.bounds import largest
-from minicpt.training.trainer import Stream, Trainer, Training
+from minicpt.remedies.lora import lora_state
+from minicpt.training.resuming import restore, state_of
+from minicpt.training.stream import Stream
+from minicpt.training.trainer import Trainer, Training
 
 KINDS = {
-    "decoder": (gpt2, causal_lm.CausalLM, causal_lm.Settings(window=16)),
-    "encoder": (bert, masked_lm.MaskedLM, masked_lm.Settings(window=16)),
-    "encoder-decoder": (
-        t5,
-        reconstruction.Reconstruction,
-        reconstruction.Settings(window=24),
-    ),
+    "decoder": ("causal-lm", {"window": 16}),
+    "encoder": ("masked-lm", {"window": 16}),
+    "encoder-decoder": ("reconstruction", {"window": 24}),
 }
 EVERY = pytest.mark.parametrize("kind", KINDS)
-LORA = Partial(lora=3, lora_alpha=5.0)
+LORA = {"lora": 3, "lora_alpha": 5.0}
 # Whose transformers class opens the folder.
 CLASSES = {
     "decoder": "GPT2LMHeadModel",
@@ -52,12 +48,17 @@ def corpus(tokenizer):
 
 
 def make(kind, tokenizer, seed=0, dropout=0.0, **sizes):
-    module, objective, settings = KINDS[kind]
-    objective = objective(tokenizer, settings)
-    own = {"version": "1.0"} if kind == "encoder-decoder" else {"positions": objective.length}
-    sizes = {"width": 12, "layers": 2, "num_heads": 2, "dropout": dropout} | own | sizes
-    torch.manual_seed(seed)
-    return module.Model(module.Config(vocabulary=tokenizer.size, **sizes)), objective
+    name, settings = KINDS[kind]
+    objective = objective_of(name, tokenizer, **settings)
+    own = {"version": "1.0"} if kind == "encoder-decoder" else {}
+    sizes = {"width": 12, "layers": 2, "dropout": dropout} | own | sizes
+    return model_of(objective, seed, **sizes), objective
+
+
+def restrict(model, seed=0, state=None, **settings):
+    """Begins the remedy that the settings belong to."""
+    name = "lora" if "lora" in settings else "freeze"
+    return remedy_of(name, model, None, state=state, seed=seed, **settings)
 
 
 def learning(model):
@@ -89,7 +90,7 @@ EMBEDDINGS = {
 def test_frozen_embeddings_stay_and_all_the_rest_learns(kind, fused, tokenizer, corpus):
     model, objective = make(kind, tokenizer)
     before = copy.deepcopy(model.state_dict())
-    restrict(model, Partial(freeze="embeddings"), seed=0)
+    restrict(model, freeze="embeddings")
     assert learning(model) == {n for n, _ in model.named_parameters()} - EMBEDDINGS[kind]
     # The heads are tied: their matrix is the frozen one.
     assert not model.heads["tokens"].weight.requires_grad
@@ -113,14 +114,14 @@ LAST = {
 @EVERY
 def test_the_last_layer_and_what_follows_it(kind, tokenizer):
     model, _ = make(kind, tokenizer)
-    restrict(model, Partial(train_last=1), seed=0)
+    restrict(model, train_last=1)
     expected = {n for n, _ in model.named_parameters() if n.startswith(LAST[kind])}
     assert learning(model) == expected and expected
 
 
 def test_the_layers_of_an_encoder_decoder_count_through_both_stacks(tokenizer):
     model, _ = make("encoder-decoder", tokenizer, version="1.1")
-    restrict(model, Partial(train_last=3), seed=0)
+    restrict(model, train_last=3)
     frozen = {n for n, _ in model.named_parameters()} - learning(model)
     assert frozen == {
         n
@@ -129,14 +130,14 @@ def test_the_layers_of_an_encoder_decoder_count_through_both_stacks(tokenizer):
     }
     assert "heads.tokens.weight" in learning(model)  # version 1.1 has a head of its own
     with pytest.raises(InputError, match="--train-last is 5, but the model has 4 layers"):
-        restrict(model, Partial(train_last=5), seed=0)
+        restrict(model, train_last=5)
 
 
 def test_a_frozen_weight_costs_no_gradient_and_the_others_are_the_same(tokenizer, corpus):
     gradients = []
-    for settings in (Partial(), Partial(freeze="embeddings")):
+    for settings in ({}, {"freeze": "embeddings"}):
         model, objective = make("encoder", tokenizer)
-        restrict(model.double(), settings, seed=0)
+        restrict(model.double(), **settings)
         whole_sequence_loss(model, batch_of(objective, corpus))["tokens"].mean.backward()
         gradients.append({n: p.grad for n, p in model.named_parameters()})
     everything, some = gradients
@@ -154,7 +155,7 @@ def test_a_frozen_weight_costs_no_gradient_and_the_others_are_the_same(tokenizer
 def test_lora_starts_from_the_base_and_trains_its_factors_alone(kind, tokenizer, corpus):
     base, objective = make(kind, tokenizer)
     model = copy.deepcopy(base)
-    restrict(model, LORA, seed=0)
+    restrict(model, **LORA)
     inputs = batch_of(objective, corpus).inputs
     with torch.no_grad():  # what needs a gradient decides which kernel torch takes for T5
         assert torch.equal(model(**inputs), base(**inputs))
@@ -162,7 +163,9 @@ def test_lora_starts_from_the_base_and_trains_its_factors_alone(kind, tokenizer,
     # Worked out: for each projection (12, 12) two factors (3, 12); 4 of them in an attention, and
     # 6 attentions in a T5 of two layers each.
     attentions = 6 if kind == "encoder-decoder" else 2
-    assert trained(model) == (attentions * 4 * 2 * 3 * 12, trained(base)[1])
+    assert sum(p.numel() for p in model.parameters() if p.requires_grad) == (
+        attentions * 4 * 2 * 3 * 12
+    )
     train(model, objective, corpus)
     old, new = dict(base.named_parameters()), dict(model.named_parameters())
     for name, value in old.items():
@@ -176,11 +179,11 @@ def test_merged_weights_are_the_base_and_the_product(kind, tokenizer, corpus):
     base, objective = make(kind, tokenizer)
     base.double()
     model = copy.deepcopy(base)
-    restrict(model, LORA, seed=0)
+    restrict(model, **LORA)
     train(model, objective, corpus)
     merged = copy.deepcopy(base)
     huggingface.import_state(merged, huggingface.export_state(model))
-    state, changed = factors(model), 0
+    state, changed = lora_state(model), 0
     for name, old in base.named_parameters():
         found, place = merged.get_parameter(name), f"{name[:-7]}.parametrizations.weight"
         if f"{place}.original" not in state:
@@ -204,7 +207,7 @@ def test_the_folder_opens_in_transformers_with_the_merged_weights(
     kind, tokenizer, corpus, tmp_path, monkeypatch
 ):
     model, objective = make(kind, tokenizer)
-    restrict(model, LORA, seed=0)
+    restrict(model, **LORA)
     train(model, objective, corpus)
     checkpoint.save(tmp_path / "step-1", model, tokenizer, {"fused": True}, {})
     opened = getattr(transformers, CLASSES[kind]).from_pretrained(tmp_path / "step-1")
@@ -221,33 +224,37 @@ def test_the_folder_opens_in_transformers_with_the_merged_weights(
     close(found.to(torch.float32), expected, model, ours)  # the folder holds the sum in float32
 
 
-@pytest.mark.parametrize("settings", [LORA, Partial(train_last=1)], ids=["lora", "last"])
+@pytest.mark.parametrize("settings", [LORA, {"train_last": 1}], ids=["lora", "last"])
 def test_a_run_that_stopped_goes_on_bitwise(settings, tokenizer, corpus, tmp_path):
-    def start(seed):
-        model, objective = make("decoder", tokenizer, seed, dropout=0.1)
-        restrict(model, settings, seed)
-        return Trainer(model, objective, corpus, Training(batch_size=2), 6)
+    def start(model, objective, seed, state=None):
+        remedy = restrict(model, seed, state, **settings)
+        return Trainer(model, objective, corpus, Training(batch_size=2), 6, remedies=[remedy])
 
-    whole, folder = start(0), tmp_path / "step-2"
+    whole, folder = start(*make("decoder", tokenizer, dropout=0.1), 0), tmp_path / "step-2"
     for step in whole.run():
         if step.number == 2:
-            checkpoint.save(folder, whole.model, tokenizer, {"fused": True}, whole.state())
+            checkpoint.save(folder, whole.model, tokenizer, {"fused": True}, state_of(whole))
     base = checkpoint.load(folder, dropout=0.1)
-    restrict(base.model, settings, seed=9)
-    again = Trainer(base.model, whole.objective, corpus, Training(batch_size=2), 6)
-    again.restore(base.state())
+    state = base.state()
+    again = start(base.model, whole.objective, 9, *state["remedies"].values())
+    restore(again, state)
     list(again.run())
     expected, found = whole.model.state_dict(), again.model.state_dict()
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[name], found[name]) for name in expected)
 
 
-def test_what_does_not_fit_is_refused(tokenizer):
-    with pytest.raises(InputError, match="leave out --freeze"):
-        Partial(lora=2, freeze="embeddings")
+def test_a_rank_that_is_too_large_is_refused(tokenizer):
     model, _ = make("decoder", tokenizer)
     with pytest.raises(InputError, match="--lora 13 is more than the 12"):
-        restrict(model, Partial(lora=13), seed=0)
+        restrict(model, lora=13)
+
+
+def test_a_state_of_another_model_is_refused(tokenizer):
+    small, large = (make("decoder", tokenizer, layers=layers)[0] for layers in (1, 2))
+    restrict(small, **LORA)
+    with pytest.raises(ValueError, match="LoRA's factors are not those of the run"):
+        restrict(large, state=lora_state(small), **LORA)
 
 
 def test_the_random_factor_is_a_function_of_the_seed(tokenizer):
@@ -255,8 +262,8 @@ def test_the_random_factor_is_a_function_of_the_seed(tokenizer):
     for seed in (1, 1, 2):
         torch.manual_seed(int(generator("anything", len(states)).initial_seed()) % 1000)
         model = copy.deepcopy(make("decoder", tokenizer)[0])
-        restrict(model, LORA, seed)
-        states.append(factors(model))
+        restrict(model, seed, **LORA)
+        states.append(lora_state(model))
     name = "layers.0.attention.qkv.parametrizations.weight.0.A"
     assert torch.equal(states[0][name], states[1][name])
     assert not torch.equal(states[0][name], states[2][name])
