@@ -13,7 +13,7 @@ from torch import Tensor
 
 from minicpt.common.errors import InputError
 from minicpt.data import building
-from minicpt.data.documents import Document, Documents
+from minicpt.data.documents import Document, Documents, part_name
 from minicpt.data.tokenizer import Tokenizer
 
 NO_TOKEN = "the corpus holds no token: give text that the tokenizer knows"
@@ -32,6 +32,7 @@ class Passage:
     start      the number of its first token in the corpus
     document   the name of its document
     offset     the number of its first token in its document
+    character  the character at which the document begins; above 0 where it is a part of a whole one
     """
 
     tokens: Tensor
@@ -43,11 +44,12 @@ class Passage:
     start: int
     document: str
     offset: int
+    character: int = 0
 
     @property
     def place(self) -> str:
         """For messages: "docs/intro.txt, token 128"."""
-        return f"{self.document}, token {self.offset}"
+        return f"{part_name(self.document, self.character)}, token {self.offset}"
 
     def part(self, start: int, stop: int) -> "Passage":
         """Its tokens from ``start`` to before ``stop``."""
@@ -62,6 +64,7 @@ class Passage:
             start=self.start + start,
             document=self.document,
             offset=self.offset + start,
+            character=self.character,
         )
 
 
@@ -77,7 +80,8 @@ class Corpus:
                token begins, and where the last one ends. Counts modulo 2^32: read differences.
     unknown    ascending int64, the tokens that hide text: unknown tokens, and those beside which
                the tokenizer drops more than white space, accents and control characters
-    names      the documents' names
+    names      the documents' names; parts of one document have the same one
+    starts     int64, the character of its document at which each part begins; None: all are whole
 
     What white space belongs to, and how words and sentences are found, stands in ``building``. The
     tensors may be files that are mapped into memory (``cache``): nobody writes into them.
@@ -90,6 +94,7 @@ class Corpus:
     bytes: Tensor
     unknown: Tensor
     names: Sequence[str]
+    starts: Tensor | None = None
 
     @staticmethod
     def build(
@@ -160,11 +165,13 @@ class Corpus:
             start=start,
             document=self.names[index],
             offset=start - begin,
+            character=0 if self.starts is None else int(self.starts[index]),
         )
 
     def whole(self) -> Passage:
         """All of a corpus of one document."""
         return self.passage(0, len(self.tokens))
+
 
 def _marks(positions: Tensor, start: int, stop: int) -> Tensor:
     """Ascending positions within [start, stop) as a (stop - start,) bool."""

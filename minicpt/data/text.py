@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from minicpt.common.errors import InputError
-from minicpt.data.documents import Document, LongDocument
+from minicpt.data.documents import Document
 
 BLANK_LINE = re.compile(r"\n[^\S\n]*\n")  # whole, so that it never scans a stretch twice
 
@@ -132,7 +132,7 @@ class Stretch:
 
 
 def stretches(
-    document: Document | LongDocument, breaks: str = SPACES, size: int = STRETCH
+    document: Document, breaks: str = SPACES, size: int = STRETCH
 ) -> Iterator[Stretch]:
     """A document in stretches of ``size`` characters and a few more; the last one may be short.
 
