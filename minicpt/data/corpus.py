@@ -172,7 +172,6 @@ class Corpus:
         """All of a corpus of one document."""
         return self.passage(0, len(self.tokens))
 
-
 def _marks(positions: Tensor, start: int, stop: int) -> Tensor:
     """Ascending positions within [start, stop) as a (stop - start,) bool."""
     low, high = torch.searchsorted(positions, torch.tensor([start, stop])).tolist()
