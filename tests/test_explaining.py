@@ -201,10 +201,11 @@ def test_a_model_is_chosen_by_its_name(capsys):
 def test_a_trained_model_is_explained(capsys, tmp_path):
     words = "--width 16 --layers 1 --num-heads 2 --vocab-size 256 --window 32 --steps 1"
     words += " --batch-size 4 --evaluate-passages 4"
-    assert main(["train", "causal-lm", *words.split(), "--out", str(tmp_path / "run")]) == 0
+    run = str(tmp_path / "run")
+    assert main(["train", "causal-lm", *words.split(), "--out", run]) == 0
     capsys.readouterr()
-    data, said = explained(capsys, "causal-lm", "--text", "One sat.", "--init", str(tmp_path / "run"))
+    data, said = explained(capsys, "causal-lm", "--text", "One sat.", "--init", run)
     assert "untrained" not in said and len(data["streams"]["tokens"]["positions"]) == 9
-    assert data == minicpt.explain("One sat.", init=str(tmp_path / "run")).data
-    both = ["--init", str(tmp_path / "run"), "--model", "gpt2"]
+    assert data == minicpt.explain("One sat.", init=run).data
+    both = ["--init", run, "--model", "gpt2"]
     assert "--model is for untrained models" in error_of(capsys, "causal-lm", *both)

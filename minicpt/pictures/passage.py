@@ -238,8 +238,7 @@ def prefix_runs(
     may make of them. All in nats.
     """
     model, parts = copy.deepcopy((model, parts))  # together: a part may hold a layer of the model
-    for each in (model, parts):
-        each.to("cpu", torch.float64).eval()
+    both = nn.ModuleList([model, parts]).to("cpu", torch.float64).eval()
     asked = batch.targets[head]  # (1, T)
     whole = objective.losses(model, parts, replace(batch, targets={head: asked}))[head]
     places, together = whole.positions.tolist()[:count], whole.losses.tolist()[:count]
@@ -255,7 +254,7 @@ def prefix_runs(
     return {
         "head": head,
         "positions": places,
-        "tolerance": tolerance(additions(model, batch)) * nats(torch.tensor(together)),
+        "tolerance": tolerance(additions(both, batch)) * nats(torch.tensor(together)),
         "alone": alone,
         "together": together,
         "differences": differences,
