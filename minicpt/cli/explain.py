@@ -5,13 +5,13 @@ import sys
 from dataclasses import dataclass
 from typing import Literal
 
-from minicpt import objectives
 from minicpt.cli import flags
 from minicpt.common.errors import InputError
 from minicpt.common.settings import MOST, Checked, setting
 from minicpt.data.documents import Document, decode
 from minicpt.data.sources import read
 from minicpt.pictures.picture import TEXT, explain
+from minicpt.runs.assembly import objective_kind, trainable
 from minicpt.runs.console import print_json, say, summary_of
 
 STANDARD_INPUT = "-"
@@ -53,8 +53,8 @@ def add(verbs) -> None:
         epilog=EXAMPLES.format(name="causal-lm"),
     )
     names = verb.add_subparsers(dest="objective", metavar="OBJECTIVE", required=True)
-    for name, kind in objectives.known().items():
-        summary = sys.modules[kind.__module__].__doc__.splitlines()[0]
+    for name, kind in trainable().items():
+        summary = flags.summary(kind)
         usage = f"minicpt explain {name} [FLAG …]"
         parser = names.add_parser(name, help=summary, description=summary, usage=usage)
         parser.epilog = EXAMPLES.format(name=name)
@@ -65,7 +65,7 @@ def add(verbs) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     what = flags.build(arguments, What)
-    settings = flags.given(arguments, objectives.known()[arguments.objective].Settings)
+    settings = flags.given(arguments, objective_kind(arguments.objective).Settings)
     picture = explain(
         given(what),
         arguments.objective,
