@@ -8,11 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from making import fake
-from minicpt.data.choosing import spread, typical
 
 from minicpt.common.errors import InputError
 from minicpt.common.randomness import generator
 from minicpt.data import order as order_module
+from minicpt.data.choosing import spread, typical
 from minicpt.data.order import NEWEST, Plan, group_by_length, planned, windows
 from minicpt.data.packing import pack
 

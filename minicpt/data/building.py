@@ -1,15 +1,18 @@
 """Text becomes tokens, chunk by chunk, with the tokens at which words, sentences, documents start.
 
-No text is held longer than its chunk, so that memory is bounded. What is computed of a chunk while
-the next one is tokenised: white space before a word belongs to that word, and so for sentences;
-white space at the end of a document belongs to its last word. With the ends E (in characters) of
-the words, a token that starts at character a is of word number #{e in E: e <= a}: this holds
-whether a tokenizer keeps the space in the token, drops it, or makes it a token.
+No text is held longer than its chunk, so memory is bounded. While the library tokenises one chunk,
+the words and sentences of the chunk before it are counted:
 
-Every byte of a document belongs to one of its tokens. A token's bytes go on to where the next one
-begins, so that what a tokenizer drops behind a token belongs to it; what it drops before the first
-token of a document belongs to that. A byte-level token stands for bytes, so that the places follow
-from the lengths of the tokens; for other tokenizers the library says them.
+- White space belongs to the word that follows it, and to the sentence that follows it. At the end
+  of a document it belongs to the last word.
+- A token that starts at character a belongs to word number #{e in E: e <= a}, where E are the ends
+  of the words. This holds whether a tokenizer keeps the space in the token, drops it, or makes it a
+  token.
+- Every byte of a document belongs to one of its tokens. The bytes of a token reach to the beginning
+  of the next one. What a tokenizer drops before the first token of a document belongs to that.
+
+The tokens of a byte-level tokenizer stand for bytes, so their places follow from their lengths. For
+other tokenizers the library says the places.
 
 L tokens, C characters, P parts of documents.
 """

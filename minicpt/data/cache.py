@@ -6,11 +6,11 @@
                           corpus.json                           what belongs there; written last
 
 The cache is $MINICPT_CACHE, else minicpt in $XDG_CACHE_HOME, else ~/.cache/minicpt. The key is made
-of the texts, their names, the tokenizer and the format, so that nothing in it grows old; it can be
-deleted at any time. A text that changes between hashing and tokenising is refused (``documents``),
-so no other text stands under its key. corpus.json holds the SHA-256 of each file: a corpus that is
-not what was written is never trained on, for about a second per GB at each start. Left out: a disk
-that rots while a run reads from it.
+of the texts, their names, the tokenizer and the format, so an entry stays right for ever. The cache
+can be deleted at any time. A text that changes between hashing and tokenising is refused
+(``documents``), so no other text stands under its key. corpus.json holds the SHA-256 of each file.
+It is checked at each start, which takes about a second per GB. Damage that comes later, while a run
+reads from the file, is not found.
 """
 
 import ctypes

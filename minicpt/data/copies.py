@@ -1,8 +1,8 @@
-"""What of a text stands in another one too, word for word or nearly so; so that it can be left out.
+"""Finds what of a text stands in another one too, word for word or nearly so, to leave it out.
 
-What a model was trained on says nothing of what it has learnt. The measure is of lines: a document
-is judged in parts of about 1,000 characters, and a part is a copy if a third or more of its lines,
-counted in characters, stand in the other text as lines, anywhere and in any order.
+A loss on text that a model was trained on does not say what it has learnt. So lines are compared: a
+document is judged in parts of about 1,000 characters, and a part is a copy if a third or more of
+its lines, counted in characters, stand in the other text as lines, anywhere and in any order.
 
 White space at the ends of a line does not count. Lines of less than 20 characters are common ones:
 they count only in a part of which they are more than half. A line of more than 1,000 characters is
@@ -12,7 +12,7 @@ line after 2,000; less than 1,000 at the end of a document belong to the part be
 Each part is judged by itself. So a line that many documents share, such as one of a licence, makes
 no copy of any of them by itself, and joins no documents.
 
-Left out: text that is the same but for its line ends, or was changed in most of its lines.
+Not found is text that is the same but for its line ends, or was changed in most of its lines.
 """
 
 from array import array

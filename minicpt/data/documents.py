@@ -1,11 +1,9 @@
 """Documents: a text with a name, held or read from its file again, and any number of them.
 
-Text can be larger than memory. So a long file gives its text in pieces, anew each time that it is
-asked, and a million lines of a .jsonl file are documents only while somebody looks at them. A file
-can change between two readings. So every piece has a mark from the first reading, and each later
-reading is held against it: what is split, tokenised and trained on is the text that was hashed.
-Left out: where documents come from (``sources``), what is in them (``text``), and other encodings
-than UTF-8.
+A text can be larger than memory. So a long file is read in pieces, anew each time, and the lines of
+a .jsonl file become documents one after the other. A file can change between two readings. So every
+piece gets a mark at the first reading, and each later reading is compared with it: what is split,
+tokenised and trained on is the text that was hashed. ``sources`` says where documents come from.
 """
 
 import codecs

@@ -1,8 +1,8 @@
-"""Text on its way in: built-in text, files, folders, globs and .jsonl become documents.
+"""Built-in text, files, folders, globs and .jsonl become documents.
 
-Everything a user can get wrong is found here, before any work is done, and said in one line: all
-text is gone through once, piece by piece, and read again when it is used.
-Left out: other encodings than UTF-8, compressed files, archives, and anything over the network.
+What is wrong with them is found here, before any work is done, and said in one line: ``read`` goes
+through all text once, piece by piece. The text is read again when it is used. Leaves out other
+encodings than UTF-8, compressed files, archives, and the network.
 """
 
 import functools

@@ -1,6 +1,6 @@
 """What of a text is held out from training, and a sample of it; without holding the text.
 
-Left out: shuffling, which is the corpus's business; what a copy is (``copies``).
+``copies`` says what a copy is.
 """
 
 import hashlib
@@ -26,8 +26,8 @@ def split(
     """The documents to train on, and those held out that do not stand in these too.
 
     The text is divided as in ``divide``. Then the held-out side loses what stands in the training
-    side word for word or nearly so (``copies``). That is left out of both sides: how much it is, is
-    what the two lack of the characters of ``documents``.
+    side word for word or nearly so (``copies``). Neither side holds that text, so the two together
+    may have fewer characters than ``documents``.
 
     Raises InputError as ``divide`` does, and where nothing is left of the held-out side.
 

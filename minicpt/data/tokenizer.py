@@ -2,9 +2,9 @@
 
 Trains a byte-level BPE (``bpe``) and loads any ``tokenizer.json`` of the usual kinds: byte-level
 BPE (GPT-2, RoBERTa), WordPiece (BERT), Unigram (T5). ``tokenizer_files`` reads and writes folders.
-Left out: adding special tokens to text. That is what objectives do. Other tools let the tokenizer
-do it, by the post-processor in its file: that of a loaded file is not applied here, and ``save``
-writes one that feeds a model what it was trained on.
+Objectives put special tokens around texts. Other tools let the tokenizer do it, by a post-processor
+in its file. That of a loaded file is not applied here. ``save`` writes one that feeds a model as it
+was trained.
 """
 
 import functools
@@ -124,7 +124,7 @@ class Tokenizer:
     def save(self, folder: str | os.PathLike, feeding: dict | None = None) -> None:
         """Writes tokenizer.json and tokenizer_config.json, which transformers opens too.
 
-        ``feeding`` (see ``pretrained.feeding``) is how a model is fed. Without it the files say of
+        ``feeding`` (see ``huggingface.feeding``) is how a model is fed. Without it the files say of
         that what the loaded ones said.
         """
         engine, declared = self._engine, self._declared

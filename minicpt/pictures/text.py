@@ -215,10 +215,13 @@ def remarks(data: dict) -> list[str]:
             lines.append(f"Chosen to be predicted: {plural(len(fates), 'token')}, {counts}.")
     size = len(data["streams"][data["target_stream"]]["positions"])
     predicted = {each["position"] for head in data["heads"].values() for each in head["targets"]}
-    if len(predicted) < size:
-        lines.append("Where the target is blank, nothing is predicted and nothing counts.")
     if any("weight" in each for head in data["heads"].values() for each in head["targets"]):
-        lines.append("Each loss is shown without its weight; in the sum it is multiplied by it.")
+        lines.append(
+            "Each loss is shown without its weight; in the sum it is multiplied by it. A target of"
+            " weight 0 is not shown."
+        )
+    elif len(predicted) < size:
+        lines.append("Where the target is blank, nothing is predicted and nothing counts.")
     return lines
 
 
