@@ -15,7 +15,7 @@ from minicpt.common.errors import InputError, WorkError
 from minicpt.data import vocabularies
 
 MOST = 1 << 28  # bytes of a file
-CONFIG = "tokenizer_config.json"
+CONFIG, MAP = "tokenizer_config.json", "special_tokens_map.json"
 REMEDY = "give a folder with a tokenizer.json (or the older files of BERT, GPT-2 or T5)"
 # Role -> the name under which tokenizer_config.json declares it. bos has no role here.
 DECLARED = {
@@ -55,7 +55,12 @@ def read(path: str | os.PathLike) -> tuple[str, dict[str, str], dict]:
     """
     path = Path(path)
     file = path / "tokenizer.json" if path.is_dir() else path
-    special, config = declared(file.parent), read_json(file.parent / CONFIG)
+    config = read_json(file.parent / CONFIG)
+    special = declared(file.parent / MAP, read_json(file.parent / MAP))
+    special |= declared(file.parent / CONFIG, config)
+    # GPT-2 declares its end of text as unknown too, although no byte is ever unknown.
+    if special.get("unk_token") == special.get("eos_token"):
+        special.pop("unk_token", None)
     old = path.is_dir() and not file.is_file()
     made = vocabularies.definition(path, config, special) if old else None
     if not (made or file.is_file()):
@@ -73,7 +78,7 @@ def read(path: str | os.PathLike) -> tuple[str, dict[str, str], dict]:
             f"{str(file.parent)!r} declares the special token {unknown[0]!r}, which its "
             "vocabulary does not hold: use files that belong together"
         )
-    return json.dumps(definition), special, habits(file.parent / CONFIG)
+    return json.dumps(definition), special, habits(file.parent / CONFIG, config)
 
 
 def read_json(file: Path) -> dict:
@@ -81,21 +86,8 @@ def read_json(file: Path) -> dict:
     return disk.read_json(file, MOST, REMEDY) if file.is_file() else {}
 
 
-def declared(folder: Path) -> dict[str, str]:
-    """What tokenizer_config.json, and before it special_tokens_map.json, say: {"pad_token": ...}.
-
-    Raises InputError for a file that is not what its name says.
-    """
-    found: dict[str, str] = {}
-    for file in (folder / "special_tokens_map.json", folder / CONFIG):
-        found |= _in_config(read_json(file), file)
-    # GPT-2 declares its end of text as unknown too, although no byte is ever unknown.
-    if found.get("unk_token") == found.get("eos_token"):
-        found.pop("unk_token", None)
-    return found
-
-
-def _in_config(config: dict, file: Path) -> dict[str, str]:
+def declared(file: Path, config: dict) -> dict[str, str]:
+    """The special tokens that a file declares: {"pad_token": ...}. InputError for what is none."""
     found = {}
     for name in [*DECLARED.values(), "bos_token"]:
         token = config.get(name)
@@ -108,9 +100,8 @@ def _in_config(config: dict, file: Path) -> dict[str, str]:
     return found
 
 
-def habits(file: Path) -> dict:
+def habits(file: Path, config: dict) -> dict:
     """Those of ``HABITS`` that tokenizer_config.json declares. InputError for a wrong value."""
-    config = read_json(file)
     found = {name: config[name] for name in HABITS if config.get(name) is not None}
     for name, value in found.items():
         if name == "model_max_length":
