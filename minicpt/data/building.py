@@ -6,8 +6,7 @@ the words and sentences of the chunk before it are counted:
 - White space belongs to the word that follows it, and to the sentence that follows it. At the end
   of a document it belongs to the last word.
 - A token that starts at character a belongs to word number #{e in E: e <= a}, where E are the ends
-  of the words. This holds whether a tokenizer keeps the space in the token, drops it, or makes it a
-  token.
+  of the words. So it does not matter whether a tokenizer keeps the space in the token or drops it.
 - Every byte of a document belongs to one of its tokens. The bytes of a token reach to the beginning
   of the next one. What a tokenizer drops before the first token of a document belongs to that.
 
@@ -251,9 +250,7 @@ class Located:
     unknown: Tensor
 
 
-def located(
-    encodings: Sequence[Encoding], texts: Sequence[str], tokenizer: Tokenizer
-) -> Located:
+def located(encodings: Sequence[Encoding], texts: Sequence[str], tokenizer: Tokenizer) -> Located:
     """Where the tokens of the texts are; the encodings are ``encodings`` of them.
 
     >>> texts, tokenizer = ["été", "a"], Tokenizer.train([], 256)
