@@ -12,8 +12,6 @@ has no manifest: it can be started from, as unverified, but not resumed. ``expor
 folder: config, ``model.safetensors`` and tokenizer, and nothing else.
 """
 
-import hashlib
-import json
 import os
 import re
 from dataclasses import dataclass, field
@@ -23,7 +21,15 @@ import torch
 from torch import nn
 
 from minicpt.checkpoint import huggingface, weights
-from minicpt.common.disk import MEBIBYTE, read_json, recover, sha256, write_folder, write_json
+from minicpt.common.disk import (
+    MEBIBYTE,
+    digest,
+    read_json,
+    recover,
+    sha256,
+    write_folder,
+    write_json,
+)
 from minicpt.common.errors import InputError
 from minicpt.data.tokenizer import Tokenizer
 
@@ -125,11 +131,6 @@ def write_manifest(folder: Path) -> None:
     files = {path.name: {"size": path.stat().st_size, "sha256": sha256(path)} for path in paths}
     content = {"format": FORMAT, "files": files}
     write_json(folder / MANIFEST, content | {"sha256": digest(content)})
-
-
-def digest(content: dict) -> str:
-    """The SHA-256 of JSON content, however it is laid out."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 # --- reading ---------------------------------------------------------------------------------

@@ -1,14 +1,16 @@
 """Files and folders on the disk: read within bounds, written whole or not at all.
 
-A folder is filled under a temporary name (hidden, ending in .tmp), synced, and renamed. One that it
-replaces is put aside first as .NAME.previous, so that at every moment one of the two is there
-whole; ``recover`` puts it back after a kill in between. Leaves out what the files mean.
+What is written gets a temporary name (hidden, ending in .tmp) until it is synced, and is renamed
+then. A folder that it replaces is put aside first as .NAME.previous, so that at every moment one of
+the two is there whole; ``recover`` puts it back after a kill in between. Leaves out what the files
+mean.
 """
 
 import contextlib
 import hashlib
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -32,22 +34,33 @@ def check_file(path: Path) -> int:
     raise InputError(f"{path} {reason}; give a whole checkpoint folder")
 
 
-def read_json(path: Path, most: int = MEBIBYTE) -> dict:
+def read_json(path: Path, most: int = MEBIBYTE, remedy: str = "use another checkpoint") -> dict:
     """The object in a JSON file of at most ``most`` bytes, or an InputError."""
     size = check_file(path)
     if size > most:
         raise InputError(f"{path} has {size:,} bytes, and such a file at most {most:,}; look at it")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} cannot be read ({error}); use another checkpoint") from None
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error}); {remedy}") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} cannot be read: it is not JSON ({error}); {remedy}") from None
     if not isinstance(content, dict):
-        raise InputError(f"{path} does not hold a JSON object; use another checkpoint")
+        raise InputError(f"{path} is not a JSON object; {remedy}")
     return content
 
 
 def write_json(path: Path, content: dict) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def digest(content: dict) -> str:
+    """The SHA-256 of JSON content, the same in any order of its names.
+
+    >>> digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
+    True
+    """
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def sha256(path: Path) -> str:
@@ -58,31 +71,60 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
-    """Fills a temporary folder by ``write``, puts it on the disk, and renames it to ``folder``.
+def write_file(path: Path, text: str) -> None:
+    """Writes a file under a temporary name, puts it on the disk, and renames it to ``path``.
 
     Raises WorkError when the disk refuses; then what was there before is whole.
     """
-    temporary, previous = hidden(folder, "tmp"), hidden(folder, "previous")
-    with refusals(folder):
+    temporary = hidden(path, "tmp")
+    with refusals(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            remove(temporary)
-            temporary.mkdir()
-            write(temporary)
-            for path in [*sorted(temporary.iterdir()), temporary]:
-                sync(path)
-            if folder.exists():
-                folder.rename(previous)
-            try:
-                temporary.rename(folder)
-            except OSError:
-                if previous.exists():
-                    previous.rename(folder)
-                raise
-            sync(folder.parent)
+            temporary.write_text(text, encoding="utf-8")
+            sync(temporary)
+            os.replace(temporary, path)
         finally:
-            remove(temporary)
-        remove(previous)
+            temporary.unlink(missing_ok=True)
+        sync(path.parent)
+
+
+def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
+    """As ``put_folder``, for one writer alone.
+
+    Raises WorkError when the disk refuses; then what was there before is whole.
+    """
+    with refusals(folder):
+        put_folder(folder, write)
+
+
+def put_folder(folder: Path, write: Callable[[Path], None], shared: bool = False) -> None:
+    """Fills a temporary folder by ``write``, puts it on the disk, and renames it to ``folder``.
+
+    shared  other processes may write the same folder at the same time. The first one that is done
+            stays, and what is there is never replaced: that is an OSError
+
+    Raises OSError when the disk refuses; then what was there before is whole.
+    """
+    suffix = f"{secrets.token_hex(4)}.tmp" if shared else "tmp"
+    temporary, previous = hidden(folder, suffix), hidden(folder, "previous")
+    try:
+        remove(temporary)
+        temporary.mkdir()
+        write(temporary)
+        for path in [*sorted(temporary.iterdir()), temporary]:
+            sync(path)
+        if folder.exists() and not shared:
+            folder.rename(previous)
+        try:
+            temporary.rename(folder)
+        except OSError:
+            if previous.exists():
+                previous.rename(folder)
+            raise
+        sync(folder.parent)
+    finally:
+        remove(temporary)
+    remove(previous)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Passages with the tokens that they have as texts of their own, not as parts of a document."""
+"""Tokenises passages as texts of their own, not as parts of a document."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,11 +13,11 @@ from minicpt.data.tokenizer import Tokenizer
 def alone(passages: Sequence[Passage], tokenizer: Tokenizer) -> list[Passage]:
     """The passages with the tokens that each has as a text of its own, without space at its ends.
 
-    In a document most tokenizers keep the white space before a word, which the first word of a
-    document does not have: these tokens would tell where in its document a passage stood. The first
-    word is tokenised anew; white space parts it from the others, so that no other token changes.
-    The last one is if its white space is part of a token. A word with an unknown token stays as it
-    is.
+    Most tokenizers keep the white space before a word in its token. The first word of a document
+    has none. So the tokens would tell whether a passage began its document. Here the first word is
+    tokenised again without it. White space parts it from the other words, so their tokens do not
+    change. The last word is tokenised again if the white space behind it is part of a token. A word
+    with an unknown token stays as it is.
 
     >>> tokenizer = Tokenizer.train([], 256)
     >>> corpus = Corpus.build([Document("a", "To be. Or not.  ")], tokenizer)

@@ -5,8 +5,7 @@ are cut after LONGEST_WORD characters, because the time of the training grows wi
 longest word. The cut is a rule in the tokenizer itself, so that other tools cut alike.
 
 The library trains in Rust, and Python sees a signal only when Rust has finished. So a long text is
-trained on in a second process, which ends when this one is interrupted, and when it dies. Left out:
-roles and files, see ``tokenizer``.
+trained on in a second process, which ends when this one is interrupted, and when it dies.
 """
 
 import contextlib

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from minicpt.common.errors import InputError
 from minicpt.data import building
-from minicpt.data.documents import Document, Documents
+from minicpt.data.documents import Document, Documents, part_name
 from minicpt.data.text_bytes import TextBytes
 from minicpt.data.tokenizer import Tokenizer
 
@@ -33,6 +33,7 @@ class Passage:
     start      the number of its first token in the corpus
     document   the name of its document
     offset     the number of its first token in its document
+    character  the character at which the document begins; above 0 where it is a part of a whole one
     """
 
     tokens: Tensor
@@ -44,11 +45,12 @@ class Passage:
     start: int
     document: str
     offset: int
+    character: int = 0
 
     @property
     def place(self) -> str:
         """For messages: "docs/intro.txt, token 128"."""
-        return f"{self.document}, token {self.offset}"
+        return f"{part_name(self.document, self.character)}, token {self.offset}"
 
     def part(self, start: int, stop: int) -> "Passage":
         """Its tokens from ``start`` to before ``stop``."""
@@ -63,6 +65,7 @@ class Passage:
             start=self.start + start,
             document=self.document,
             offset=self.offset + start,
+            character=self.character,
         )
 
 
@@ -75,7 +78,8 @@ class Corpus(TextBytes):
     sentences  the same for sentences
     documents  the same for documents; every document holds at least one token
     bytes      (L + 1,) int32, and ``unknown``: see ``TextBytes``
-    names      the documents' names
+    names      the documents' names; parts of one document have the same one
+    starts     int64, the character of its document at which each part begins; None: all are whole
 
     What white space belongs to, and how words and sentences are found, stands in ``building``. The
     tensors may be files that are mapped into memory (``cache``): nobody writes into them.
@@ -88,6 +92,7 @@ class Corpus(TextBytes):
     bytes: Tensor
     unknown: Tensor
     names: Sequence[str]
+    starts: Tensor | None = None
 
     @staticmethod
     def build(
@@ -139,6 +144,7 @@ class Corpus(TextBytes):
             start=start,
             document=self.names[index],
             offset=start - begin,
+            character=0 if self.starts is None else int(self.starts[index]),
         )
 
 

@@ -35,6 +35,15 @@ class Row:
         more = len(self.passages) - 1
         return self.passages[0].place + (f" and {more} more" if more else "")
 
+    @property
+    def document(self) -> str:
+        """The document of the first passage, and ``start`` likewise."""
+        return self.passages[0].document
+
+    @property
+    def start(self) -> int:
+        return self.passages[0].start
+
 
 def packed(plan: Plan, size: int, seed: int, epoch: int) -> Plan:
     """A plan of rows of at most ``size`` positions, which hold the passages of ``plan``."""

@@ -1,7 +1,6 @@
-"""Sentences and words of a text, and of a text too long to be held; in plain Python.
+"""Sentences and words of a text, and the cutting of a long text, in plain Python.
 
-Left out: where text comes from (``sources``), and any language model of what a sentence is; the
-rule is a short one, written down in ``sentences``.
+What a sentence is, is a short rule, written down in ``sentences``.
 """
 
 import functools
@@ -10,15 +9,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from minicpt.common.errors import InputError
-from minicpt.data.documents import Document, LongDocument
+from minicpt.data.documents import Document
 
-BLANK_LINE = re.compile(r"\n[^\S\n]*\n")  # whole, so that it never scans a stretch twice
+BLANK_LINE = re.compile(r"\n[^\S\n]*\n")  # with its two newlines: linear time
 
 CLOSING = "\"'”’»›)\\]}*_`"
 WIDE = "。！？｡"
 OPENING = "\"'“‘„«‹([{<*_`¿¡#@$§•—–-"
-# Where a sentence may end. Every part is bounded or ends where the next match begins, so that no
-# stretch is scanned twice: dots without end, or white space without end, cost no more than words.
+# Where a sentence may end. Every part is bounded, or ends where the next match begins. So no
+# character is scanned twice: a million dots or spaces take no longer than words.
 BOUNDARY = re.compile(
     rf"(?P<stop>[.!?…][{CLOSING}]{{0,8}})\s+"  # Latin: white space must follow
     rf"|(?P<wide>[{WIDE}][{WIDE}」』）】〉》”’\"')]{{0,8}})\s*"  # Chinese, Japanese: it need not
@@ -132,7 +131,7 @@ class Stretch:
 
 
 def stretches(
-    document: Document | LongDocument, breaks: str = SPACES, size: int = STRETCH
+    document: Document, breaks: str = SPACES, size: int = STRETCH
 ) -> Iterator[Stretch]:
     """A document in stretches of ``size`` characters and a few more; the last one may be short.
 

@@ -63,6 +63,15 @@ class Pair:
     def place(self) -> str:
         return f"{self.first.place} with {self.second.place}"
 
+    @property
+    def document(self) -> str:
+        """The document of the first run, and ``start`` likewise."""
+        return self.first.document
+
+    @property
+    def start(self) -> int:
+        return self.first.start
+
 
 class NextSentence(Objective):
     roles = ("encoder",)

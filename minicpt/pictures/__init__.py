@@ -1,4 +1,8 @@
-"""Reports: what the program shows of its objectives and of its runs, as text.
+"""Pictures: what a model reads, sees and must predict, as data and as text.
 
-They return strings and plain data, and print nothing. Nothing but the command line imports them.
+``passage`` gathers the data, ``text`` and ``triangle`` draw them, ``picture`` does both for a text.
 """
+
+from minicpt.pictures.picture import Picture, explain
+
+__all__ = ["Picture", "explain"]

@@ -1,9 +1,9 @@
 """What an objective does with one passage: what is read, seen and predicted, and each loss.
 
 ``as_data`` gathers it: the batch of the one passage, the objective's own declaration of what each
-target may see, and each target's loss from one forward pass. ``explain_text`` draws it.
+target may see, and each target's loss from one forward pass. ``text`` draws it.
 
-Where that declaration says that a target sees exactly the positions up to its own, the report also
+Where that declaration says that a target sees exactly the positions up to its own, the data also
 shows why one pass is enough: the model is run on the first prefixes alone, and the losses of those
 runs stand above those of the single pass. Nothing here knows an objective by its name.
 
@@ -14,71 +14,59 @@ import copy
 import math
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from minicpt.batch import IGNORE, Batch
+from minicpt.batch import IGNORE, Batch, seen_by, target_stream
+from minicpt.data.order import Draw
 from minicpt.generation import evaluating
-from minicpt.loss import TargetLosses, only, target_losses, target_stream
+from minicpt.loss import TargetLosses
+from minicpt.objectives.base import Objective
 from minicpt.pictures import characters
-from minicpt.pictures.text import as_text
 from minicpt.proofs.bounds import additions, nats, tolerance
 
 TRIANGLE = 12  # prefixes that are run alone
 
 
-def explain(
-    model: nn.Module,
-    objective,
-    passage,
-    generator: torch.Generator,
-    width: int,
-    *,
-    triangle: int = TRIANGLE,
-    number: tuple[int, int] | None = None,
-    ascii: bool = False,
-    color: bool = False,
-) -> str:
-    """The report on one passage of the objective's plan, as text: see ``as_data``, ``as_text``."""
-    data = as_data(model, objective, passage, generator, triangle=triangle, number=number)
-    return as_text(data, width, ascii=ascii, color=color)
-
-
 @torch.no_grad()
 def as_data(
     model: nn.Module,
-    objective,
+    objective: Objective,
     passage,
-    generator: torch.Generator,
+    draw: Draw,
     *,
+    parts: nn.ModuleDict | None = None,
     triangle: int = TRIANGLE,
     number: tuple[int, int] | None = None,
 ) -> dict:
-    """The report as plain data, ready for JSON. The model is left as it was.
+    """What the objective does with a passage, as plain data, ready for JSON.
 
-    passage    an element of the objective's plan
-    generator  draws the passage's noise
-    triangle   how many prefixes are run alone, at the most
-    number     which passage it is, from 1, and of how many
+    passage   an element of the objective's plan, and ``draw`` what belongs to it
+    parts     those that learn beside the model; None: untrained ones
+    triangle  how many prefixes are run alone, at the most
+    number    which passage it is, from 1, and of how many
+
+    The model is left as it was.
 
     ``streams``: the positions that are read. ``visibility``: head -> stream -> for each of the T
     positions a string of one character for each position of the stream, "1" where it may be seen.
     ``heads``: each head's targets with their losses in nats, and ``uniform``, the loss of a guess
     that holds all classes alike. A target has its ``token``, or the ``name`` of its class if that
-    has one; and its ``fate`` ("hidden", "replaced" or "kept") where the objective changes what it
-    predicts: the token that is read there instead stands at its position. ``triangle``: see
-    ``prefix_runs``; None where targets may see something else than what stands up to them.
+    has one; its ``weight`` where the batch weights that head; and its ``fate`` ("hidden",
+    "replaced" or "kept") where the objective changes what it predicts: the token that is read there
+    instead stands at its position. ``triangle``: see ``prefix_runs``; None where targets may see
+    something else than what stands up to them.
     """
-    batch = objective.batch([passage], [generator])
+    parts = objective.parts(model) if parts is None else parts
+    batch = objective.batch([passage], [draw])
     visibility = objective.visibility(batch)
     device = next(model.parameters()).device
-    with evaluating(model):
-        found = target_losses(model, batch.to(device))
-    names = getattr(objective, "classes", {})
-    fates = {head: rows[0] for head, rows in getattr(objective, "fates", no_fates)(batch).items()}
+    with evaluating(model), evaluating(parts):
+        found = objective.losses(model, parts, batch.to(device))
+    fates = {head: rows[0] for head, rows in objective.fates(batch).items()}
     read, predicted = labels(objective.tokenizer, batch, fates)
-    module = sys.modules[type(objective).__module__]
     streams = {"tokens": objective.role}
     if "decoder_tokens" in batch.inputs:
         streams = {"tokens": "encoder", "decoder_tokens": "decoder"}
@@ -87,13 +75,16 @@ def as_data(
     ]
     runs = None
     if causal and triangle > 0:
-        runs = prefix_runs(model, batch, causal[0], visibility[causal[0]], triangle)
+        sees = visibility[causal[0]]
+        runs = prefix_runs(model, parts, objective, batch, causal[0], sees, triangle)
     return {
-        "summary": (module.__doc__ or type(objective).__name__).strip().splitlines()[0],
-        "unit": getattr(objective, "unit", "passage"),
+        "summary": summary(objective),
+        "unit": objective.unit,
         "number": number and number[0],
         "of": number and number[1],
         "place": passage.place,
+        "document": passage.document,
+        "start": passage.start,
         "streams": {
             name: {"reader": reader, "positions": positions(batch, name, read[name])}
             for name, reader in streams.items()
@@ -107,17 +98,33 @@ def as_data(
             for head, sees in visibility.items()
         },
         "heads": {
-            head: head_data(each, len(model.heads[head].weight))
-            | {"targets": targets(each, predicted.get(head), names.get(head), fates.get(head))}
+            head: totals(each, classes_of(model, objective, head))
+            | {
+                "head_weight": objective.head_weights.get(head, 1.0),
+                "targets": targets(
+                    each,
+                    predicted.get(head),
+                    objective.classes.get(head),
+                    fates.get(head),
+                    weighted=head in batch.weights,
+                ),
+            }
             for head, each in found.items()
         },
         "triangle": runs,
     }
 
 
-def no_fates(batch: Batch) -> dict:
-    """Those of an objective that changes nothing of what it predicts."""
-    return {}
+def summary(objective: Objective) -> str:
+    """The first line of the objective's file."""
+    kind = type(objective)
+    return (sys.modules[kind.__module__].__doc__ or kind.__name__).strip().splitlines()[0]
+
+
+def classes_of(model: nn.Module, objective: Objective, head: str) -> int:
+    """The classes of a head; one that is no head of the model predicts tokens."""
+    known = head in model.heads
+    return len(model.heads[head].weight) if known else objective.tokenizer.size
 
 
 def labels(
@@ -155,7 +162,7 @@ def labels(
     return read, predicted
 
 
-def head_data(each: TargetLosses, classes: int) -> dict:
+def totals(each: TargetLosses, classes: int) -> dict:
     """One head's losses together."""
     total = each.total()
     return {
@@ -172,15 +179,23 @@ def targets(
     tokens: Mapping[int, str] | None,
     names: Sequence[str] | None,
     fates: Mapping[int, str] | None,
+    weighted: bool = False,
 ) -> list[dict]:
     """One head's targets, and by position what they are called and what became of them."""
-    rows = zip(each.positions.tolist(), each.targets.tolist(), each.losses.tolist(), strict=True)
+    rows = zip(
+        each.positions.tolist(),
+        each.targets.tolist(),
+        each.losses.tolist(),
+        each.weights.tolist(),
+        strict=True,
+    )
     return [
         {"position": position, "class": chosen, "loss": loss}
+        | ({"weight": weight} if weighted else {})
         | ({"token": tokens[position]} if tokens else {})
         | ({"name": names[chosen]} if names else {})
         | ({"fate": fates[position]} if fates else {})
-        for position, chosen, loss in rows
+        for position, chosen, loss, weight in rows
     ]
 
 
@@ -205,7 +220,13 @@ def is_causal(batch: Batch, sees: Mapping[str, Tensor]) -> bool:
 
 
 def prefix_runs(
-    model: nn.Module, batch: Batch, head: str, sees: Mapping[str, Tensor], count: int
+    model: nn.Module,
+    parts: nn.ModuleDict,
+    objective: Objective,
+    batch: Batch,
+    head: str,
+    sees: Mapping[str, Tensor],
+    count: int,
 ) -> dict:
     """The losses of the model run on prefixes alone, beside those of the one pass over all.
 
@@ -216,18 +237,16 @@ def prefix_runs(
     the one pass. ``differences[j]``: the largest between the two. ``tolerance``: what rounding
     may make of them. All in nats.
     """
-    model = copy.deepcopy(model).to("cpu", torch.float64).eval()
-    target = batch.targets[head]  # (1, T)
-
-    def losses(inputs: dict[str, Tensor], kept: Tensor) -> list[float]:
-        return target_losses(model, Batch(inputs, {head: kept}))[head].losses.tolist()[:count]
-
-    places = (target[0] != IGNORE).nonzero()[:count, 0].tolist()
-    together = losses(batch.inputs, target)
+    model, parts = copy.deepcopy((model, parts))  # together: a part may hold a layer of the model
+    both = nn.ModuleList([model, parts]).to("cpu", torch.float64).eval()
+    asked = batch.targets[head]  # (1, T)
+    whole = objective.losses(model, parts, replace(batch, targets={head: asked}))[head]
+    places, together = whole.positions.tolist()[:count], whole.losses.tolist()[:count]
     alone = []
     for place in places:
-        seen = {stream: may[0, place] for stream, may in sees.items()}
-        alone.append(losses(only(batch.inputs, 0, seen), target[:, seen[target_stream(batch)]]))
+        prefix = seen_by(batch, head, 0, place, sees)
+        prefix = replace(prefix, targets={head: asked[:, : place + 1]})
+        alone.append(objective.losses(model, parts, prefix)[head].losses.tolist())
     differences = [
         max(abs(row[place] - whole) for row in alone[place:])
         for place, whole in enumerate(together)
@@ -235,7 +254,7 @@ def prefix_runs(
     return {
         "head": head,
         "positions": places,
-        "tolerance": tolerance(additions(model, batch)) * nats(torch.tensor(together)),
+        "tolerance": tolerance(additions(both, batch)) * nats(torch.tensor(together)),
         "alone": alone,
         "together": together,
         "differences": differences,

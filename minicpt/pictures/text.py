@@ -1,6 +1,6 @@
-"""The report of ``explain`` as text for a terminal: tables of what is read, seen and predicted.
+"""The picture of a passage as text for a terminal: tables of what is read, seen and predicted.
 
-Takes the plain data that ``explain.as_data`` gathers, and knows neither models nor objectives.
+Takes the plain data that ``passage.as_data`` gathers, and knows neither models nor objectives.
 """
 
 import math
@@ -215,7 +215,12 @@ def remarks(data: dict) -> list[str]:
             lines.append(f"Chosen to be predicted: {plural(len(fates), 'token')}, {counts}.")
     size = len(data["streams"][data["target_stream"]]["positions"])
     predicted = {each["position"] for head in data["heads"].values() for each in head["targets"]}
-    if len(predicted) < size:
+    if any("weight" in each for head in data["heads"].values() for each in head["targets"]):
+        lines.append(
+            "Each loss is shown without its weight; in the sum it is multiplied by it. A target of"
+            " weight 0 is not shown."
+        )
+    elif len(predicted) < size:
         lines.append("Where the target is blank, nothing is predicted and nothing counts.")
     return lines
 
@@ -279,9 +284,13 @@ def means(data: dict) -> list[str]:
             f" {'better' if gain > 0 else 'worse'}."
         )
     if len(data["heads"]) > 1:
-        each = [found["mean"] for found in data["heads"].values()]
+        pairs = [(each["head_weight"], each["mean"]) for each in data["heads"].values()]
+        plain = all(weight == 1 for weight, _ in pairs)
+        factors = ["" if plain else f"{weight:g} * " for weight, _ in pairs]
+        terms = [factor + number(mean) for factor, (_, mean) in zip(factors, pairs, strict=True)]
+        total = number(sum(weight * mean for weight, mean in pairs))
         lines.append(
-            f"Training minimises the sum of the means:"
-            f" {' + '.join(map(number, each))} = {number(sum(each))}."
+            f"Training minimises the sum of the {'' if plain else 'weighted '}means:"
+            f" {' + '.join(terms)} = {total}."
         )
     return lines

@@ -1,6 +1,6 @@
 """The losses of every prefix alone, a line each, above those of the one pass over all: as text.
 
-Takes the ``triangle`` of the data that ``explain.as_data`` gathers.
+Takes the ``triangle`` of the data that ``passage.as_data`` gathers.
 """
 
 from collections.abc import Sequence

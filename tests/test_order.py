@@ -11,10 +11,10 @@ from making import fake
 
 from minicpt.common.errors import InputError
 from minicpt.common.randomness import generator
-from minicpt.data import order as plan_module
-from minicpt.data.choosing import typical
-from minicpt.data.order import NEWEST, Plan, group_by_length, pack, planned, windows
-from minicpt.training.evaluation import spread
+from minicpt.data import order as order_module
+from minicpt.data.choosing import spread, typical
+from minicpt.data.order import NEWEST, Plan, group_by_length, planned, windows
+from minicpt.data.packing import pack
 
 always = settings(derandomize=True, deadline=None)
 some_lengths = st.lists(st.integers(1, 9), min_size=1, max_size=40)
@@ -135,9 +135,9 @@ def test_a_million_windows_are_made_at_once():
 # --- like lengths together -------------------------------------------------------------------
 
 
-def test_alike_by_hand(monkeypatch):
+def test_grouping_by_hand(monkeypatch):
     """Runs of two out of one pool: the shortest two, the next two, in whatever order; one left."""
-    monkeypatch.setattr(plan_module, "RUN", 2)
+    monkeypatch.setattr(order_module, "RUN", 2)
     found = set()
     for draw in range(60):
         order = group_by_length(torch.tensor([10, 30, 20, 40]), generator(draw)).tolist()
@@ -149,8 +149,8 @@ def test_alike_by_hand(monkeypatch):
 
 def test_pools_are_drawn_at_random(monkeypatch):
     """Two pools of two: any two may meet, and the shorter of a pool comes first."""
-    monkeypatch.setattr(plan_module, "RUN", 2)
-    monkeypatch.setattr(plan_module, "POOL", 2)
+    monkeypatch.setattr(order_module, "RUN", 2)
+    monkeypatch.setattr(order_module, "POOL", 2)
     lengths = torch.tensor([1, 2, 3, 4])
     found = {tuple(group_by_length(lengths, generator(draw)).tolist()[:2]) for draw in range(60)}
     assert found == {(a, b) for b in range(4) for a in range(b)}
@@ -158,7 +158,7 @@ def test_pools_are_drawn_at_random(monkeypatch):
 
 @always
 @given(st.lists(st.integers(1, 300), max_size=300), st.integers(0, 3))
-def test_alike_is_a_permutation_and_pure(lengths, seed):
+def test_grouping_is_a_permutation_and_pure(lengths, seed):
     lengths = torch.tensor(lengths, dtype=torch.int64)
     order = group_by_length(lengths, generator(seed))
     assert sorted(order.tolist()) == list(range(len(lengths)))
