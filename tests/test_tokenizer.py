@@ -500,7 +500,7 @@ def work(arguments):
     print("ready", flush=True)
     Tokenizer.train([text], 30_000)
 
-command_line.VERBS["demo"].run = work
+command_line.verbs()["demo"].run = work
 sys.argv = ["minicpt", "demo"]
 sys.exit(__main__.main())
 """

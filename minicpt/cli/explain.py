@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
-
 from minicpt import checkpoint
 from minicpt.cli import flags
 from minicpt.common.errors import InputError
@@ -17,13 +15,14 @@ from minicpt.common.settings import MOST, Checked, setting
 from minicpt.common.terminal import needs_ascii
 from minicpt.data.corpus import Corpus
 from minicpt.data.documents import Document, LongDocument
-from minicpt.data.order import Plan
+from minicpt.data.order import Draw, Plan
 from minicpt.data.sources import read
 from minicpt.data.tokenizer import Tokenizer
 from minicpt.data.utf8 import decode
 from minicpt.pictures.passage import as_data, explain
-from minicpt.runs import build
-from minicpt.runs.loop import print_json, say, summary_of
+from minicpt.runs.assembly import model_kind, new_model, objective_kind, trainable
+from minicpt.runs.build import fitted
+from minicpt.runs.console import print_json, say, summary_of
 
 TEXT = (
     "The cat sat on the mat. It was warm there, and it fell asleep. A bird came to the window."
@@ -66,49 +65,48 @@ def add(verbs) -> None:
         epilog=EXAMPLES.format(name="causal-lm"),
     )
     names = explain.add_subparsers(dest="objective", metavar="OBJECTIVE", required=True)
-    for name, module in build.objective_modules().items():
-        summary = module.__doc__.splitlines()[0]
+    for name, kind in trainable().items():
+        summary = flags.summary(kind)
         usage = f"minicpt explain {name} [FLAG …]"
         parser = names.add_parser(name, help=summary, description=summary, usage=usage)
         parser.epilog = EXAMPLES.format(name=name)
         flags.add(parser, "what to explain", What)
-        flags.add(parser, f"the objective, {name}", module.Settings)
+        flags.add(parser, f"the objective, {name}", kind.Settings)
         parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
     what = flags.build(arguments, What)
-    module = build.objective_module(arguments.objective)
-    settings = flags.build(arguments, module.Settings)
+    kind = objective_kind(arguments.objective)
+    settings = flags.build(arguments, kind.Settings)
     documents = given(what)
     if what.init:
         base = checkpoint.load(what.init, what.seed)
         for note in base.notes:
             say(note)
-        changed = flags.given(arguments, module.Settings)
-        model, objective = base.model, build.fitted(base, arguments.objective, changed)
+        changed = flags.given(arguments, kind.Settings)
+        model, objective = base.model, fitted(base, arguments.objective, changed)
     else:
         training = (document.text for document in read(["builtin:docs"]))
-        objective = module.Objective(Tokenizer.train(training, VOCABULARY), settings)
-        torch.manual_seed(what.seed)
-        model = build.untrained(objective)
+        objective = kind(Tokenizer.train(training, VOCABULARY), settings)
+        model = new_model(model_kind("", kind), objective, {}, what.seed)
         say("an untrained model; --init DIR shows what a trained one makes of it")
     passages = in_order(objective, Corpus.build(documents, objective.tokenizer), what.seed)
-    unit, count = getattr(objective, "unit", "passage"), len(passages)
+    unit, count = objective.unit, len(passages)
     if what.passage > count:
         found = f"{count} {unit}s; use 1 to {count}" if count > 1 else f"one {unit}; use 1"
         raise InputError(f"--passage is {what.passage}, but the text gives {found}")
     if count > 1:
         say(f"the text gives {count} {unit}s; --passage K shows another")
     passage = passages[what.passage - 1]
-    draws, number = generator("explain", what.seed), (what.passage, count)
+    draw, number = Draw(0, generator("explain", what.seed)), (what.passage, count)
     if arguments.json:
-        print_json(as_data(model, objective, passage, draws, number=number))
+        print_json(as_data(model, objective, passage, draw, number=number))
     else:
         width, ascii = shutil.get_terminal_size().columns, needs_ascii(sys.stdout.encoding)
         color = sys.stdout.isatty()
         report = explain(
-            model, objective, passage, draws, width, number=number, ascii=ascii, color=color
+            model, objective, passage, draw, width, number=number, ascii=ascii, color=color
         )
         print(report)
     return 0

@@ -96,7 +96,10 @@ def to_foreign(config: Any) -> dict[str, Any]:
 
 
 def from_foreign(foreign: dict[str, Any]) -> dict[str, Any]:
-    """The sizes of a config.json, in our terms. Raises InputError for what this file does not implement."""
+    """The sizes of a config.json, in our terms.
+
+    Raises InputError for what the model's file does not implement.
+    """
     for key, value in _ONLY.items():
         if foreign.get(key, value) != value:
             raise InputError(

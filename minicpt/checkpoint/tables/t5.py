@@ -69,8 +69,8 @@ _ONLY = {
 _VERSIONS = {("relu", True): "1.0", ("gated-gelu", False): "1.1"}
 
 
-# How other tools feed it (see ``huggingface.feeding``). Nothing stands around a text: the encoder of
-# sentence reconstruction reads words alone. Labels end with end-of-text; whoever makes them adds
+# How other tools feed it (see ``huggingface.feeding``). Nothing stands around a text: the encoder
+# of sentence reconstruction reads words alone. Labels end with end-of-text; whoever makes them adds
 # it. The tokenizer of a loaded base keeps its own rule. T5's puts </s> behind every text, which the
 # encoder does not read here: call it with ``add_special_tokens=False`` for the encoder.
 FED = {}
@@ -105,7 +105,10 @@ def to_foreign(config: Any) -> dict[str, Any]:
 
 
 def from_foreign(foreign: dict[str, Any]) -> dict[str, Any]:
-    """The sizes of a config.json, in our terms. Raises InputError for what this file does not implement."""
+    """The sizes of a config.json, in our terms.
+
+    Raises InputError for what the model's file does not implement.
+    """
     for key, value in _ONLY.items():
         if foreign.get(key, value) != value:
             raise InputError(
