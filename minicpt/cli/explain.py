@@ -14,11 +14,10 @@ from minicpt.common.randomness import generator
 from minicpt.common.settings import MOST, Checked, setting
 from minicpt.common.terminal import needs_ascii
 from minicpt.data.corpus import Corpus
-from minicpt.data.documents import Document, LongDocument
+from minicpt.data.documents import Document, decode
 from minicpt.data.order import Draw, Plan
 from minicpt.data.sources import read
 from minicpt.data.tokenizer import Tokenizer
-from minicpt.data.utf8 import decode
 from minicpt.pictures.passage import as_data, explain
 from minicpt.runs.assembly import model_kind, new_model, objective_kind, trainable
 from minicpt.runs.build import fitted
@@ -112,7 +111,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def given(what: What) -> list[Document | LongDocument]:
+def given(what: What) -> list[Document]:
     """The documents to explain. InputError for what is no text."""
     if what.text and what.file:
         raise InputError("--text and --file are both given; use one of them")

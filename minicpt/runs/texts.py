@@ -6,9 +6,7 @@ remedies old text to read: nothing that any of the texts holds out (copies: ``da
 """
 
 import dataclasses
-import hashlib
 import os
-from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,10 +17,10 @@ from minicpt.data import cache
 from minicpt.data.builtin import BUILTIN
 from minicpt.data.copies import unseen
 from minicpt.data.corpus import Corpus
-from minicpt.data.documents import Document, Documents
+from minicpt.data.documents import Documents
 from minicpt.data.order import planned
 from minicpt.data.sources import read
-from minicpt.data.split import FEW, divide, has_words
+from minicpt.data.split import divide, has_words, without
 from minicpt.data.tokenizer import Tokenizer
 from minicpt.runs.config import Text
 from minicpt.runs.console import say
@@ -304,43 +302,3 @@ def training_corpus(
     if not has_words(documents):
         raise InputError("all of the old text is held out for evaluation; name another")
     return corpus(documents, tokenizer)
-
-
-def without(documents: Documents, held_out: Documents) -> Documents:
-    """The documents less those held out, and less the end of one if that was held out.
-
-    >>> whole = Documents.of([Document("a", "One. Two."), Document("b", "Three.")])
-    >>> tail = Documents.of([Document("a, from character 5", "Two."), Document("b", "Three.")])
-    >>> list(without(whole, tail))
-    [Document(name='a', text='One. ')]
-    """
-    gone, sizes = {hashed(document) for document in held_out}, set(held_out.lengths)
-    # Only of few documents is one cut in two, and its end is then the first: see ``split``.
-    tail = next(iter(held_out)) if 0 < len(held_out) < FEW else None
-    size = held_out.lengths[0] if tail else 0
-
-    def left(document: Document, length: int) -> int:
-        """How many of the document's characters are not held out."""
-        if length in sizes and hashed(document) in gone:
-            return 0
-        if tail and length > size:
-            end = document.part(length - size, None, document.name)
-            return length - size if hashed(end) == hashed(tail) else length
-        return length
-
-    lengths = [left(*each) for each in zip(documents, documents.lengths, strict=True)]
-    if sum(lengths) == documents.characters:
-        return documents
-
-    def part(number: int, document: Document) -> list[Document]:
-        return [document.part(0, lengths[number], document.name)] if lengths[number] else []
-
-    choice = hashlib.sha256(array("q", lengths).tobytes()).hexdigest()
-    return documents.chosen(f"to {choice}", filter(None, lengths), part)
-
-
-def hashed(document: Document) -> bytes:
-    digest = hashlib.sha256()
-    for piece in document.pieces():
-        digest.update(piece.encode("utf-8", "surrogatepass"))
-    return digest.digest()
