@@ -119,7 +119,7 @@ def test_a_head_that_is_there_in_part_is_said_part_by_part(trained):
         ("train causal-lm", "--max_steps --max_iters", "--steps"),
         ("train causal-lm", "--output_dir --output", "--out"),
         ("train causal-lm", "--model_name_or_path --base_model", "--init"),
-        ("explain causal-lm", "--model", "--init"),
+        ("compare", "--model", "--init"),
         ("train causal-lm", "--train_file --dataset", "--corpus"),
         ("train causal-lm", "--block_size --max_seq_length --context_length", "--window"),
         ("train reconstruction", "--max_length", "--window"),

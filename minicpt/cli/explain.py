@@ -1,34 +1,19 @@
 """``minicpt explain``: what the model reads, may see and must predict, and each token's loss."""
 
 import argparse
-import shutil
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from minicpt import checkpoint
 from minicpt.cli import flags
 from minicpt.common.errors import InputError
-from minicpt.common.randomness import generator
 from minicpt.common.settings import MOST, Checked, setting
-from minicpt.common.terminal import needs_ascii
-from minicpt.data.corpus import Corpus
 from minicpt.data.documents import Document, decode
-from minicpt.data.order import Draw, Plan
 from minicpt.data.sources import read
-from minicpt.data.tokenizer import Tokenizer
-from minicpt.pictures.passage import as_data, explain
-from minicpt.runs.assembly import model_kind, new_model, objective_kind, trainable
-from minicpt.runs.build import fitted
+from minicpt.pictures.picture import TEXT, explain
+from minicpt.runs.assembly import objective_kind, trainable
 from minicpt.runs.console import print_json, say, summary_of
 
-TEXT = (
-    "The cat sat on the mat. It was warm there, and it fell asleep. A bird came to the window."
-    " The cat dreamt of rain."
-)
-VOCABULARY = 2048
-EPOCHS = 20  # that are tried for a passage
 STANDARD_INPUT = "-"
 EXAMPLES = """examples:
   minicpt explain {name} --text "The sun rises. Birds sing. Then it is noon. We eat." --seed 3
@@ -50,6 +35,10 @@ class What(Checked):
     passage: int = setting(
         1, "which window (pair, sentence) of the text, in its order", least=1, metavar="K"
     )
+    model: str = setting(
+        "", "the architecture of the untrained model (default: the first one that fits)",
+        metavar="NAME",
+    )  # fmt: skip
     init: str | None = setting(
         None, "a checkpoint folder (default: a small untrained model)", metavar="DIR"
     )
@@ -57,13 +46,13 @@ class What(Checked):
 
 
 def add(verbs) -> None:
-    explain = verbs.add_parser(
+    verb = verbs.add_parser(
         "explain",
         help="what a model reads, sees and must predict, and each token's loss",
         description=summary_of(__doc__),
         epilog=EXAMPLES.format(name="causal-lm"),
     )
-    names = explain.add_subparsers(dest="objective", metavar="OBJECTIVE", required=True)
+    names = verb.add_subparsers(dest="objective", metavar="OBJECTIVE", required=True)
     for name, kind in trainable().items():
         summary = flags.summary(kind)
         usage = f"minicpt explain {name} [FLAG …]"
@@ -76,38 +65,22 @@ def add(verbs) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     what = flags.build(arguments, What)
-    kind = objective_kind(arguments.objective)
-    settings = flags.build(arguments, kind.Settings)
-    documents = given(what)
-    if what.init:
-        base = checkpoint.load(what.init, what.seed)
-        for note in base.notes:
-            say(note)
-        changed = flags.given(arguments, kind.Settings)
-        model, objective = base.model, fitted(base, arguments.objective, changed)
-    else:
-        training = (document.text for document in read(["builtin:docs"]))
-        objective = kind(Tokenizer.train(training, VOCABULARY), settings)
-        model = new_model(model_kind("", kind), objective, {}, what.seed)
-        say("an untrained model; --init DIR shows what a trained one makes of it")
-    passages = in_order(objective, Corpus.build(documents, objective.tokenizer), what.seed)
-    unit, count = objective.unit, len(passages)
-    if what.passage > count:
-        found = f"{count} {unit}s; use 1 to {count}" if count > 1 else f"one {unit}; use 1"
-        raise InputError(f"--passage is {what.passage}, but the text gives {found}")
-    if count > 1:
-        say(f"the text gives {count} {unit}s; --passage K shows another")
-    passage = passages[what.passage - 1]
-    draw, number = Draw(0, generator("explain", what.seed)), (what.passage, count)
+    settings = flags.given(arguments, objective_kind(arguments.objective).Settings)
+    picture = explain(
+        given(what),
+        arguments.objective,
+        model=what.model,
+        init=what.init,
+        passage=what.passage,
+        seed=what.seed,
+        **settings,
+    )
+    for note in picture.notes:
+        say(note)
     if arguments.json:
-        print_json(as_data(model, objective, passage, draw, number=number))
+        print_json(picture.data)
     else:
-        width, ascii = shutil.get_terminal_size().columns, needs_ascii(sys.stdout.encoding)
-        color = sys.stdout.isatty()
-        report = explain(
-            model, objective, passage, draw, width, number=number, ascii=ascii, color=color
-        )
-        print(report)
+        print(picture.text(color=sys.stdout.isatty()))
     return 0
 
 
@@ -149,21 +122,3 @@ def standard_input(errors: str) -> Document:
         raise InputError(f"{name} is empty; pipe a text into it")
     return Document(name, text.replace("\r\n", "\n").replace("\r", "\n"))
 
-
-def in_order(objective, corpus: Corpus, seed: int) -> Sequence:
-    """The passages of an epoch as they stand in the text, each cut when it is asked for.
-
-    Where an objective draws what it reads, a short text may give nothing in an epoch: then it is
-    the first epoch that has some. Raises the InputError of the objective where none has.
-    """
-    refused = None
-    for epoch in range(EPOCHS):
-        try:
-            plan = objective.plan(corpus, seed, epoch)
-        except InputError as error:
-            refused = refused or error
-            continue
-        if len(plan):
-            order = sorted(range(len(plan)), key=plan.rows.tolist().__getitem__)
-            return Plan(plan.rows[order], plan.cut)
-    raise refused or InputError("the objective finds nothing to read in the text; give more")

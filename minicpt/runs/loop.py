@@ -17,6 +17,7 @@ from minicpt import __version__, checkpoint
 from minicpt.common.disk import discard
 from minicpt.common.errors import InputError, WorkError
 from minicpt.common.randomness import generator
+from minicpt.data.choosing import typical
 from minicpt.data.corpus import Corpus
 from minicpt.data.order import Draw, planned
 from minicpt.generation import Sampling
@@ -158,7 +159,7 @@ class Run:
         """What the model does with a held-out passage of middling length."""
         objective = self.trainer.objective
         corpus = next(iter(self.held_out.values()), None) or self.trainer.corpus
-        passage = planned(objective, corpus, 0, 0).typical()
+        passage = typical(planned(objective, corpus, 0, 0))
         sampling = Sampling(length=PROBE_LENGTH)
         draw = Draw(0, generator("probe", self.trainer.settings.seed, self.trainer.step))
         with self.trainer.machine.autocast():
