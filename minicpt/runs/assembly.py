@@ -11,7 +11,7 @@ import torch
 
 from minicpt import models, objectives, remedies
 from minicpt.checkpoint.huggingface import without_memory
-from minicpt.common.errors import InputError
+from minicpt.common.errors import InputError, WorkError
 from minicpt.models.layers import Model
 from minicpt.objectives.base import Objective
 from minicpt.remedies.base import Remedy, Situation, check_together
@@ -152,7 +152,7 @@ def make_trainer(
         for remedy in sorted(chosen, key=lambda each: bool(each.removes)):
             remedy.begin(situation, state and state["remedies"][remedy.name])
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        if state is None or isinstance(error, InputError):
+        if state is None or isinstance(error, (InputError, WorkError)):
             raise
         raise InputError(
             f"the state to go on from does not fit: {' '.join(str(error).split())[:120]}"
