@@ -56,6 +56,7 @@ class Start:
     text     the text that is trained on, and ``old`` those of the base, as far as they are known
     missing  why these are not all; "": they are
     split    how text is split that a remedy names itself
+    read     what remedies have read of old text before this: see ``OldText``
     parts    the state of what learnt beside the base's model; {}: nothing did
     """
 
@@ -78,15 +79,16 @@ def build(config: RunConfig, folder: Path | None = None, quiet: bool = False) ->
     """
     config.machine.prepare(say)
     start = continued(config) if config.base.init else from_scratch(config)
-    tokenizer, size = start.objective.tokenizer, weights(start.model)
+    size = weights(start.model)
     timed = config.length.epochs or config.length.minutes
     run = assembled(config, start, None if timed else config.length.count, folder, quiet)
     trainer = run.trainer
     if timed:
         trainer.steps = steps_of(config.length, trainer)
-    fit = vocabulary(tokenizer, start.text, start.old) if config.base.init else {}
-    base = str(Path(config.base.init).resolve()) if config.base.init else None
-    run.record |= {"steps": trainer.steps, "vocabulary": fit, "before": {}, "base": base}
+    run.record |= {"steps": trainer.steps, "vocabulary": {}, "before": {}, "base": None}
+    if config.base.init:
+        run.record["vocabulary"] = vocabulary(run.tokenizer, start.text, start.old)
+        run.record["base"] = str(Path(config.base.init).resolve())
     if not quiet:
         describe(run, start.text, size)
     return run
@@ -178,7 +180,8 @@ def continued(config: RunConfig) -> Start:
     objective_kind(config.objective).Settings(**config.settings)  # before anything is read
     sizes = [name for name in config.sizes if name not in ("dropout", "fused")]
     refuse(["model"] * bool(config.model) + sizes, "the model comes from --init")
-    own = [each.name for each in dataclasses.fields(Vocabulary) if changed(config.vocabulary, each)]
+    given, usual = (dataclasses.asdict(each) for each in (config.vocabulary, Vocabulary()))
+    own = [name for name in given if given[name] != usual[name]]
     refuse(own, "the tokenizer comes from --init")
     base = checkpoint.load(config.base.init, config.training.seed, **config.sizes)
     for note in base.notes:
@@ -203,10 +206,6 @@ def refuse(names: Sequence[str], why: str) -> None:
     """InputError for the first of some settings that were given and cannot be used."""
     for name in names:
         raise InputError(f"--{name.replace('_', '-')} cannot be used here: {why}")
-
-
-def changed(settings, field: dataclasses.Field) -> bool:
-    return getattr(settings, field.name) != field.default
 
 
 def steps_of(length: Length, trainer: Trainer) -> int:
