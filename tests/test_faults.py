@@ -78,7 +78,7 @@ def test_the_benchmark_writes_its_rows(folder, tmp_path, monkeypatch):
 
 def test_the_benchmark_notices_what_is_lost(folder, tmp_path, monkeypatch, little):
     """Tests that cannot fail prove nothing: without the manifest's check, mutations get through."""
-    monkeypatch.setattr(checkpoint, "verify", lambda folder: None)
+    monkeypatch.setattr("minicpt.checkpoint.folder.verify", lambda folder: None)
     found = list(faults.TESTS["mutate"][0](tmp_path, 60))
     assert any(each and "loaded with other" in each for each in found)
 

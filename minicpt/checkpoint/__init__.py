@@ -15,6 +15,7 @@ from minicpt.checkpoint.folder import (
     save,
     steps,
     verify,
+    write_manifest,
 )
 
 __all__ = [
@@ -32,4 +33,5 @@ __all__ = [
     "save",
     "steps",
     "verify",
+    "write_manifest",
 ]
