@@ -1,6 +1,7 @@
 """Where and in which precision a model runs: devices, bfloat16, compilation, threads."""
 
 import ctypes
+import functools
 import io
 import json
 import subprocess
@@ -16,7 +17,7 @@ from minicpt.common.errors import InputError
 from minicpt.common.randomness import generator
 from minicpt.data.order import Draw
 from minicpt.loss import whole_sequence_loss
-from minicpt.models import gpt2, layers
+from minicpt.models import layers
 from minicpt.proofs.bounds import tolerance
 from minicpt.runs.assembly import make_trainer, model_kind, new_model, objective_kind
 from minicpt.training import device
@@ -69,7 +70,8 @@ def test_a_forward_pass_makes_no_tensor_on_another_device(name, fused, tokenizer
 def test_a_mask_on_the_wrong_device_would_be_found(tokenizer, corpus, monkeypatch):
     model, objective = make("causal-lm", tokenizer)
     batch = batch_of(objective, corpus).to("meta")
-    monkeypatch.setattr(gpt2, "causal_mask", lambda n, device: layers.causal_mask(n))
+    on_the_cpu = functools.partial(layers.causal_mask, device=None)
+    monkeypatch.setattr(layers, "causal_mask", lambda length, device: on_the_cpu(length))
     with pytest.raises(RuntimeError, match="device"):
         model.to("meta")(**batch.inputs)
 
