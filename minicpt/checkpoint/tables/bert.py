@@ -1,6 +1,6 @@
 """Hugging Face's names for BERT, of its weights and of its config.
 
-Leaves out the model itself: sizes come and go as plain values.
+The sizes come and go as plain values: the model itself is not imported.
 """
 
 from typing import Any
@@ -98,7 +98,7 @@ def to_foreign(config: Any) -> dict[str, Any]:
 def from_foreign(foreign: dict[str, Any]) -> dict[str, Any]:
     """The sizes of a config.json, in our terms.
 
-    Raises InputError for what the model's file does not implement.
+    Raises InputError for what this model does not implement.
     """
     for key, value in _ONLY.items():
         if foreign.get(key, value) != value:
