@@ -24,10 +24,13 @@ from minicpt.cli.main import main
 from minicpt.common.errors import InputError
 from minicpt.common.randomness import generator
 from minicpt.data.corpus import Corpus
-from minicpt.data.sources import Document
+from minicpt.data.documents import Document
+from minicpt.data.order import Draw
 from minicpt.data.tokenizer import Tokenizer
 from minicpt.generation import Sampling
-from minicpt.models import bert, gpt2, t5
+from minicpt.models.bert import BERT
+from minicpt.models.gpt2 import GPT2
+from minicpt.models.t5 import T5
 from minicpt.objectives import causal_lm, masked_lm, next_sentence, reconstruction
 from minicpt.training.trainer import Trainer, Training
 
@@ -42,14 +45,14 @@ def trained() -> Tokenizer:
     return Tokenizer.train(LINES, 300)
 
 
-def model_of(module, tokenizer, **sizes):
+def model_of(kind, tokenizer, **sizes):
     torch.manual_seed(0)
     sizes = {"width": 16, "layers": 2, "num_heads": 2} | sizes
-    if module is t5:
+    if kind is T5:
         sizes["pad"] = tokenizer.need("pad")
     else:
         sizes.setdefault("positions", 64)
-    return module.Model(module.Config(vocabulary=tokenizer.size, **sizes))
+    return kind(kind.Config(vocabulary=tokenizer.size, **sizes))
 
 
 def written(folder, model, tokenizer, form="export"):
@@ -145,7 +148,7 @@ def resaved(tokenizer, folder) -> str:
 def tokenizers_of(kind, folder, trained):
     """(tokenizer, words) of an encoder: ours, and what transformers opens."""
     if kind == "trained here":
-        return trained, written(folder, model_of(bert, trained, positions=100), trained)
+        return trained, written(folder, model_of(BERT, trained, positions=100), trained)
     BASES[kind](folder.parent / "base")
     loaded = checkpoint.load(folder.parent / "base")
     return loaded.tokenizer, written(folder, loaded.model, loaded.tokenizer)
@@ -194,7 +197,11 @@ def batch_of(objective, documents):
     """The batch of all passages of an epoch, in the order of their names."""
     plan = objective.plan(Corpus.build(documents, objective.tokenizer), 0, 0)
     passages = sorted(plan[:], key=lambda each: each.place)
-    return objective.batch(passages, [generator("test", n) for n in range(len(passages))])
+    return objective.batch(passages, [draw(number) for number in range(len(passages))])
+
+
+def draw(number):
+    return Draw(number, generator("test", number))
 
 
 def agree(found, batch):
@@ -226,7 +233,7 @@ def test_what_an_encoder_was_trained_on_counts_more_than_a_foreign_rule(tmp_path
 
 
 def test_a_decoder_begins_a_text_with_end_of_text_and_has_one_segment(tmp_path, trained):
-    words = written(tmp_path / "a", model_of(gpt2, trained), trained)
+    words = written(tmp_path / "a", model_of(GPT2, trained), trained)
     objective = causal_lm.CausalLM(trained)
     batch = batch_of(objective, [Document("a", LINES[0])])
     assert words(LINES[0]).input_ids == batch.inputs["tokens"][0].tolist()
@@ -238,12 +245,12 @@ def test_a_decoder_begins_a_text_with_end_of_text_and_has_one_segment(tmp_path, 
 
 def test_an_encoder_decoder_reads_words_alone(tmp_path, trained):
     """As reconstruction feeds its encoder; whoever makes labels ends them."""
-    words = written(tmp_path / "a", model_of(t5, trained), trained)
+    words = written(tmp_path / "a", model_of(T5, trained), trained)
     objective = reconstruction.Reconstruction(trained, reconstruction.Settings(deletion=0.0))
     corpus = Corpus.build([Document("a", LINES[0])], trained)
     (passage, *_) = objective.plan(corpus, 0, 0)[:]
-    ((text, _),) = objective.damaged([passage], [generator("test", 0)])
-    batch = objective.batch([passage], [generator("test", 0)])
+    ((text, _),) = objective.damaged([passage], [draw(0)])
+    batch = objective.batch([passage], [draw(0)])
     assert words(text).input_ids == batch.inputs["tokens"][0].tolist()
     sentence = trained.decode(passage.tokens.tolist())
     labels = words(sentence + words.eos_token).input_ids
@@ -264,16 +271,16 @@ def test_a_tokenizer_of_another_model_feeds_a_new_one_as_it_is_trained(tmp_path)
     assert theirs("It rained").input_ids == [1, *tokenizer.encode("It rained")]
 
 
-@pytest.mark.parametrize("module", [gpt2, t5])
-def test_generate_of_transformers_stops_at_our_end_of_text(module, tmp_path, trained):
+@pytest.mark.parametrize("kind", [GPT2, T5])
+def test_generate_of_transformers_stops_at_our_end_of_text(kind, tmp_path, trained):
     """A model learns one sentence by heart; theirs writes it from the same beginning and stops."""
     sentence = LINES[2].split(". ")[0] + "."
-    if module is gpt2:
+    if kind is GPT2:
         objective, given = causal_lm.CausalLM(trained), sentence[:6]
     else:
         settings = reconstruction.Settings(deletion=0.0, shuffle=False)
         objective, given = reconstruction.Reconstruction(trained, settings), sentence
-    model = model_of(module, trained, width=32, dropout=0.0)
+    model = model_of(kind, trained, width=32, dropout=0.0)
     corpus = Corpus.build([Document("a", sentence)], trained)
     training = Training(batch_size=1, learning_rate=1e-2)
     for step in Trainer(model, objective, corpus, training, steps=60).run():
@@ -283,20 +290,20 @@ def test_generate_of_transformers_stops_at_our_end_of_text(module, tmp_path, tra
     ours = objective.generate(model, given, Sampling(length=40, temperature=0.0), draws)
     assert ours == sentence
     words = written(tmp_path / "a", model, trained)
-    kind = {gpt2: "GPT2LMHeadModel", t5: "T5ForConditionalGeneration"}[module]
-    theirs = getattr(transformers, kind).from_pretrained(tmp_path / "a").eval()
+    name = {GPT2: "GPT2LMHeadModel", T5: "T5ForConditionalGeneration"}[kind]
+    theirs = getattr(transformers, name).from_pretrained(tmp_path / "a").eval()
     found = theirs.generate(
         **words(given, return_tensors="pt"), do_sample=False, max_new_tokens=40
     )[0].tolist()
     assert words.decode(found, skip_special_tokens=True) == sentence
-    assert found[-1] == trained.need("end") and found.count(found[-1]) == 1 + (module is gpt2)
+    assert found[-1] == trained.need("end") and found.count(found[-1]) == 1 + (kind is GPT2)
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o002, 0o077])
 def test_files_have_the_usual_modes(mask, tmp_path, trained):
     before = os.umask(mask)
     try:
-        model = model_of(gpt2, trained)
+        model = model_of(GPT2, trained)
         for form in ("export", "checkpoint"):
             written(tmp_path / form, model, trained, form)
             modes = {
@@ -321,7 +328,7 @@ def test_a_wrong_habit_is_refused_by_name(name, value, tmp_path):
 
 def test_the_hash_is_of_what_a_tokenizer_makes_of_a_text(tmp_path, trained):
     """Not of what other tools put around it: a run and its checkpoint have one tokenizer."""
-    written(tmp_path / "a", model_of(bert, trained), trained)
+    written(tmp_path / "a", model_of(BERT, trained), trained)
     again = Tokenizer.load(tmp_path / "a")
     assert again.sha256 == trained.sha256
     assert json.loads((tmp_path / "a/tokenizer.json").read_text())["post_processor"]

@@ -14,7 +14,7 @@ from minicpt.cli.main import main
 from minicpt.runs import metrics, table
 from minicpt.training.trainer import Trainer
 
-SMALL = ["--width", "16", "--layers", "1", "--num-heads", "2", "--vocab-size", "300", "--window", "32"]
+SMALL = "--width 16 --layers 1 --num-heads 2 --vocab-size 300 --window 32".split()
 OFTEN = ["--batch-size", "4", "--evaluate-passages", "6", "--evaluate-every", "2"]
 
 
@@ -265,13 +265,13 @@ def test_a_folder_with_nothing_but_the_lines_of_a_killed_run_can_be_used(texts, 
 def test_a_run_that_fails_at_its_first_step_leaves_nothing(texts, tmp_path, monkeypatch, capsys):
     from minicpt.training import trainer
 
-    real = trainer.whole_sequence_loss
+    real = trainer.Learner.forward
 
-    def poisoned(*arguments):
-        loss = real(*arguments)["tokens"]
-        return {"tokens": trainer.Loss(loss.sum * math.nan, loss.count)}
+    def poisoned(*arguments, **options):
+        loss = real(*arguments, **options)[""]["tokens"]
+        return {"": {"tokens": trainer.Loss(loss.sum * math.nan, loss.count)}}
 
-    monkeypatch.setattr(trainer, "whole_sequence_loss", poisoned)
+    monkeypatch.setattr(trainer.Learner, "forward", poisoned)
     out = tmp_path / "out"
     words = ["train", "causal-lm", "--corpus", texts["new"], "--steps", "9", *OFTEN, *SMALL]
     assert main([*words, "--out", str(out)]) == 1

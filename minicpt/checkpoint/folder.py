@@ -33,7 +33,7 @@ from minicpt.common.disk import (
 from minicpt.common.errors import InputError
 from minicpt.data.tokenizer import Tokenizer
 
-FORMAT = 2
+FORMAT = 3
 MANIFEST = "manifest.json"
 WEIGHTS = weights.TORCH
 RECORD = "training.json"
@@ -52,7 +52,7 @@ class Checkpoint:
     notes: list[str] = field(default_factory=list)
 
     def state(self) -> dict:
-        """What ``Trainer.restore`` takes."""
+        """What ``resuming.restore`` takes."""
         return weights.load_tensors(self.folder / STATE)
 
 
@@ -107,7 +107,7 @@ def describe(folder: Path, model: nn.Module, tokenizer: Tokenizer) -> None:
     """Writes all that other tools need beside the weights: they feed the model as it was trained.
 
     Which names the inputs have, which special tokens stand around a text, and how long it may be,
-    stands in the tokenizer's files: see ``pretrained.feeding``.
+    stands in the tokenizer's files: see ``huggingface.feeding``.
     """
     config = huggingface.export_config(model) | token_ids(tokenizer)
     write_json(folder / "config.json", config)
@@ -220,7 +220,7 @@ def load(path: str | Path, seed: int = 0, **changes) -> Checkpoint:
     if (folder / MANIFEST).exists():
         verify(folder)
         record = read_json(folder / RECORD, MOST_RECORD)
-        changes = {"fused": bool(record.get("fused"))} | changes
+        changes = {"fused": bool(record.get("fused", True))} | changes
     elif left := [name for name in (RECORD, STATE) if os.path.lexists(folder / name)]:
         raise InputError(
             f"{folder} is damaged: it holds {left[0]} and no {MANIFEST}; use another checkpoint"

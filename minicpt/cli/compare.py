@@ -19,7 +19,7 @@ from minicpt.comparison import setup, through
 from minicpt.comparison.plan import QUICK, Comparison
 from minicpt.comparison.plot import plot
 from minicpt.comparison.table import text
-from minicpt.runs.loop import print_json, say, summary_of, tell
+from minicpt.runs.console import print_json, say, summary_of, tell
 from minicpt.training.device import Machine
 
 EXAMPLES = """examples:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from minicpt import checkpoint
 from minicpt.common.errors import InputError
-from minicpt.runs.loop import print_json, say, summary_of
+from minicpt.runs.console import print_json, say, summary_of
 
 EXAMPLES = """examples:
   minicpt export runs/first --to exported

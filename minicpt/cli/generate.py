@@ -10,8 +10,8 @@ from minicpt.common.errors import InputError
 from minicpt.common.randomness import generator
 from minicpt.common.settings import MOST, Checked, setting
 from minicpt.generation import Sampling
-from minicpt.runs import build
-from minicpt.runs.loop import print_json, say, summary_of
+from minicpt.runs.build import objective_of
+from minicpt.runs.console import print_json, say, summary_of
 from minicpt.training.device import Machine
 
 EXAMPLES = """examples:
@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     base = checkpoint.load(arguments.folder)
     for note in base.notes:
         say(note)
-    objective = build.objective_of(base, how.objective)
+    objective = objective_of(base, how.objective)
     if not arguments.text.strip() and objective.role != "decoder":
         raise InputError(f"the model in {arguments.folder} needs a TEXT to work on; give one")
     draws = generator("generate", how.seed)

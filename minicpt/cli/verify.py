@@ -21,7 +21,7 @@ from minicpt.proofs.faults import FAULTS, Fault
 from minicpt.proofs.result import Proof, unchecked
 from minicpt.proofs.subject import Subject
 from minicpt.runs import build
-from minicpt.runs.loop import print_json, say, summary_of
+from minicpt.runs.console import print_json, say, summary_of
 
 EXAMPLES = """examples:
   minicpt verify causal-lm

@@ -147,8 +147,8 @@ def check_together(kinds: Mapping[str, type[Remedy]], role: str) -> None:
 
 def details(kind: type[Remedy], given: Mapping[str, object]) -> None:
     """InputError for settings of a remedy that is not asked for."""
-    own = {field.name: field for field in dataclasses.fields(kind.Settings)}
-    asked = kind.asked(kind.Settings(**given))
-    if given and not asked:
-        name = next(iter(given))
-        raise InputError(f"{flag(own[name])} belongs to --{name_of(kind)}, which is not given")
+    if kind.asked(kind.Settings(**given)):
+        return
+    for field in dataclasses.fields(kind.Settings):
+        if field.name in given and field.name != name_of(kind).replace("-", "_"):
+            raise InputError(f"{flag(field)} belongs to --{name_of(kind)}, which is not given")

@@ -8,14 +8,14 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 
 import torch
-from tqdm import tqdm
 
 from minicpt import models, objectives, remedies
 from minicpt.checkpoint.huggingface import without_memory
-from minicpt.common.errors import InputError
+from minicpt.common.errors import InputError, WorkError
 from minicpt.models.layers import Model
 from minicpt.objectives.base import Objective
 from minicpt.remedies.base import Remedy, Situation, check_together
+from minicpt.runs.console import bar_over
 from minicpt.training.device import CPU, Machine
 from minicpt.training.resuming import restore
 from minicpt.training.trainer import Trainer, Training
@@ -34,26 +34,51 @@ def objective_kind(name: str) -> type[Objective]:
     return named("objective", objectives.known(), name)
 
 
+def fitting(objective: type[Objective]) -> dict[str, type[Model]]:
+    """The models that an objective can train, by name; the default first."""
+    found = [
+        (objective.roles.index(kind.ROLE), name not in DEFAULTS, name, kind)
+        for name, kind in models.known().items()
+        if kind.ROLE in objective.roles
+    ]
+    return {name: kind for *_, name, kind in sorted(found, key=lambda each: each[:3])}
+
+
+def trainable() -> dict[str, type[Objective]]:
+    """The objectives that a model is there for, by name."""
+    return {name: kind for name, kind in objectives.known().items() if fitting(kind)}
+
+
 def model_kind(name: str, objective: type[Objective]) -> type[Model]:
-    """The model of that name, or the default one for an objective.
+    """The model of that name, or, where it is "", the default one for an objective.
 
     Raises InputError where the objective cannot train it.
     """
-    found = models.known()
-    if name:
-        kind = named("model", found, name)
-        if kind.ROLE not in objective.roles:
-            fits = [each for each, kind in found.items() if kind.ROLE in objective.roles]
+    fits = fitting(objective)
+    if not fits:
+        raise InputError(f"no model has the role {' or '.join(objective.roles)}")
+    if not name:
+        return next(iter(fits.values()))
+    kind = named("model", models.known(), name)
+    if name not in fits:
+        raise InputError(
+            f"--model {name} is a model of the role {kind.ROLE}, and the objective trains"
+            f" {' or '.join(objective.roles)}; use --model {' or '.join(fits)}"
+        )
+    return kind
+
+
+def check_sizes(kind: type[Model], sizes: Mapping[str, object]) -> None:
+    """InputError for sizes that a model does not have, or that are wrong, before any text is read.
+    """
+    fields = {field.name: field for field in dataclasses.fields(kind.Config)}
+    for name in sizes:
+        if name not in fields:
             raise InputError(
-                f"--model {name} is a model of the role {kind.ROLE}, and the objective trains"
-                f" {' or '.join(objective.roles)}; use --model {' or '.join(fits)}"
+                f"--{name.replace('_', '-')} cannot be used here: {kind.__name__} has no such size"
             )
-        return kind
-    for role in objective.roles:
-        fits = [each for each, kind in found.items() if kind.ROLE == role]
-        if fits:
-            return found[next((each for each in DEFAULTS if each in fits), fits[0])]
-    raise InputError(f"no model has the role {' or '.join(objective.roles)}")
+    unknown = {name: 1 for name, each in fields.items() if each.default is dataclasses.MISSING}
+    kind.Config(**unknown | dict(sizes))
 
 
 def new_model(
@@ -107,7 +132,7 @@ def make_trainer(
     objective: Objective,
     corpus,
     training: Training,
-    steps: int,
+    steps: int | None,
     machine: Machine = CPU,
     chosen: Iterable[Remedy] = (),
     old_text: Callable[[tuple[str, ...]], object] | None = None,
@@ -115,21 +140,24 @@ def make_trainer(
 ) -> Trainer:
     """A trainer whose remedies have begun; with ``state``, one that goes on where that was kept.
 
+    steps     None: not known yet, and set later
     old_text  see ``Situation``
     """
     model.to(machine.device)
-    passages = steps * training.batch_size
-    situation = Situation(model, objective, training.seed, passages, old_text, bar)
+    passages = steps and steps * training.batch_size
+    situation = Situation(model, objective, training.seed, passages, old_text, bar_over)
     chosen = list(chosen)
-    for remedy in sorted(chosen, key=lambda each: bool(each.removes)):
+    try:
         # What leaves the base's weights as they are comes last: the others copy the base first.
-        remedy.begin(situation, state and state["remedies"][remedy.name])
-    trainer = Trainer(model, objective, corpus, training, steps, machine, chosen)
+        for remedy in sorted(chosen, key=lambda each: bool(each.removes)):
+            remedy.begin(situation, state and state["remedies"][remedy.name])
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        if state is None or isinstance(error, (InputError, WorkError)):
+            raise
+        raise InputError(
+            f"the state to go on from does not fit: {' '.join(str(error).split())[:120]}"
+        ) from None
+    trainer = Trainer(model, objective, corpus, training, steps or 1, machine, chosen)
     if state:
         restore(trainer, state)
     return trainer
-
-
-def bar(iterable: Iterable, description: str) -> Iterable:
-    """The same items under a bar, on a terminal."""
-    return tqdm(iterable, desc=description, disable=None, leave=False, dynamic_ncols=True)

@@ -1,245 +1,316 @@
-"""From names, flags and records to models, objectives and corpora: what the verbs share."""
+"""From the settings of a run to the run, ready to go.
 
+``build`` begins a run, ``resume.resumed`` goes on with one. Both come through ``assembled``, and
+find all that can be wrong before the training starts.
+"""
+
+import copy
 import dataclasses
-import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from types import ModuleType
-from typing import Literal
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
-from minicpt import models, objectives
-from minicpt.checkpoint import huggingface
-from minicpt.checkpoint.folder import Checkpoint
-from minicpt.common import registry
+from minicpt import checkpoint, models, objectives
+from minicpt.checkpoint import Checkpoint
 from minicpt.common.errors import InputError
-from minicpt.common.settings import Checked, setting
-from minicpt.data import cache
-from minicpt.data.bpe import LONGEST_WORD
-from minicpt.data.builtin import BUILTIN
-from minicpt.data.copies import unseen
-from minicpt.data.corpus import Corpus
-from minicpt.data.documents import Documents
-from minicpt.data.order import planned
-from minicpt.data.sources import read
-from minicpt.data.split import divide, has_words
+from minicpt.common.registry import name_of
+from minicpt.data.split import sample
 from minicpt.data.tokenizer import Tokenizer
-from minicpt.runs.loop import say
+from minicpt.models.layers import Model
+from minicpt.objectives.base import Objective
+from minicpt.remedies.base import Remedy
+from minicpt.runs.assembly import (
+    check_sizes,
+    make_remedies,
+    make_trainer,
+    model_kind,
+    new_model,
+    objective_kind,
+)
+from minicpt.runs.config import Length, RunConfig, Text, Vocabulary, tuples
+from minicpt.runs.console import say
+from minicpt.runs.describe import describe, vocabulary, weights
+from minicpt.runs.loop import Run
+from minicpt.runs.texts import (
+    OldText,
+    Texts,
+    check_batch,
+    check_plans,
+    corpora,
+    held_out,
+    known_texts,
+    settings_of,
+    texts,
+)
+from minicpt.training.trainer import Trainer
 
-ENOUGH = 10_000  # characters: where copies leave less to evaluate on, it is said
-
-
-@dataclass(frozen=True)
-class Text(Checked):
-    """Which text, and how it is parted."""
-
-    corpus: tuple[str, ...] = setting(
-        ("builtin:docs",), "builtin:docs, builtin:code, or files, folders, globs"
-    )
-    blocks: bool = setting(False, "a document is a block between blank lines, not a whole file")
-    errors: Literal["strict", "replace"] = setting(
-        "strict", "what is not UTF-8: refuse it, or replace it and say how often"
-    )
-    held_out: float = setting(
-        0.1, "share of the text that is kept for evaluation", least=0, most=0.5
-    )
-
-
-@dataclass(frozen=True)
-class Vocabulary(Checked):
-    vocab_size: int = setting(
-        4096,
-        "ordinary tokens of a tokenizer made from the text; 256: bytes (words are cut after"
-        f" {LONGEST_WORD} characters)",
-        least=256,
-        most=2**20,
-    )
-    tokenizer: str | None = setting(None, "an existing tokenizer.json, or a folder that holds one")
+TIMED_STEPS = 5  # steps that --minutes times, after two that it does not
 
 
 @dataclass(frozen=True)
-class Texts:
-    """A text, parted into what is trained on and what is held out, with its record.
+class Start:
+    """What a run starts from.
 
-    The record is what a checkpoint keeps of it: enough to read the same text again, and to notice
-    when it is no longer the same.
-
-    apart  what is kept from training: ``divide``
+    text     the text that is trained on, and ``old`` those of the base, as far as they are known
+    missing  why these are not all; "": they are
+    split    how text is split that a remedy names itself
+    read     what remedies have read of old text before this: see ``OldText``
+    parts    the state of what learnt beside the base's model; {}: nothing did
     """
 
-    settings: Text
-    documents: Documents
-    training: Documents
-    apart: Documents
-
-    @cached_property
-    def held_out(self) -> Documents:
-        """What is kept from training and does not stand in the training part too."""
-        return unseen(self.apart, self.training, progress=True)
-
-    @property
-    def name(self) -> str:
-        return " ".join(self.settings.corpus)
-
-    @cached_property
-    def record(self) -> dict:
-        sources = [
-            source if source.startswith(BUILTIN) else os.path.abspath(source)
-            for source in self.settings.corpus
-        ]
-        everything = self.documents.sha256
-        return dataclasses.asdict(self.settings) | {"corpus": sources, "sha256": everything}
+    model: Model
+    objective: Objective
+    text: Texts
+    old: Sequence[Texts] = ()
+    remedies: Sequence[Remedy] = ()
+    missing: str = ""
+    split: Text = Text()
+    read: dict = field(default_factory=dict)
+    parts: dict = field(default_factory=dict)
 
 
-def documents(settings) -> Documents:
-    """What the settings ``corpus``, ``blocks`` and ``errors`` name, gone through once."""
-    found = read(settings.corpus, settings.blocks, settings.errors, progress=True)
-    if found.replaced:
-        say(f"{found.replaced} times something that is not UTF-8 was replaced by U+FFFD")
-    return found
+def build(config: RunConfig, folder: Path | None = None, quiet: bool = False) -> Run:
+    """A new run, ready to go.
 
-
-def texts(settings: Text) -> Texts:
-    found = documents(settings)
-    return Texts(settings, found, *divide(found, settings.held_out))
-
-
-def recorded_texts(record: dict, accept: bool = False) -> Texts:
-    """The text of a record, read again. InputError when it is gone or has changed.
-
-    A change that is accepted is said.
+    folder  where its checkpoints go; None: nowhere
+    quiet   prints nothing on the standard output
     """
-    fields = {field.name for field in dataclasses.fields(Text)}
-    values = {name: value for name, value in record.items() if name in fields}
-    try:
-        found = texts(Text(**values | {"corpus": tuple(values["corpus"])}))
-    except InputError as error:
-        raise InputError(f"the text of the training cannot be read again: {error}") from None
-    if found.record["sha256"] != record["sha256"]:
-        changed = f"the text {' '.join(record['corpus'])} is not the one that was trained on"
-        if not accept:
-            raise InputError(
-                f"{changed} (its SHA-256 differs); put the old text back, start anew with --init,"
-                " or resume with --accept-changes"
-            )
-        say(f"{changed}: accepted, so the run does not end as it would have")
-    return found
+    config.machine.prepare(say)
+    start = continued(config) if config.base.init else from_scratch(config)
+    size = weights(start.model)
+    timed = config.length.epochs or config.length.minutes
+    run = assembled(config, start, None if timed else config.length.count, folder, quiet)
+    trainer = run.trainer
+    if timed:
+        trainer.steps = steps_of(config.length, trainer)
+    run.record |= {"steps": trainer.steps, "vocabulary": {}, "before": {}, "base": None}
+    if config.base.init:
+        run.record["vocabulary"] = vocabulary(run.tokenizer, start.text, start.old)
+        run.record["base"] = str(Path(config.base.init).resolve())
+    if not quiet:
+        describe(run, start.text, size)
+    return run
 
 
-def objective_modules() -> dict[str, ModuleType]:
-    """The objectives by name: the modules of ``objectives`` that define one."""
-    found = registry.modules(objectives)
-    return {name: module for name, module in found.items() if hasattr(module, "Objective")}
+def assembled(
+    config: RunConfig,
+    start: Start,
+    steps: int | None,
+    folder: Path | None,
+    quiet: bool,
+    accept: bool = False,
+    state: dict | None = None,
+) -> Run:
+    """A run and what its record says of its settings and texts.
+
+    steps   None: not known yet
+    accept  whether text that was read before may have changed
+    state   of a run that goes on
+    """
+    objective, tokenizer = start.objective, start.objective.tokenizer
+    apart = held_out(start.text, start.old)
+    corpus, evaluated = corpora(start.text, apart, tokenizer)
+    check_plans(objective, {"training": corpus} | evaluated)
+    if state is None:
+        check_batch(config.training.batch_size, objective, corpus)
+    old_text = OldText(
+        start.text, start.old, objective, start.missing, start.split, accept, dict(start.read)
+    )
+    settled = dataclasses.replace(
+        config,
+        model=models.name_of(start.model),
+        settings=dataclasses.asdict(objective.settings),
+        remedies={each.name: dataclasses.asdict(each.settings) for each in start.remedies},
+    )
+    record = {
+        "config": settled.plain(),
+        "steps": steps,
+        "fused": start.model.config.fused,
+        "texts": [start.text.record],
+        "old_texts": [each.record for each in start.old],
+        "held_out": {name: documents.sha256 for name, documents in apart.items()},
+        "read": old_text.record,
+        "tokenizer": tokenizer.sha256,
+    }
+    trainer = make_trainer(
+        start.model,
+        objective,
+        corpus,
+        config.training,
+        steps,
+        config.machine,
+        start.remedies,
+        old_text,
+        state,
+    )
+    if start.parts:
+        trainer.parts.load_state_dict(start.parts)
+    return Run(trainer, tokenizer, evaluated, config.watch, record, folder, quiet)
 
 
-def objective_module(name: str) -> ModuleType:
-    found = objective_modules()
-    if name not in found:
-        raise InputError(f"no objective is called {name!r}; use one of {', '.join(found)}")
-    return found[name]
+# --- a new run -------------------------------------------------------------------------------
 
 
-def model_module(architecture: str) -> ModuleType:
-    return registry.modules(models)[architecture]
+def from_scratch(config: RunConfig) -> Start:
+    """A new model, its objective and tokenizer, and the text; there is no old text."""
+    given = [name for settings in config.remedies.values() for name in settings]
+    if config.base.old_corpus:
+        given.append("old_corpus")
+    refuse(given, "there is no base without --init")
+    kind = objective_kind(config.objective)
+    settings = kind.Settings(**config.settings)
+    model = model_kind(config.model, kind)
+    check_sizes(model, config.sizes)
+    path = config.vocabulary.tokenizer
+    if path and config.vocabulary != Vocabulary(tokenizer=path):
+        refuse(["vocab_size"], "--tokenizer brings its own")
+    text = texts(config.text)
+    if path:
+        tokenizer = Tokenizer.load(path).bare()
+    else:
+        tokenizer = Tokenizer.train(sample(text.training), config.vocabulary.vocab_size)
+    objective = kind(tokenizer, settings, model.ROLE)
+    return Start(new_model(model, objective, config.sizes, config.training.seed), objective, text)
 
 
-def architecture(model) -> str:
-    """The name of a model's architecture."""
-    found = registry.modules(models).items()
-    return next(name for name, module in found if isinstance(model, module.Model))
+def continued(config: RunConfig) -> Start:
+    """The base's model and tokenizer with the new objective, the new text and the old ones."""
+    objective_kind(config.objective).Settings(**config.settings)  # before anything is read
+    sizes = [name for name in config.sizes if name not in ("dropout", "fused")]
+    refuse(["model"] * bool(config.model) + sizes, "the model comes from --init")
+    given, usual = (dataclasses.asdict(each) for each in (config.vocabulary, Vocabulary()))
+    own = [name for name in given if given[name] != usual[name]]
+    refuse(own, "the tokenizer comes from --init")
+    base = checkpoint.load(config.base.init, config.training.seed, **config.sizes)
+    for note in base.notes:
+        say(note)
+    objective = fitted(base, config.objective, config.settings)
+    remedies = make_remedies(config.remedies, base.model.ROLE)
+    old = known_texts(base, config.base.old_corpus, config.text)
+    known = [*base.record["texts"], *base.record["old_texts"]] if base.record else []
+    missing = ""
+    if not old or not config.base.old_corpus and len(old) < len(known):
+        missing = (
+            f"a remedy needs the text that {base.folder} was trained on, and that is not known, or"
+            " gone; name it with --old-corpus"
+        )
+    split = settings_of(known[0]) if known else config.text
+    split = dataclasses.replace(split, errors=config.text.errors)
+    text, parts = texts(config.text), parts_of(base, objective)
+    return Start(base.model, objective, text, old, remedies, missing, split, parts=parts)
 
 
-def objective_of(base: Checkpoint, name: str | None):
+def refuse(names: Sequence[str], why: str) -> None:
+    """InputError for the first of some settings that were given and cannot be used."""
+    for name in names:
+        raise InputError(f"--{name.replace('_', '-')} cannot be used here: {why}")
+
+
+def steps_of(length: Length, trainer: Trainer) -> int:
+    """The length of a run in epochs or minutes, in steps, fixed once."""
+    if length.minutes:
+        seconds = seconds_per_step(trainer)
+        steps = max(1, round(length.minutes * 60 / seconds))
+        say(f"{seconds:.3f} s a step: {length.minutes:g} minutes are {steps} steps")
+        return steps
+    whole, part = divmod(length.epochs, 1)
+    passages = sum(trainer.stream.epoch_length(epoch) for epoch in range(int(whole)))
+    passages += part * trainer.stream.epoch_length(int(whole)) if part else 0
+    return max(1, math.ceil(passages / trainer.settings.batch_size))
+
+
+def seconds_per_step(trainer: Trainer) -> float:
+    """Times a few steps, and takes them back. Dropout is seeded by the step, so nothing stays."""
+    before = copy.deepcopy((trainer.learner.state_dict(), trainer.optimizer.state_dict()))
+    remedies, trainer.remedies = trainer.remedies, ()  # what they do after a step is not done
+    for _ in range(2):
+        trainer.advance()
+    begun = time.perf_counter()
+    for _ in range(TIMED_STEPS):
+        trainer.advance()
+    seconds = (time.perf_counter() - begun) / TIMED_STEPS
+    trainer.learner.load_state_dict(before[0])
+    trainer.optimizer.load_state_dict(before[1])
+    trainer.remedies, trainer.step, trainer.steps_without_targets = remedies, 0, 0
+    return seconds
+
+
+# --- a checkpoint and an objective ------------------------------------------------------------
+
+
+def objective_of(base: Checkpoint, name: str | None = None) -> Objective:
     """The objective that a checkpoint was trained with, or another one that fits its model.
 
-    A folder of somebody else shows what it does with the first objective of its architecture.
+    A folder of somebody else shows what it does with the first objective of its role.
     """
     if name is None and base.record:
-        name = base.record["objective"]
+        name = base.record["config"]["objective"]
     elif name is None:
-        wanted = architecture(base.model)
-        fits = (n for n, m in objective_modules().items() if m.Objective.role == wanted)
-        name = next(fits)
+        role = base.model.ROLE
+        fits = [each for each, kind in objectives.known().items() if role in kind.roles]
+        name = fits[0]
     return fitted(base, name, {})
 
 
-def fitted(base: Checkpoint, name: str, given: dict):
+def fitted(base: Checkpoint, name: str, given: Mapping[str, object]) -> Objective:
     """An objective for a checkpoint's model, with the settings that were given.
 
     What is not given is as in the checkpoint's own training, if that had the same objective; a
     window that nobody gave shrinks to the model's positions. InputError where the two do not fit.
     """
-    module = objective_module(name)
+    kind = objective_kind(name)
     check_kind(base.model, name, base.folder)
-    recorded = base.record.get("objective_settings", {})
-    settings = (recorded if base.record.get("objective") == name else {}) | given
-    objective = module.Objective(base.tokenizer, module.Settings(**settings))
+    recorded = base.record.get("config", {})
+    own = recorded["settings"] if recorded.get("objective") == name else {}
+    settings = tuples(own) | dict(given)
+    objective = kind(base.tokenizer, kind.Settings(**settings), base.model.ROLE)
     positions = getattr(base.model.config, "positions", objective.length)
     if "window" not in settings and objective.length > positions:
-        objective = module.Objective(base.tokenizer, module.Settings(window=positions, **settings))
+        settings["window"] = positions
+        objective = kind(base.tokenizer, kind.Settings(**settings), base.model.ROLE)
     check_fit(base.model, objective, base.folder)
     return objective
 
 
-def check_sizes(config: type, sizes: dict) -> None:
-    """InputError for wrong sizes of a model, before those that the text decides are known."""
-    unknown = {f.name: 1 for f in dataclasses.fields(config) if f.default is dataclasses.MISSING}
-    config(**unknown, **sizes)
+def parts_of(base: Checkpoint, objective: Objective) -> dict:
+    """The state of what learnt beside the model when a checkpoint was trained.
+
+    Empty where nothing did, or where it was trained with another objective.
+    """
+    known = base.record.get("config", {}).get("objective")
+    if known != name_of(type(objective)) or not len(objective.parts(base.model)):
+        return {}
+    return base.state()["parts"]
 
 
-def untrained(objective, **sizes):
-    """A new model of the architecture that the objective needs, in the sizes given."""
-    kind = model_module(objective.role)
-    tokenizer = objective.tokenizer
-    decided = {"vocabulary": tokenizer.size, "positions": objective.length}
-    decided["pad"] = tokenizer.roles.get("pad")
-    names = {field.name for field in dataclasses.fields(kind.Config)}
-    config = kind.Config(**{n: v for n, v in decided.items() if n in names}, **sizes)
-    check_memory(kind.Model, config)
-    return kind.Model(config)
-
-
-def check_memory(kind: type, config) -> None:
-    """InputError unless weights, gradient and both moments of AdamW fit into the machine."""
-    numbers = sum(each.numel() for each in huggingface.without_memory(kind, config).parameters())
-    need, have = 4 * 4 * numbers, memory()
-    if have and need > have:
-        raise InputError(
-            f"a model of {numbers:,} weights needs {need >> 30:,} GiB to be trained, and this"
-            f" machine has {have >> 30}; lower --width, --layers or --vocab-size"
-        )
-
-
-def memory() -> int:
-    """The machine's memory in bytes; 0 where the system does not tell."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return 0
-
-
-def check_kind(model, name: str, folder) -> None:
+def check_kind(model: Model, name: str, folder) -> None:
     """InputError unless the objective ``name`` trains models like the one that ``folder`` holds.
 
     Comes before the objective is made: that one would complain about the other kind's tokenizer.
     """
-    found, wanted = architecture(model), objective_module(name).Objective.role
-    if found != wanted:
-        modules = objective_modules().items()
-        fit = [each for each, module in modules if module.Objective.role == found]
+    roles = objective_kind(name).roles
+    if model.ROLE not in roles:
+        fits = [n for n, kind in objectives.known().items() if model.ROLE in kind.roles]
+        own = described(model.ROLE, [models.name_of(model)])
+        wanted = " or ".join(
+            described(role, [n for n, kind in models.known().items() if kind.ROLE == role])
+            for role in roles
+        )
         raise InputError(
-            f"{folder} holds {described(found)}, and {name} trains {described(wanted)}; use"
-            f" {' or '.join([*fit, 'another folder'])}"
+            f"{folder} holds {own}, and {name} trains {wanted}; use"
+            f" {' or '.join([*fits, 'another folder'])}"
         )
 
 
-def described(architecture: str) -> str:
-    """An architecture with its article and its model: "an encoder (BERT)"."""
-    article = "an" if architecture[0] in "aeiou" else "a"
-    return f"{article} {architecture} ({model_module(architecture).MODEL_TYPE.upper()})"
+def described(role: str, names: Sequence[str]) -> str:
+    """A role with its article and its models: "an encoder (BERT)"."""
+    article = "an" if role[0] in "aeiou" else "a"
+    return f"{article} {role} ({', '.join(names).upper()})"
 
 
-def check_fit(model, objective, folder) -> None:
+def check_fit(model: Model, objective: Objective, folder) -> None:
     """InputError unless the objective's length and tokenizer fit the model in ``folder``."""
     positions = getattr(model.config, "positions", objective.length)
     if objective.length > positions:
@@ -253,108 +324,3 @@ def check_fit(model, objective, folder) -> None:
             f" {model.config.vocabulary} of the model in {folder}; use the tokenizer that"
             " belongs to it"
         )
-
-
-def old_texts(records: Sequence[dict]) -> list[Texts]:
-    """What can still be read of the texts that a base was trained on.
-
-    They serve to measure forgetting alone, so a text that is gone stops nothing; it is said.
-    """
-    found = []
-    for record in records:
-        try:
-            found.append(recorded_texts(record))
-        except InputError as error:
-            say(f"no forgetting is measured on {' '.join(record['corpus'])}: {error}")
-    return found
-
-
-def check_batch(size: int, objective, corpus: Corpus) -> None:
-    """InputError where a batch is larger than the text: it would hold passages twice."""
-    passages = len(planned(objective, corpus, 0, 0))
-    if size > passages:
-        raise InputError(
-            f"--batch-size is {size}, and the training text gives {passages} passages; lower it,"
-            " or give more text"
-        )
-
-
-def check_plans(objective, corpora: dict[str, Corpus]) -> None:
-    """InputError unless the objective finds passages in each text."""
-    for name, corpus in corpora.items():
-        try:
-            count = len(planned(objective, corpus, 0, 0))
-        except InputError as error:
-            raise InputError(f"the {name} text is too short: {error}") from None
-        if not count:
-            raise InputError(f"the {name} text is too short: it gives not a single passage")
-
-
-def held_out(
-    text: Texts, old: Sequence[Texts], tell: Callable[[str], None] = say
-) -> dict[str, Documents]:
-    """The documents to evaluate on, by the name that tables give them; without those that are none.
-
-    InputError where nothing is left of the held-out text. Where nothing is left of an old text, it
-    is said: forgetting is not measured on it.
-    """
-    texts = [text, *old]
-    found = [clear(each, texts, tell) for each in texts]
-    if text.apart and not found[0]:
-        raise InputError(f"{nothing_left(text)}; give another text, or --held-out 0")
-    for each, documents in zip(old, found[1:], strict=True):
-        if each.apart and not documents:
-            tell(f"{nothing_left(each)}: no forgetting is measured on it")
-    named = {"held out": found[0], "old text": Documents.joined(found[1:])}
-    return {name: documents for name, documents in named.items() if documents}
-
-
-def clear(text: Texts, texts: Sequence[Texts], tell: Callable[[str], None] = say) -> Documents:
-    """The held-out part of a text, without what stands in the training part of any of ``texts``.
-
-    What is left out is said, and that it leaves too little, if it does. Empty: nothing is left.
-    """
-    found = text.held_out
-    for other in texts:
-        if other is not text:
-            found = unseen(found, other.training, progress=True)
-    left_out = text.apart.characters - found.characters
-    if left_out and has_words(found):
-        few = found.characters < ENOUGH
-        tell(
-            f"{text.name}: {found.characters:,} characters are held out; {left_out:,} more stand in"
-            " training text too, and are left out"
-            + "; what is left is too little for a sure loss: give more text, or hold out more" * few
-        )
-    return found if has_words(found) else Documents.of([])
-
-
-def nothing_left(text: Texts) -> str:
-    return (
-        f"nothing is left of the held-out text of {text.name}: in every part of it, a third or more"
-        " of the lines stand in training text too"
-    )
-
-
-def check_held_out(held_out: dict[str, Documents], recorded: dict[str, str] | None) -> None:
-    """Says where the held-out text is not the one that a checkpoint was evaluated on.
-
-    recorded  SHA-256 of each, as a record has them; None: it does not say
-    """
-    for name, sha256 in (recorded or {}).items():
-        if name not in held_out or held_out[name].sha256 != sha256:
-            say(f"{name}: not the text on which this run was evaluated, so losses may differ")
-
-
-def corpora(
-    text: Texts, held_out: dict[str, Documents], tokenizer: Tokenizer
-) -> tuple[Corpus, dict[str, Corpus]]:
-    """The corpus to train on, and the held-out ones by the name that tables give them."""
-    return corpus(text.training, tokenizer), {
-        name: corpus(documents, tokenizer) for name, documents in held_out.items()
-    }
-
-
-def corpus(documents: Documents, tokenizer: Tokenizer) -> Corpus:
-    """The corpus of some documents, from the cache if it was tokenised before."""
-    return cache.corpus(documents, tokenizer, progress=True, say=say)

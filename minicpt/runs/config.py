@@ -11,6 +11,7 @@ from typing import Literal
 
 from minicpt.common.errors import InputError
 from minicpt.common.settings import Checked, setting
+from minicpt.data.bpe import LONGEST_WORD
 from minicpt.training.device import Machine
 from minicpt.training.trainer import Training
 
@@ -34,7 +35,11 @@ class Text(Checked):
 @dataclass(frozen=True)
 class Vocabulary(Checked):
     vocab_size: int = setting(
-        4096, "ordinary tokens of a tokenizer made from the text; 256: bytes", least=256, most=2**20
+        4096,
+        "ordinary tokens of a tokenizer made from the text; 256: bytes (words are cut after"
+        f" {LONGEST_WORD} characters)",
+        least=256,
+        most=2**20,
     )
     tokenizer: str | None = setting(None, "an existing tokenizer.json, or a folder that holds one")
 
@@ -79,7 +84,12 @@ class Watch(Checked):
     """What happens beside the steps."""
 
     evaluate_every: int = setting(0, "steps between evaluations; 0: ten in all", least=0)
-    evaluate_passages: int = setting(256, "held-out passages of each evaluation", least=1)
+    evaluate_passages: int = setting(
+        256,
+        "held-out passages of each evaluation, the same ones every time (the verb `evaluate` takes"
+        " all of the text)",
+        least=1,
+    )
     save_every: int = setting(500, "steps between checkpoints; 0: at the end alone", least=0)
     keep: int = setting(2, "how many checkpoints stay", least=1)
 
@@ -117,9 +127,12 @@ class RunConfig:
         kinds = {each.name: each.type for each in dataclasses.fields(RunConfig)}
         values = {}
         for name, value in plain.items():
-            kind = kinds[name]
-            values[name] = kind(**tuples(value)) if dataclasses.is_dataclass(kind) else value
-        values["remedies"] = {name: tuples(each) for name, each in plain["remedies"].items()}
+            if name == "remedies":
+                values[name] = {remedy: tuples(each) for remedy, each in value.items()}
+            elif dataclasses.is_dataclass(kinds[name]):
+                values[name] = kinds[name](**tuples(value))
+            else:
+                values[name] = tuples(value) if isinstance(value, dict) else value
         return RunConfig(**values)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from minicpt.common.errors import InputError, WorkError
-from minicpt.runs.loop import say
+from minicpt.runs.console import say
 
 NAME = ".lock"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)

@@ -5,52 +5,33 @@ in ``metrics.jsonl``. Each evaluation of a run reads the same held-out passages,
 holds each against that of its base, at step 0.
 """
 
-import json
-import os
 import platform
 import signal
-import sys
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from minicpt import __version__, checkpoint
-from minicpt.cli.hints import command
 from minicpt.common.disk import discard
 from minicpt.common.errors import InputError, WorkError
 from minicpt.common.randomness import generator
-from minicpt.common.settings import Checked, setting
-from minicpt.data.corpus import Corpus
 from minicpt.data.choosing import typical
-from minicpt.data.order import planned
+from minicpt.data.corpus import Corpus
+from minicpt.data.order import Draw, planned
 from minicpt.generation import Sampling
+from minicpt.runs.config import Watch
+from minicpt.runs.console import command, progress, say, tell
 from minicpt.runs.metrics import Metrics
 from minicpt.runs.signals import Interrupted, Signals
 from minicpt.runs.table import changes, named, row, shortened
 from minicpt.training.device import keep_freed_memory
 from minicpt.training.evaluation import evaluate
+from minicpt.training.resuming import state_of
 from minicpt.training.trainer import NotFinite, Trainer
 
 PROBE_LENGTH = 40  # tokens that a probe writes
-
-
-@dataclass(frozen=True)
-class Watch(Checked):
-    """What happens beside the steps."""
-
-    evaluate_every: int = setting(0, "steps between evaluations; 0: ten in all", least=0)
-    evaluate_passages: int = setting(
-        256,
-        "held-out passages of each evaluation, the same ones every time (the verb `evaluate` takes"
-        " all of the text)",
-        least=1,
-    )
-    save_every: int = setting(500, "steps between checkpoints; 0: at the end alone", least=0)
-    keep: int = setting(2, "how many checkpoints stay", least=1)
 
 
 @dataclass
@@ -148,7 +129,14 @@ class Run:
             model, objective = self.trainer.model, self.trainer.objective
             passages = self.watch.evaluate_passages
             with self.trainer.machine.autocast():
-                result = evaluate(model, objective, corpus, passages, progress=signals.watching)
+                result = evaluate(
+                    model,
+                    objective,
+                    corpus,
+                    passages,
+                    progress=signals.watching,
+                    parts=self.trainer.parts,
+                )
             results[name] = result.summary()
             if not any(results[name]["targets"].values()):
                 raise InputError(
@@ -170,12 +158,12 @@ class Run:
     def sample(self) -> str:
         """What the model does with a held-out passage of middling length."""
         objective = self.trainer.objective
-        corpus = next(iter(self.held_out.values()), None) or self.trainer.stream.corpus
+        corpus = next(iter(self.held_out.values()), None) or self.trainer.corpus
         passage = typical(planned(objective, corpus, 0, 0))
         sampling = Sampling(length=PROBE_LENGTH)
-        draws = generator("probe", self.trainer.settings.seed, self.trainer.step)
+        draw = Draw(0, generator("probe", self.trainer.settings.seed, self.trainer.step))
         with self.trainer.machine.autocast():
-            return objective.probe(self.trainer.model, passage, sampling, draws)
+            return objective.probe(self.trainer.model, passage, sampling, draw)
 
     def save(self) -> None:
         """Writes this step's checkpoint, in place of one that is there, and clears old ones."""
@@ -194,7 +182,7 @@ class Run:
             "versions": versions(),
             "threads": torch.get_num_threads(),
         }
-        state = self.trainer.state()
+        state = state_of(self.trainer)
         checkpoint.save(folder, self.trainer.model, self.tokenizer, record, state)
         self.saved = standing
         # A later step that is there is damaged, or the run would have gone on from it.
@@ -217,16 +205,6 @@ class Run:
         return 128 + number
 
 
-def progress(total: int, done: int) -> tqdm:
-    """A bar with the time left; quiet where stderr is not a terminal."""
-    return tqdm(total=total, initial=done, unit="step", disable=None, dynamic_ncols=True)
-
-
-def bar_over(iterable: Iterable) -> Iterable:
-    """The same items, with a bar on a terminal."""
-    return tqdm(iterable, desc="evaluate", disable=None, leave=False, dynamic_ncols=True)
-
-
 def versions() -> dict[str, str]:
     return {
         "minicpt": __version__,
@@ -234,30 +212,3 @@ def versions() -> dict[str, str]:
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
     }
-
-
-def tell(text: str) -> None:
-    """A line of a run's output. A reader that goes away must not stop the training."""
-    try:
-        print(text, flush=True)
-    except OSError as error:
-        sys.stdout = open(os.devnull, "w")
-        say(f"the output cannot be written ({error.strerror}); going on without it")
-
-
-def say(message: str) -> None:
-    """A message beside the output proper."""
-    try:
-        print(f"minicpt: {message}", file=sys.stderr, flush=True)
-    except OSError:
-        pass  # nobody is left to be told
-
-
-def summary_of(documentation: str) -> str:
-    """What a verb's module says of itself in its first paragraph, as a sentence."""
-    text = " ".join(documentation.split("\n\n")[0].split(": ", 1)[1].split())
-    return text[0].upper() + text[1:]
-
-
-def print_json(content: dict) -> None:
-    print(json.dumps(content, indent=2, default=str), flush=True)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from minicpt.common.errors import InputError
 from minicpt.common.settings import Checked, setting
@@ -105,23 +105,6 @@ class Machine(Checked):
         (width 256, 4 layers, 16 x 128) took 1.0 of the time without dropout, 1.2 to 1.3 with it.
         """
         return torch.compile(model, dynamic=True) if self.compile else model
-
-    def random_states(self) -> dict[str, Tensor]:
-        """The state of each generator that dropout may draw from, by kind of device."""
-        states = {"cpu": torch.get_rng_state()}
-        if self.kind == "cuda":
-            states["cuda"] = torch.cuda.get_rng_state(self.device)
-        elif self.kind == "mps":
-            states["mps"] = torch.mps.get_rng_state()
-        return states
-
-    def set_random_states(self, states: dict[str, Tensor]) -> None:
-        """Puts back what ``random_states`` found; another kind of device keeps its own."""
-        torch.set_rng_state(states["cpu"])
-        if self.kind == "cuda" and "cuda" in states:
-            torch.cuda.set_rng_state(states["cuda"], self.device)
-        elif self.kind == "mps" and "mps" in states:
-            torch.mps.set_rng_state(states["mps"])
 
 
 CPU = Machine()  # the default: float32, as written, on the CPU

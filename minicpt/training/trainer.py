@@ -213,6 +213,9 @@ class Trainer:
         for remedy in self.remedies:
             remedy.after_step(self.model)
         self.step += 1
+        if self.step == self.steps:
+            for remedy in self.remedies:
+                remedy.at_end(self.model)
         losses = found.pop("")
         self.steps_without_targets += not any(loss.count for loss in losses.values())
         terms = {name: float(sum(x.mean for x in each.values())) for name, each in found.items()}
