@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from minicpt.common.randomness import generator
-from minicpt.proofs.black_box.tracing import Tracer
+from minicpt.proofs.tracing import Tracer
 
 Ids = Mapping[str, Tensor]  # stream -> (B, S) int64
 Run = Callable[[Ids], Tensor]  # -> (B, T, K)
