@@ -86,7 +86,7 @@ class BothWays:
 
 def gradient(module: nn.Module, loss: Tensor) -> dict[str, Tensor]:
     """The gradient of each of the module's weights that the loss depends on, by name."""
-    named = dict(module.named_parameters())
+    named = {name: each for name, each in module.named_parameters() if each.requires_grad}
     found = torch.autograd.grad(loss, list(named.values()), retain_graph=True, allow_unused=True)
     return {name: each for name, each in zip(named, found, strict=True) if each is not None}
 

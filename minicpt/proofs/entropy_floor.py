@@ -183,17 +183,22 @@ def relabelled(subject: Subject, draws) -> Batch:
     return replace(batch, targets=judged)
 
 
+def every(batch: Batch) -> Batch:
+    """The batch with every target counted once: the floor is that of all of them."""
+    return replace(batch, weights={})
+
+
 def trained(subject: Subject, draw, name: str) -> tuple[float, float]:
     """The mean loss on fresh data after training, and its standard error."""
     learner = subject.learner().float()
     optimizer = make_optimizer(learner, Optimization(learning_rate=1e-2))
     for number in range(STEPS):
-        batch = draw(generator("floor", name, SEED, number))
+        batch = every(draw(generator("floor", name, SEED, number)))
         subject.step(learner, optimizer, [batch], 1.0)
     losses = []
     with torch.no_grad():
         for number in range(FRESH):
-            batch = draw(generator("fresh", name, SEED, number))
+            batch = every(draw(generator("fresh", name, SEED, number)))
             found = subject.losses(learner, batch)
             losses.append(next(iter(found.values())).losses.double())
     losses = torch.cat(losses)

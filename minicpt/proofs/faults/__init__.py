@@ -8,22 +8,26 @@ from dataclasses import replace
 
 from minicpt import models, objectives
 from minicpt.common import registry
-from minicpt.proofs import faults
+from minicpt.proofs import faults, rules
 from minicpt.proofs.faults.base import Fault
 
 
 def known() -> dict[str, Fault]:
     """The faults by their names, those of one known mistake together.
 
-    A fault whose objective, or whose model, is not there is left out.
+    A fault whose objective, subject or model is not there is left out.
     """
-    names = objectives.known()
+    names = set(objectives.known())
+    subjects = names.union(*(getattr(each, "VARIANTS", ()) for each in rules.known().values()))
     roles = {"", *(kind.ROLE for kind in models.known().values())}
     found = [
         each
         for module in registry.modules(faults).values()
         for each in vars(module).values()
-        if isinstance(each, Fault) and each.objective in names and each.needs in roles
+        if isinstance(each, Fault)
+        and each.objective in names
+        and each.subject in subjects
+        and each.needs in roles
     ]
     found.sort(key=lambda fault: fault.mistake)
     return {each.name: replace(each, number=place) for place, each in enumerate(found, 1)}
