@@ -93,7 +93,9 @@ def masks(batch):
     """Input stream -> its real positions."""
     streams = {"tokens": "mask", "decoder_tokens": "decoder_mask"}
     return {
-        name: valid_positions(batch.inputs[mask]) for name, mask in streams.items() if name in batch.inputs
+        name: valid_positions(batch.inputs[mask])
+        for name, mask in streams.items()
+        if name in batch.inputs
     }
 
 

@@ -565,6 +565,20 @@ def test_13_a_micro_batch_without_targets_beside_one_with():
         close(each, results[0], model, batch)
 
 
+def test_13_a_head_without_targets_beside_one_with():
+    """It adds nothing to the step, and does not stop it."""
+    objective = make(NextSentence, masked=True)
+    batch = batch_of(objective)
+    without = torch.full_like(batch.targets["tokens"], IGNORE)
+    results = []
+    for targets in ({"pair": batch.targets["pair"]}, batch.targets | {"tokens": without}):
+        model = model_of(BERT)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        train_step(Learner(model, objective), optimizer, [Batch(batch.inputs, targets)], 0)
+        results.append(nn.utils.parameters_to_vector(model.parameters()))
+    close(results[1], results[0], model, batch)
+
+
 # --- 14 --------------------------------------------------------------------------------------
 
 
