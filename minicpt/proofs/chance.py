@@ -79,6 +79,7 @@ def judges(subject: Subject) -> list[str]:
         head
         for head, target in batch.targets.items()
         if bool(((target != IGNORE).sum(dim=1) == 1).all())
+        and head in subject.model.heads
         and len(subject.model.heads[head].weight) < subject.tokenizer.size
     ]
 

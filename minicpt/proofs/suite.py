@@ -3,14 +3,16 @@
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 
-from minicpt import models, objectives, proofs
+from minicpt import models, proofs
 from minicpt.common import registry
 from minicpt.proofs import rules
 from minicpt.proofs.black_box.verdict import verify_model
 from minicpt.proofs.faults.base import Fault
 from minicpt.proofs.result import NotChecked, Proof
-from minicpt.proofs.subject import Subject, subject
+from minicpt.proofs.subject import Subject, subject, trainable
 from minicpt.runs.assembly import model_kind, objective_kind
+
+__all__ = ["catch", "known", "prove", "subjects", "trainable", "verify"]
 
 
 def verify(objective: str = "", model: Callable | None = None, **given) -> list[Proof]:
@@ -64,12 +66,6 @@ def subjects(names: Collection[str] = ()) -> list[Subject]:
             if other is not model and other.ROLE in objective.roles:
                 result.append(subject(f"{name} with {title}", name, objective, other))
     return result
-
-
-def trainable() -> list[str]:
-    """The names of the objectives for which there is a model."""
-    roles = {kind.ROLE for kind in models.known().values()}
-    return [name for name, kind in objectives.known().items() if roles & set(kind.roles)]
 
 
 def prove(subject: Subject, trains: bool | None = None) -> Iterator[Proof]:

@@ -6,10 +6,11 @@ name the mistake and the objective above it.
 
 from dataclasses import replace
 
-from minicpt import models, objectives
+from minicpt import models
 from minicpt.common import registry
 from minicpt.proofs import faults, rules
 from minicpt.proofs.faults.base import Fault
+from minicpt.proofs.subject import trainable
 
 
 def known() -> dict[str, Fault]:
@@ -17,7 +18,7 @@ def known() -> dict[str, Fault]:
 
     A fault whose objective, subject or model is not there is left out.
     """
-    names = set(objectives.known())
+    names = set(trainable())
     subjects = names.union(*(getattr(each, "VARIANTS", ()) for each in rules.known().values()))
     roles = {"", *(kind.ROLE for kind in models.known().values())}
     found = [
