@@ -1,10 +1,10 @@
 """Text without order: nothing can be known there of what follows what, so nobody beats chance.
 
-Documents are made of sentences that are drawn independently, and cut into pairs by the objective
-itself. Whatever a model finds out about the class of such a pair, it finds in how the pair was cut
-or tokenised: the space before a word, a length, the end of a document. A model is trained on many
-pairs and then measured on others. If the classes are alike, no model has a loss below the logarithm
-of their number.
+Documents are made of sentences that are drawn independently. The objective itself cuts them into
+pairs. All that a model can learn about the class of such a pair lies in how the pair was cut or
+tokenised: the space before a word, a length, the end of a document. A model is trained on many
+pairs and then measured on others. If nothing tells the classes apart, its loss is not below the
+logarithm of their number.
 
 ``entropy_floor`` makes pairs of its own, and so cannot see such a leak. Left out: text with order.
 """

@@ -36,7 +36,7 @@ NOT_COVERED = {
 class Leak:
     """An output, the input that it may not depend on but does, and how strongly.
 
-    ``position`` None: no single token does it, but all that may not be seen together.
+    position  of the input; None: only all hidden tokens together have the influence
     """
 
     to_row: int

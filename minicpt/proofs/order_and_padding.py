@@ -37,7 +37,7 @@ def order_and_padding(subject: Subject) -> Proof:
     )
 
 
-# --- what is wrong, in words
+# --- each yields, in words, what is wrong
 
 
 def changed_inputs(subject: Subject) -> Iterator[str]:

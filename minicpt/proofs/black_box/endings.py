@@ -1,10 +1,10 @@
-"""Rows that begin alike give alike outputs, whatever comes after: tried on many kinds of rows.
+"""Rows that begin with the same tokens give the same outputs there: tried on many kinds of rows.
 
-Beside the look at every pair of positions, which is for a few short rows, this tries rows of many
-lengths, batches of several sizes, the ids that models treat specially, and tokens that come more
-than once (``kinds``), for a number of seconds. One length is first tried with all kinds. Then the
-length that has had the least time is always next: of short rows all kinds are tried, and of long
-ones as many as there is time for.
+Every pair of positions is looked at in a few short rows alone. Here rows of many lengths are tried,
+batches of several sizes, the ids that models treat specially, and tokens that come more than once
+(``kinds``), for a number of seconds. One length is first tried with all kinds. Then the length that
+has had the least time is always next. So short rows are tried with all kinds, and long rows with as
+many as there is time for.
 
 B batch, T positions, V vocabulary.
 """

@@ -4,21 +4,23 @@ First: which lengths it takes, how many rows, which ids, how many classes, and i
 it works. Then: whether an influence that was measured is a leak or rounding, for models whose
 arithmetic we do not know.
 
-What may not be seen has, in a sound model, often exactly no influence; but a convolution by Fourier
-transform, or tokens grouped by expert, lets it move other numbers in their last digits. How many
-digits that are depends on the model: some compute in float32 whatever their weights are. So
+In a sound model a hidden token often has exactly no influence. But a Fourier transform, or tokens
+that are grouped by expert, let it move other numbers in their last digits. How many digits depends
+on the model: some compute in float32 whatever their weights are. The rules:
 
-1. an influence of more than a thousandth of the output is a leak;
-2. a smaller one is put to the test. All parameters are moved by a thousandth of themselves, and it
-   is measured again. The influence of a leak is a smooth function of the weights, and comes out
-   nearly the same; rounding comes out anew;
-3. what is smaller than some dozens of roundings of float64 is rounding. So is, in a Fourier
-   transform, what is smaller than the rounding of its own precision: its constants are rounded
-   too, and that comes back as a leak does. A transform by matrices of one's own in float32 is not
-   recognised, and neither is cancellation: a sound model that computes what came before as a total
-   less what comes later may be refused, as its rounding can come back too;
-4. where no parameters can be reached, the tolerance is a few times the noise that the model shows
-   when the same tokens come in other company, or at the start of longer rows.
+1. An influence of more than a thousandth of the output is a leak.
+2. A smaller one is tested. All parameters are moved by a thousandth of themselves, and the influence
+   is measured again. That of a leak is a smooth function of the weights, and is nearly the same
+   again. Rounding is another one.
+3. An influence below some dozens of roundings of float64 is rounding. In a Fourier transform the
+   roundings are those of its own precision: its constants are rounded too, and their error comes
+   back as a leak does.
+4. Where no parameters can be reached, the tolerance is a few times the noise of the model: how far
+   its logits move when the same tokens come in other company, or at the start of longer rows.
+
+Two kinds of sound models may be refused, because their rounding comes back too: a Fourier transform
+by matrices of one's own in float32, and a difference of large numbers, such as the total less what
+comes later.
 
 B batch, T positions, V vocabulary.
 """
