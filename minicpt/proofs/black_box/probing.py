@@ -9,9 +9,9 @@ that are grouped by expert, let it move other numbers in their last digits. How 
 on the model: some compute in float32 whatever their weights are. The rules:
 
 1. An influence of more than a thousandth of the output is a leak.
-2. A smaller one is tested. All parameters are moved by a thousandth of themselves, and the influence
-   is measured again. That of a leak is a smooth function of the weights, and is nearly the same
-   again. Rounding is another one.
+2. A smaller one is tested. All parameters are moved by a thousandth of themselves, and it is
+   measured again. The influence of a leak is a smooth function of the weights, and is nearly the
+   same again. Rounding is not.
 3. An influence below some dozens of roundings of float64 is rounding. In a Fourier transform the
    roundings are those of its own precision: its constants are rounded too, and their error comes
    back as a leak does.
