@@ -113,18 +113,12 @@ def target_stream(batch: Batch) -> str:
 
 
 def seen_by(
-    batch: Batch,
-    head: str,
-    row: int,
-    position: int,
-    visibility: Mapping[str, Tensor],
-    alone: bool = True,
+    batch: Batch, head: str, row: int, position: int, visibility: Mapping[str, Tensor]
 ) -> Batch:
     """The batch of one target: one row, cut down to the positions that this target may see.
 
     visibility  input stream -> (B, T, length of the stream) bool, as the objective declares it for
                 the head. The target's own position must be among what it sees.
-    alone       False: the other targets at these positions stay
 
     What a stream's tokens lose, its mask, positions, segments and noise lose with them. A mask that
     is a pattern (B, T, T) loses rows and columns.
@@ -137,9 +131,8 @@ def seen_by(
         part = value[row, kept]
         return (part[:, kept] if name.endswith("mask") and value.dim() == 3 else part)[None]
 
-    target = batch.targets[head][row]
-    if alone:
-        target = target.where(torch.arange(len(target), device=target.device) == position, IGNORE)
+    target = torch.full_like(batch.targets[head][row], IGNORE)
+    target[position] = batch.targets[head][row, position]
     return Batch(
         {name: cut(name, value) for name, value in batch.inputs.items()},
         {head: target[own][None]},

@@ -1,6 +1,6 @@
 """The losses of a batch both ways: from one forward pass, and from one run for each target.
 
-The equivalence proof, the demo and the pictures all compare the two here.
+The equivalence proof and the demo compare the two here.
 
 B batch, T positions, N targets of a head.
 """
@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from minicpt.batch import IGNORE, Batch, seen_by
+from minicpt.batch import IGNORE, Batch
 from minicpt.loss import Loss, TargetLosses, per_token_losses
 from minicpt.proofs.bounds import additions, gap, largest, nats, tolerance
 
@@ -89,21 +89,3 @@ def gradient(module: nn.Module, loss: Tensor) -> dict[str, Tensor]:
     named = {name: each for name, each in module.named_parameters() if each.requires_grad}
     found = torch.autograd.grad(loss, list(named.values()), retain_graph=True, allow_unused=True)
     return {name: each for name, each in zip(named, found, strict=True) if each is not None}
-
-
-def prefix_losses(
-    losses: Losses, batch: Batch, head: str, visibility: Visibility, count: int
-) -> tuple[list[float], list[list[float]]]:
-    """The first ``count`` targets' losses in a batch of one row: from one pass, and from prefixes.
-
-    The second list holds for target i the losses of targets 0 to i, when nothing is read but what
-    target i may see.
-    """
-    places = (batch.targets[head][0] != IGNORE).nonzero()[:count, 0].tolist()
-    with torch.no_grad():
-        together = losses(batch)[head].losses.tolist()[:count]
-        runs = [
-            losses(seen_by(batch, head, 0, place, visibility[head], alone=False))[head].losses
-            for place in places
-        ]
-    return together, [each.tolist()[: number + 1] for number, each in enumerate(runs)]
