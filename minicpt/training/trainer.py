@@ -101,7 +101,7 @@ def train_step(
         with machine.autocast():
             found = learner(batch, first=number == 0)
         if counts:  # what is divided is counted over the whole step
-            divisors = Counter(counts, weights=1)  # 0 for a head without a target
+            divisors = counts | {"weights": 1}
             sum(
                 objective_loss(losses, divisors, head_weights if name == "" else None)
                 for name, losses in found.items()
