@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, fields
 import torch
 from torch import nn
 
-from minicpt import models, objectives
 from minicpt.batch import Batch
 from minicpt.checkpoint import folder
 from minicpt.common.randomness import generator
@@ -63,12 +62,6 @@ SHORT = [
     for sentence, words in enumerate(map(str.split, SENTENCES))
     for place in range(len(words) // 2)
 ]
-
-
-def trainable() -> list[str]:
-    """The names of the objectives for which there is a model."""
-    roles = {kind.ROLE for kind in models.known().values()}
-    return [name for name, kind in objectives.known().items() if roles & set(kind.roles)]
 
 
 @dataclass(frozen=True)

@@ -3,16 +3,15 @@
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 
-from minicpt import models, proofs
+from minicpt import proofs
 from minicpt.common import registry
 from minicpt.proofs import rules
 from minicpt.proofs.black_box.verdict import verify_model
 from minicpt.proofs.faults.base import Fault
 from minicpt.proofs.result import NotChecked, Proof
-from minicpt.proofs.subject import Subject, subject, trainable
-from minicpt.runs.assembly import model_kind, objective_kind
-
-__all__ = ["catch", "known", "prove", "subjects", "trainable", "verify"]
+from minicpt.proofs.subject import Subject, subject
+from minicpt.runs import assembly
+from minicpt.runs.assembly import fitting, model_kind, objective_kind
 
 
 def verify(objective: str = "", model: Callable | None = None, **given) -> list[Proof]:
@@ -62,10 +61,15 @@ def subjects(names: Collection[str] = ()) -> list[Subject]:
         variants = getattr(rules.known().get(name), "VARIANTS", {})
         for title, variant in variants.items():
             result.append(subject(title, name, objective, model, variant))
-        for title, other in models.known().items():
-            if other is not model and other.ROLE in objective.roles:
+        for title, other in fitting(objective).items():
+            if other is not model:
                 result.append(subject(f"{name} with {title}", name, objective, other))
     return result
+
+
+def trainable() -> list[str]:
+    """The names of the objectives that a model is there for."""
+    return list(assembly.trainable())
 
 
 def prove(subject: Subject, trains: bool | None = None) -> Iterator[Proof]:

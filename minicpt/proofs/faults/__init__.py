@@ -10,7 +10,7 @@ from minicpt import models
 from minicpt.common import registry
 from minicpt.proofs import faults, rules
 from minicpt.proofs.faults.base import Fault
-from minicpt.proofs.subject import trainable
+from minicpt.runs.assembly import trainable
 
 
 def known() -> dict[str, Fault]:
