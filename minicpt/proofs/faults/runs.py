@@ -63,7 +63,7 @@ def mean_of_evaluation_batches(subject):
                 losses = whole_sequence_loss(model, batch)
                 means.append(sum(each.mean for each in losses.values()))
         whole = Loss(torch.stack(means).sum(), len(means))
-        return Evaluation({"tokens": whole}, 0.0, 0)
+        return Evaluation({"tokens": whole}, 0.0, 0, 0)
 
     return dataclasses.replace(subject, evaluate=evaluate)
 
