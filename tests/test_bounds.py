@@ -8,21 +8,15 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from minicpt import models
 from minicpt.batch import Batch
-from minicpt.common import registry
 from minicpt.common.randomness import generator
 from minicpt.proofs import suite
 from minicpt.proofs.bounds import additions, gap, largest, nats, tolerance
 from minicpt.proofs.equivalence import equivalence
 from minicpt.proofs.padding import padding
 from minicpt.proofs.partition import partition
-from minicpt.runs import build
 
-SUBJECTS = {
-    each.name: each
-    for each in suite.subjects(build.objective_modules(), registry.modules(models))
-}
+SUBJECTS = {each.name: each for each in suite.subjects()}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)

@@ -6,7 +6,7 @@
     by changes       another token is put at (c, j), and all that moves is noted; and for each
                      (b, t) everything that it may not see is replaced at once.
 
-Knows models only as a function from ids to outputs, and judges nothing: see ``causality``.
+A model is a function from ids to outputs here. ``leaks`` judges what is measured.
 
 B batch, T positions of the outputs, S positions of a stream of inputs, K outputs, D width.
 """
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from minicpt.common.randomness import generator
-from minicpt.proofs.black_box.tracing import Tracer
+from minicpt.proofs.tracing import Tracer
 
 Ids = Mapping[str, Tensor]  # stream -> (B, S) int64
 Run = Callable[[Ids], Tensor]  # -> (B, T, K)

@@ -1,13 +1,18 @@
 """The loss does not move with the amount of padding, the pad id, or the order of the batch."""
 
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from minicpt.batch import IGNORE, Batch, valid_positions
 from minicpt.proofs.bounds import additions, gap, nats, tolerance
 from minicpt.proofs.result import Proof
 from minicpt.proofs.subject import Subject
 
+ORDER = 50
 PASSAGES = 5  # at most
 EXTRA = 3  # columns of padding added
 
@@ -21,21 +26,21 @@ def padding(subject: Subject) -> Proof:
     count = len(passages)
     batch = subject.batch(passages)
     last = subject.tokenizer.size - 1
-    model = subject.copy_of_model()
-    expected = [losses(subject, model, subject.batch([passage])) for passage in passages]
+    learner = subject.learner()
+    expected = [losses(subject, learner, subject.batch([passage])) for passage in passages]
     found = {
-        "together": rows(subject, model, batch, range(count)),
+        "together": rows(subject, learner, batch, range(count)),
         "in reverse order": rows(
-            subject, model, permuted(batch, range(count)[::-1]), range(count)[::-1]
+            subject, learner, permuted(batch, range(count)[::-1]), range(count)[::-1]
         ),
-        f"with {EXTRA} more columns": rows(subject, model, widened(batch, 0), range(count)),
-        "with another pad id": rows(subject, model, widened(batch, last, True), range(count)),
+        f"with {EXTRA} more columns": rows(subject, learner, widened(batch, 0), range(count)),
+        "with another pad id": rows(subject, learner, widened(batch, last, True), range(count)),
         "beside a row of padding alone": rows(
-            subject, model, with_empty_row(batch), range(count)
+            subject, learner, with_empty_row(batch), range(count)
         ),
     }
     problems, worst = [], 0.0
-    unit, allowed = nats(*expected), tolerance(additions(model, batch))
+    unit, allowed = nats(*expected), tolerance(additions(learner, batch))
     for way, each in found.items():
         for place, passage in enumerate(passages):
             one, other = expected[place], each[place]
@@ -48,16 +53,15 @@ def padding(subject: Subject) -> Proof:
             worst = max(worst, difference)
             if difference > allowed:
                 problems.append(f"{way}, a loss of {passage.place} differs by {difference:.1e}")
-    model.zero_grad()
-    with_it = subject.losses(model, with_empty_row(batch))
+    with_it = subject.losses(learner, with_empty_row(batch))
     sum(each.total().mean for each in with_it.values()).backward()
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    gradients = [p.grad for p in learner.parameters() if p.grad is not None]
     if not all(bool(torch.isfinite(gradient).all()) for gradient in gradients):
         problems.append("a row of padding alone makes the gradient NaN")
     return Proof(
         name="padding and order",
         passed=not problems,
-        compared=f"the losses of {count} passages, each alone, with those of one batch: in"
+        compared=f"{count} passages alone with the same in one batch, each target's loss: in"
         f" order, reversed, with {EXTRA} more columns of padding, with another pad id, beside a"
         " row of padding alone",
         numbers={"largest difference of a loss": worst, "tolerance": allowed},
@@ -69,54 +73,57 @@ def padding(subject: Subject) -> Proof:
     )
 
 
-def losses(subject: Subject, model, batch: Batch) -> torch.Tensor:
+def losses(subject: Subject, learner, batch: Batch) -> torch.Tensor:
     with torch.no_grad():
-        return torch.cat([each.losses for each in subject.losses(model, batch).values()])
+        return torch.cat([each.losses for each in subject.losses(learner, batch).values()])
 
 
-def rows(subject: Subject, model, batch: Batch, order) -> dict[int, torch.Tensor]:
+def rows(subject: Subject, learner, batch: Batch, order) -> dict[int, torch.Tensor]:
     """The losses of each passage; row i of the batch holds passage ``order[i]``."""
     with torch.no_grad():
-        found = list(subject.losses(model, batch).values())
+        found = list(subject.losses(learner, batch).values())
     return {
         passage: torch.cat([each.losses[each.rows == row] for each in found])
         for row, passage in enumerate(order)
     }
 
 
-def permuted(batch: Batch, order) -> Batch:
-    order = list(order)
-    return Batch(
-        {name: value[order] for name, value in batch.inputs.items()},
-        {head: target[order] for head, target in batch.targets.items()},
-    )
+def changed(batch: Batch, change: Callable[[str, str, Tensor], Tensor]) -> Batch:
+    """The batch with ``change(part, name, tensor)`` in each tensor's place."""
+    return Batch(**{
+        field.name: {
+            name: change(field.name, name, value)
+            for name, value in getattr(batch, field.name).items()
+        }
+        for field in fields(Batch)
+    })  # fmt: skip
+
+
+def permuted(batch: Batch, order: Sequence[int]) -> Batch:
+    return changed(batch, lambda part, name, value: value[list(order)])
 
 
 def widened(batch: Batch, pad: int, everywhere: bool = False) -> Batch:
     """More padding on the right; ``everywhere`` puts ``pad`` into the padding that is there too."""
-    inputs = {}
-    for name, value in batch.inputs.items():
-        fill = {torch.bool: False}.get(value.dtype, pad if "tokens" in name else 0)
-        if everywhere and "tokens" in name:
-            mask = batch.inputs["decoder_mask" if name.startswith("decoder_") else "mask"]
-            value = torch.where(valid_positions(mask), value, pad)
-        # A pattern of who sees whom grows by rows and columns.
-        inputs[name] = F.pad(value, (0, EXTRA) * (value.dim() - 1), value=fill)
-    targets = {
-        head: torch.cat([target, target.new_full((len(target), EXTRA), IGNORE)], dim=1)
-        for head, target in batch.targets.items()
-    }
-    return Batch(inputs, targets)
+
+    def wide(part: str, name: str, value: Tensor) -> Tensor:
+        ids = part == "inputs" and "tokens" in name
+        if everywhere and ids:
+            real = valid_positions(batch.inputs[name.replace("tokens", "mask")])
+            value = torch.where(real, value, pad)
+        fill = pad if ids else IGNORE if part == "targets" else 0
+        both_ways = value.dim() == 3 and name.endswith("mask")  # who sees whom: rows and columns
+        sides = (0, EXTRA) * 2 if both_ways else (0, 0) * (value.dim() - 2) + (0, EXTRA)
+        return F.pad(value, sides, value=fill)
+
+    return changed(batch, wide)
 
 
 def with_empty_row(batch: Batch) -> Batch:
     """One more row in which nothing is real and nothing has a target."""
-    inputs = {
-        name: torch.cat([value, torch.zeros_like(value[:1])])
-        for name, value in batch.inputs.items()
-    }
-    targets = {
-        head: torch.cat([target, torch.full_like(target[:1], IGNORE)])
-        for head, target in batch.targets.items()
-    }
-    return Batch(inputs, targets)
+
+    def more(part: str, name: str, value: Tensor) -> Tensor:
+        row = torch.full_like(value[:1], IGNORE if part == "targets" else 0)
+        return torch.cat([value, row])
+
+    return changed(batch, more)

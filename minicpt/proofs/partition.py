@@ -4,14 +4,17 @@ Parts with different numbers of targets must be weighed by them: (x1/n1 + x2/n2)
 means, is not (x1 + x2)/(n1 + n2).
 """
 
+from dataclasses import replace
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from minicpt.batch import IGNORE, Batch
 from minicpt.proofs.bounds import additions, gap, largest, tolerance
 from minicpt.proofs.result import Proof, worse
 from minicpt.proofs.subject import SEED, Subject
 
+ORDER = 60
 PASSAGES = 6
 
 
@@ -26,7 +29,7 @@ def partition(subject: Subject) -> Proof:
         "6 and a part without targets": [whole, without_targets(whole)],
         "a part without targets and 6": [without_targets(whole), whole],
     }
-    before = weights(subject.copy_of_model())
+    before = weights(subject.learner())
     expected, loss = update(subject, [whole])
     found = {split: update(subject, batches) for split, batches in splits.items()}
     # A step adds the passages' gradients, which may cancel, and then the weights themselves.
@@ -41,7 +44,7 @@ def partition(subject: Subject) -> Proof:
     evaluations = gap(one, many, largest(one))
     worst = max(differences, key=differences.get)
     every = len(subject.objective.plan(subject.corpus, SEED, 0))  # what the evaluations add up
-    allowed = tolerance(additions(subject.model, whole, max(every, PASSAGES)))
+    allowed = tolerance(additions(subject.learner(), whole, max(every, PASSAGES)))
     nearest = worse(
         [(each, allowed) for each in (differences[worst], losses_apart, evaluations)]
         + [(moved, 0.0)]
@@ -60,8 +63,8 @@ def partition(subject: Subject) -> Proof:
     return Proof(
         name="partition",
         passed=not problems,
-        compared=f"loss and gradient of {PASSAGES} passages in one batch and in {len(splits)}"
-        " other splits; a step without targets; evaluations in two batch sizes",
+        compared=f"{PASSAGES} passages in one batch with the same in {len(splits)} other splits:"
+        " loss and gradient; a step without targets; evaluations in two batch sizes",
         numbers={
             "largest difference of a gradient": differences[worst],
             "largest difference of a loss": losses_apart,
@@ -81,12 +84,12 @@ def partition(subject: Subject) -> Proof:
 
 def without_targets(batch: Batch) -> Batch:
     targets = {head: torch.full_like(each, IGNORE) for head, each in batch.targets.items()}
-    return Batch(batch.inputs, targets)
+    return replace(batch, targets=targets)
 
 
-def weights(model) -> Tensor:
+def weights(learner: nn.Module) -> Tensor:
     """All of them in one row."""
-    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+    return torch.cat([parameter.detach().flatten() for parameter in learner.parameters()])
 
 
 def update(subject: Subject, batches: list[Batch]) -> tuple[Tensor, Tensor]:
@@ -94,23 +97,31 @@ def update(subject: Subject, batches: list[Batch]) -> tuple[Tensor, Tensor]:
 
     The weights after it, and the loss that the step gives back.
     """
-    model = subject.copy_of_model()
-    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
-    losses = subject.step(model, optimizer, batches, 0.0)
-    return weights(model), sum(each.mean for each in losses.values())
+    learner = subject.learner()
+    optimizer = torch.optim.SGD(learner.parameters(), lr=1.0)
+    found = subject.step(
+        learner, optimizer, batches, 0.0, head_weights=subject.objective.head_weights
+    )
+    return weights(learner), sum(each.mean for each in found[""].values())
 
 
 def mean_of_means(subject: Subject, batches: list[Batch]) -> float:
-    model = subject.copy_of_model()
+    learner = subject.learner()
     with torch.no_grad():
         means = [
-            sum(float(each.total().mean) for each in subject.losses(model, batch).values())
+            sum(float(each.total().mean) for each in subject.losses(learner, batch).values())
             for batch in batches
         ]
     return sum(means) / len(means)
 
 
 def evaluated(subject: Subject, batch_size: int) -> Tensor:
-    model = subject.copy_of_model()
-    found = subject.evaluate(model, subject.objective, subject.corpus, batch_size=batch_size)
+    learner = subject.learner()
+    found = subject.evaluate(
+        learner.model,
+        subject.objective,
+        subject.corpus,
+        batch_size=batch_size,
+        parts=learner.parts,
+    )
     return torch.tensor(found.total, dtype=torch.float64)

@@ -14,7 +14,8 @@ from minicpt.common.terminal import fit, paint, wrap
 VERDICTS = {True: "proved", False: "FAILED", None: "not checked"}
 STYLES = {True: "32", False: "1;31", None: "33"}  # green, bold red, yellow
 LABEL = 13  # columns of the labels on the left
-VERDICT, AGAINST = 11, 18  # columns of a line: the verdict; the worst number and its tolerance
+VERDICT = 25  # columns of a line for the verdict, the worst number and its tolerance
+BELOW = 7  # columns by which what stands below a line is indented
 
 
 class NotChecked(Exception):
@@ -58,13 +59,14 @@ class Proof:
 
         What is wrong, and why something was not checked, stands below it, whole.
         """
-        verdict = paint(f"{VERDICTS[self.passed]:<{VERDICT}}", STYLES[self.passed], color)
+        word = VERDICTS[self.passed]
+        verdict = paint(word, STYLES[self.passed], color)
+        numbers = f"{self.against():<{VERDICT - len(word) - 1}}"
         text = f"{self.name}: {self.compared}" if self.compared else self.name
-        rest = max(width - VERDICT - AGAINST - 2, 20)
-        lines = [f"{verdict} {self.against():<{AGAINST}} {fit(text, rest, ascii).rstrip()}"]
+        lines = [f"{verdict} {numbers} {fit(text, max(width - VERDICT - 1, 20), ascii).rstrip()}"]
         if not self.passed:
-            below = wrap(self.message, max(width - VERDICT - 1, 20), ascii)
-            lines += [" " * (VERDICT + 1) + line for line in below]
+            below = wrap(self.message, max(width - BELOW, 20), ascii)
+            lines += [" " * BELOW + line for line in below]
         return "\n".join(lines)
 
     def against(self) -> str:

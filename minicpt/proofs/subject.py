@@ -5,21 +5,27 @@ is the proof's own work on pieces that are otherwise real.
 """
 
 import copy
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from types import ModuleType
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 
 import torch
 from torch import nn
 
-from minicpt import checkpoint, loss
 from minicpt.batch import Batch
+from minicpt.checkpoint import folder
 from minicpt.common.randomness import generator
 from minicpt.data.corpus import Corpus
-from minicpt.data.sources import Document
+from minicpt.data.documents import Document
+from minicpt.data.order import Draw
 from minicpt.data.tokenizer import Tokenizer
+from minicpt.loss import TargetLosses
+from minicpt.models.layers import Model
+from minicpt.objectives.base import Objective
 from minicpt.proofs.result import NotChecked
-from minicpt.training import evaluation, trainer
+from minicpt.runs.assembly import new_model
+from minicpt.training import evaluation
+from minicpt.training.stream import Stream
+from minicpt.training.trainer import Learner, train_step
 
 SEED = 0
 SIZES = {"width": 16, "layers": 2, "num_heads": 2, "dropout": 0.1}
@@ -59,14 +65,31 @@ SHORT = [
 
 
 @dataclass(frozen=True)
+class Variant:
+    """An objective with settings by which it computes something else than with its defaults.
+
+    documents  the texts that show it; None: the usual ones
+    """
+
+    settings: Mapping[str, object] = field(default_factory=dict)
+    documents: Sequence[Document] | None = None
+
+
+def losses(learner: Learner, batch: Batch) -> dict[str, TargetLosses]:
+    """Each target's loss by head, from one pass over the whole sequence."""
+    return learner.objective.losses(learner.model, learner.parts, batch)
+
+
+@dataclass(frozen=True)
 class Subject:
     """The pieces, each as the program uses it.
 
     name      what it is called in reports
     kind      the objective's name on the command line
     model     in float64, with dropout that the proofs must switch off themselves
-    losses    (model, batch) -> each target's loss by head
-    step      the training step
+    parts     the objective's modules that learn beside the model
+    losses    (learner, batch) -> each target's loss by head
+    step      the training step of a learner
     evaluate  the evaluation
     stream    the sequence of passages of a training run
     save, load   a checkpoint
@@ -75,19 +98,34 @@ class Subject:
     name: str
     kind: str
     model: nn.Module
-    objective: object
+    parts: nn.ModuleDict
+    objective: Objective
     documents: tuple[Document, ...]
     corpus: Corpus
-    losses: Callable = loss.target_losses
-    step: Callable = trainer.train_step
+    losses: Callable = losses
+    step: Callable = train_step
     evaluate: Callable = evaluation.evaluate
-    stream: Callable = trainer.Stream
-    save: Callable = checkpoint.save
-    load: Callable = checkpoint.load
+    stream: Callable = Stream
+    save: Callable = folder.save
+    load: Callable = folder.load
+    _places: dict = field(default_factory=dict, init=False, repr=False)
 
     @property
     def tokenizer(self) -> Tokenizer:
         return self.objective.tokenizer
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether its losses are those of one pass of the model alone, as for most objectives."""
+        return getattr(type(self.objective), "losses", None) is Objective.losses
+
+    def learner(self) -> Learner:
+        """A copy of all that learns, as one module, with dropout off."""
+        model, parts = copy.deepcopy((self.model, self.parts))
+        with torch.random.fork_rng(devices=[]):
+            learner = Learner(model, self.objective)
+        learner.parts = parts
+        return learner.eval()
 
     def passages(self, count: int, epoch: int = 0) -> list:
         return self.objective.plan(self.corpus, SEED, epoch)[:count]
@@ -99,49 +137,62 @@ class Subject:
             raise NotChecked(f"needs {count} passages; the objective makes {len(found)} here")
         return found
 
-    def batch(self, passages: list, epoch: int = 0) -> Batch:
+    def batch(self, passages: Sequence, epoch: int = 0) -> Batch:
         """A batch in which each passage has noise of its own, whatever its neighbours."""
-        noise = [generator("verify", epoch, passage.place) for passage in passages]
-        return self.objective.batch(passages, noise)
+        return self.objective.batch(passages, [self.draw(each, epoch) for each in passages])
 
-    def copy_of_model(self) -> nn.Module:
-        return copy.deepcopy(self.model).eval()
+    def draw(self, passage, epoch: int = 0) -> Draw:
+        """The draw of a passage of the plan; one that was made by hand counts as the first."""
+        if epoch not in self._places:
+            plan = self.passages(10**6, epoch)
+            self._places[epoch] = {each.place: place for place, each in enumerate(plan)}
+        place = self._places[epoch].get(passage.place, 0)
+        return Draw(place, generator("verify", epoch, passage.place))
+
+    def source(self, passage) -> list[int]:
+        """All tokens of the passage's document, tokenised anew from its text."""
+        text = next(each.text for each in self.documents if each.name == passage.document)
+        return self.tokenizer.encode(text)
 
 
 def subject(
+    name: str,
     kind: str,
-    objective_module: ModuleType,
-    model_module: ModuleType,
-    name: str = "",
-    documents: Sequence[Document] | None = None,
-    **settings,
+    objective: type[Objective],
+    model: type[Model],
+    variant: Variant = Variant(),
 ) -> Subject:
     """A small subject for an objective: a few texts, a tokenizer with merges, a small model.
 
     The window is short where the objective has a setting of that name. Its default may be long:
-    where that leaves too few passages, the texts are shorter. The model's weights are larger than
-    at the start of training, so that every path through the model matters to the result.
+    where that leaves too few passages, the texts are shorter.
     """
     tokenizer = Tokenizer.train((document.text for document in DOCUMENTS), 300)
-    if "window" in objective_module.Settings.__dataclass_fields__:
+    settings = dict(variant.settings)
+    if "window" in objective.Settings.__dataclass_fields__:
         settings = {"window": WINDOW} | settings
-    objective = objective_module.Objective(tokenizer, objective_module.Settings(**settings))
-    model = small_model(model_module, tokenizer, objective.length)
-    for texts in [documents] if documents else [DOCUMENTS, SINGLE]:
+    made = objective(tokenizer, objective.Settings(**settings), model.ROLE)
+    for texts in [variant.documents] if variant.documents else [DOCUMENTS, SINGLE]:
         corpus = Corpus.build(texts, tokenizer)
-        if len(objective.plan(corpus, SEED, 0)) >= LEAST:
+        if len(made.plan(corpus, SEED, 0)) >= LEAST:
             break
-    return Subject(name or kind, kind, model, objective, tuple(texts), corpus)
-
-
-def small_model(module: ModuleType, tokenizer: Tokenizer, length: int) -> nn.Module:
-    known = {"vocabulary": tokenizer.size, "pad": tokenizer.roles.get("pad")}
-    known |= {"positions": length + SPARE} | SIZES
-    fields = module.Config.__dataclass_fields__
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(SEED)
-        sizes = {key: value for key, value in known.items() if key in fields}
-        model = module.Model(module.Config(**sizes)).double()
+        small = small_model(model, made)
+        parts = made.parts(small).double()
+    return Subject(name, kind, small, parts, made, tuple(texts), corpus)
+
+
+def small_model(kind: type[Model], objective: Objective) -> nn.Module:
+    """A small model in float64.
+
+    Its weights are larger than at the start of training, so that every path through the model
+    matters to the result.
+    """
+    known = {"positions": objective.length + SPARE} | SIZES
+    names = {each.name for each in fields(kind.Config)}
+    sizes = {name: value for name, value in known.items() if name in names}
+    with torch.random.fork_rng(devices=[]):
+        model = new_model(kind, objective, sizes, SEED).double()
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.mul_(GAIN).add_(0.02 * torch.randn_like(parameter))

@@ -1,73 +1,92 @@
 """All proofs on all subjects, and all faults against all proofs."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import ModuleType
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
 
-from minicpt.proofs.causality import prove_causality
-from minicpt.proofs.chance import chance
-from minicpt.proofs.entropy_floor import floors, zeroed_head
-from minicpt.proofs.equivalence import equivalence
-from minicpt.proofs.faults import Fault
-from minicpt.proofs.padding import padding
-from minicpt.proofs.partition import partition
+from minicpt import proofs
+from minicpt.common import registry
+from minicpt.proofs import rules
+from minicpt.proofs.black_box.verdict import verify_model
+from minicpt.proofs.faults.base import Fault
 from minicpt.proofs.result import NotChecked, Proof
-from minicpt.proofs.round_trip import round_trip
-from minicpt.proofs.rules import batch_rules, order_and_padding
-from minicpt.proofs.subject import SHORT, Subject, subject
-from minicpt.proofs.teacher_forcing import teacher_forcing
-
-SEEN = 3  # passages whose every pair of positions the proof of causality looks at
-PACKED = "packed causal-lm"
-ORDER = "sentence order"
-# Settings that make another computation of an objective, beside its defaults.
-VARIANTS = {
-    "next-sentence": {"next-sentence with masked-lm": {"masked": True}, ORDER: {"order": True}}
-}
+from minicpt.proofs.subject import Subject, subject
+from minicpt.runs import assembly
+from minicpt.runs.assembly import fitting, model_kind, objective_kind
 
 
-def causality(subject: Subject) -> list[Proof]:
-    """No target depends on what it may not see: by derivatives and by changed tokens."""
-    batch = subject.batch(subject.passages(SEEN))
-    return prove_causality(subject.model, batch, subject.objective.visibility(batch))
+def verify(objective: str = "", model: Callable | None = None, **given) -> list[Proof]:
+    """Every proof of an objective, of all objectives, or of a causal model that is not ours.
+
+        verify("causal-lm")
+        verify(model=my_model)  # from token ids (B, T) to logits (B, T, V)
+
+    ``given`` goes to ``black_box.verdict.verify_model``: lengths, rows, seed, seconds. Raises
+    InputError where no objective has that name, or the model cannot be called.
+    """
+    if model is not None:
+        return verify_model(model, **given)
+    every = subjects([objective] if objective else ())
+    return [
+        replace(proof, name=f"{each.name}: {proof.name}") if len(every) > 1 else proof
+        for each in every
+        for proof in prove(each)
+    ]
 
 
-QUICK: tuple[Callable[[Subject], Proof | list[Proof]], ...] = (
-    order_and_padding, batch_rules, equivalence, causality, padding, partition, zeroed_head,
-    teacher_forcing,
-)  # fmt: skip
-SLOW = (round_trip, floors, chance)  # these train
+def known(trains: bool | None = None) -> dict[str, Callable]:
+    """The proofs by their names, in their order.
+
+    trains  False: those that are quick; True: those that train a model; None: all
+    """
+    found = [item for item in registry.modules(proofs).items() if hasattr(item[1], "ORDER")]
+    return {
+        name.replace("-", " "): getattr(module, name.replace("-", "_"))
+        for name, module in sorted(found, key=lambda item: item[1].ORDER)
+        if trains in (None, getattr(module, "TRAINS", False))
+    }
 
 
-def subjects(
-    objectives: Mapping[str, ModuleType], models: Mapping[str, ModuleType]
-) -> list[Subject]:
-    """A subject for each objective, and for those of its variants that compute otherwise."""
+def subjects(names: Collection[str] = ()) -> list[Subject]:
+    """The subjects of the objectives that are named, or of all that a model is there for.
+
+    Each objective comes with the model that is its default, then in the variants that stand beside
+    its rule, then with every other model that it can train. Raises InputError where no objective
+    has one of the names, or no model fits it.
+    """
     result = []
-    for kind, module in objectives.items():
-        model = models[module.Objective.role]
-        result.append(subject(kind, module, model))
-        for name, settings in VARIANTS.get(kind, {}).items():
-            result.append(subject(kind, module, model, name, **settings))
-        if kind == "causal-lm":
-            result.append(subject(kind, module, model, PACKED, SHORT, pack=True))
+    for name in names or trainable():
+        objective = objective_kind(name)
+        model = model_kind("", objective)
+        result.append(subject(name, name, objective, model))
+        variants = getattr(rules.known().get(name), "VARIANTS", {})
+        for title, variant in variants.items():
+            result.append(subject(title, name, objective, model, variant))
+        for title, other in fitting(objective).items():
+            if other is not model:
+                result.append(subject(f"{name} with {title}", name, objective, other))
     return result
 
 
-def prove(subject: Subject, wanted: Sequence[Callable] = (*QUICK, *SLOW)) -> Iterator[Proof]:
-    """Every proof of a subject, or those that are wanted, one after the other."""
-    for proof in wanted:
+def trainable() -> list[str]:
+    """The names of the objectives that a model is there for."""
+    return list(assembly.trainable())
+
+
+def prove(subject: Subject, trains: bool | None = None) -> Iterator[Proof]:
+    """Every proof of a subject, one after the other; ``trains`` as in ``known``."""
+    for name, proof in known(trains).items():
         try:
             found = proof(subject)
         except NotChecked as reason:
-            found = Proof(proof.__name__.replace("_", " "), None, "", message=str(reason))
+            found = Proof(name, None, "", message=str(reason))
         yield from found if isinstance(found, list) else [found]
 
 
 def catch(fault: Fault, sound: Subject) -> list[Proof]:
-    """The proofs that fail on the mistaken subject; the slow ones run only if no quick one does."""
+    """The proofs that fail on the mistaken subject; those that train run only if no other does."""
     mistaken = fault.make(sound)
-    for some in (QUICK, SLOW):
-        failed = [proof for proof in prove(mistaken, some) if proof.passed is False]
+    for trains in (False, True):
+        failed = [proof for proof in prove(mistaken, trains) if proof.passed is False]
         if failed:
             return failed
     return []

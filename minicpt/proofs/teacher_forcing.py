@@ -14,6 +14,7 @@ from minicpt.proofs.bounds import additions, gap, nats, tolerance
 from minicpt.proofs.result import NotChecked, Proof
 from minicpt.proofs.subject import Subject
 
+ORDER = 80
 APART = 1e-3  # nats by which at least one loss must move for the demonstration to show anything
 SHOWN = 6  # losses in the report
 
@@ -26,9 +27,9 @@ def teacher_forcing(subject: Subject) -> Proof | list[Proof]:
     """
     if subject.objective.role != "decoder":
         return []
-    model = subject.copy_of_model()
+    model = subject.learner().model
     batch = subject.batch(subject.passages(1))
-    if not reads_its_targets(batch, subject.objective.visibility(batch)):
+    if not subject.is_plain or not reads_its_targets(batch, subject.objective.visibility(batch)):
         raise NotChecked(
             "needs a decoder that reads the text from left to right, and in which each token is the"
             " target of the position before it"
@@ -47,8 +48,8 @@ def teacher_forcing(subject: Subject) -> Proof | list[Proof]:
     return Proof(
         name="teacher forcing",
         passed=passed,
-        compared=f"the losses of {len(tokens)} tokens in one pass with those of {len(tokens)} steps"
-        " that read the true text, and with those of as many that read their own predictions",
+        compared=f"one pass with {len(tokens)} steps that read the true text, and with as many that"
+        " read their own predictions: each token's loss",
         numbers={
             "one pass": shown(once),
             "steps on the true text": shown(forced),

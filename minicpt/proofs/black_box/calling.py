@@ -1,9 +1,9 @@
 """A model that is not ours, borrowed: run as it is, and given back as it was.
 
-``Guest`` works on a copy where one can be made, else on the model itself, whose weights, buffers,
-gradients and modes are put back at the end. Functions are read for the modules they use.
+``BlackBox`` works on a copy where one can be made. Else it works on the model itself, and puts its
+weights, buffers, gradients and modes back at the end. Functions are read for the modules they use.
 
-Leaves out all judgement: see ``foreign``.
+Leaves out all judgement: see ``verdict``.
 
 B batch, T positions, V vocabulary.
 """
@@ -22,15 +22,16 @@ from torch import Tensor, nn
 
 from minicpt.common.errors import InputError
 from minicpt.common.randomness import generator
-from minicpt.proofs.black_box.tracing import Tracer
+from minicpt.proofs.black_box.loading import one_line
+from minicpt.proofs.tracing import Tracer
 
 JITTER = 1e-3  # how far parameters are moved, relative to themselves
 
 
-class Guest:
+class BlackBox:
     """A callable from ids (B, T) to logits (B, T, V).
 
-    Use it inside ``with guest.borrowed():``, which is also what puts everything back.
+    Use it inside ``with box.borrowed():``, which is also what puts everything back.
     """
 
     def __init__(self, model: Any) -> None:
@@ -50,7 +51,7 @@ class Guest:
         self.buffers: list[tuple[Tensor, Tensor]] = []
 
     @contextmanager
-    def borrowed(self) -> Iterator["Guest"]:
+    def borrowed(self) -> Iterator["BlackBox"]:
         """Whatever is not ours is afterwards as it was: weights, modes, random state."""
         devices = [self.device] if self.device.type == "cuda" else []
         state, default = random.getstate(), torch.get_default_dtype()
@@ -140,6 +141,16 @@ class Guest:
                 "give logits (B, T, V), or an object with .logits"
             )
         return logits
+
+
+    def refusal(self, rows: int, length: int) -> str:
+        """Why the model does not take rows of this length, "" where it does."""
+        try:
+            with torch.no_grad():
+                self.logits(torch.ones(rows, length, dtype=torch.int64, device=self.device))
+        except Exception as error:
+            return one_line(error)
+        return ""
 
 
 class Saved:

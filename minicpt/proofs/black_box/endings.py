@@ -1,27 +1,26 @@
-"""Rows that begin alike give alike outputs, whatever comes after: tried on many kinds of rows.
+"""Rows that begin with the same tokens give the same outputs there: tried on many kinds of rows.
 
-Beside the look at every pair of positions, which is for a few short rows, this tries rows of many
-lengths, batches of several sizes, the ids that models treat specially, and tokens that come more
-than once (``kinds``), for a number of seconds. One length is first tried with all kinds. Then the
-length that has had the least time is always next: of short rows all kinds are tried, and of long
-ones as many as there is time for.
+Every pair of positions is looked at in a few short rows alone. Here rows of many lengths are tried,
+batches of several sizes, the ids that models treat specially, and tokens that come more than once
+(``kinds``), for a number of seconds. One length is first tried with all kinds. Then the length that
+has had the least time is always next. So short rows are tried with all kinds, and long rows with as
+many as there is time for.
 
 B batch, T positions, V vocabulary.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from minicpt.common.randomness import generator
-from minicpt.proofs.black_box.calling import Guest
+from minicpt.proofs.black_box.calling import BlackBox
 from minicpt.proofs.black_box.kinds import Draw, Kind, kinds
-from minicpt.proofs.black_box.loading import one_line
-from minicpt.proofs.causality import Leak
-from minicpt.proofs.rounding import CEILING, can_test, least, returns
+from minicpt.proofs.black_box.probing import is_leak, longest_taken
+from minicpt.proofs.leaks import Leak
 
 SECONDS = 30.0  # for all modes together
 MOST = 2049  # tokens in a row, where the model has no limit below it
@@ -65,7 +64,7 @@ class Rows:
 
 
 def try_endings(
-    guest: Guest,
+    box: BlackBox,
     lengths: Sequence[int] | None,
     rows: Sequence[int],
     ids: Tensor,
@@ -85,7 +84,7 @@ def try_endings(
     paired   rows up to this length need few cuts: their every pair was looked at
     """
     tried, begun = Tried(), time.perf_counter()
-    rows = usable_rows(guest, rows, first, tried)
+    rows = usable_rows(box, rows, first, tried)
     if not rows:
         return tried
     classes = int(ids.max()) + 1
@@ -108,12 +107,13 @@ def try_endings(
                 late += [other.length for other in waiting if other.left is None]
                 waiting = [other for other in waiting if other.left is not None]
                 continue
-            if why := refusal(guest, rows[0], each.length):
+            if why := box.refusal(rows[0], each.length):
                 refused.append(each.length)
                 waiting.remove(each)
                 if lengths is None and longest and gone(refused, each.length, longest):
                     above = min(length for length in refused if length > longest)
-                    above, most = longest_taken(guest, rows[0], longest, above)
+                    most = longest_taken(box, rows[0], longest, above)
+                    above = most + 1
                     waiting = [other for other in waiting if other.length < above]
                     waiting += [Rows(most)] if most > longest else []
                     tried.untried.append(f"rows of {above} tokens and more ({why})")
@@ -129,7 +129,7 @@ def try_endings(
         start = time.perf_counter()
         draws = generator("endings", key, each.length, number)
         pair = kind.pair(Draw(ids, kind.rows, each.length, draws))
-        one(guest, *(tokens.to(guest.device) for tokens in pair), kind, limit, tried)
+        one(box, *(tokens.to(box.device) for tokens in pair), kind, limit, tried)
         each.once = time.perf_counter() - start
         each.spent += each.once
     tried.lengths.sort()
@@ -155,36 +155,18 @@ def trials(
     return iter(list(enumerate(several)))
 
 
-def usable_rows(guest: Guest, rows: Sequence[int], length: int, tried: Tried) -> list[int]:
+def usable_rows(box: BlackBox, rows: Sequence[int], length: int, tried: Tried) -> list[int]:
     """The numbers of rows that the model takes."""
-    why = {count: refusal(guest, count, length) for count in rows}
+    why = {count: box.refusal(count, length) for count in rows}
     if refused := [count for count in rows if why[count]]:
         tried.untried.append(f"batches of {shortened(refused)} rows, which the model refuses")
     return [count for count in rows if not why[count]]
-
-
-def refusal(guest: Guest, rows: int, length: int) -> str:
-    """Why the model does not take rows of this length, "" where it does."""
-    try:
-        with torch.no_grad():
-            guest.logits(torch.ones(rows, length, dtype=torch.int64, device=guest.device))
-    except Exception as error:
-        return one_line(error)
-    return ""
 
 
 def gone(refused: Sequence[int], length: int, longest: int) -> bool:
     """Whether a power of two and both its neighbours, all longer than the ``longest`` that was
     taken, are refused: the model's limit lies below."""
     return length - 2 > longest and {length - 2, length - 1, length} <= set(refused)
-
-
-def longest_taken(guest: Guest, rows: int, taken: int, above: int) -> tuple[int, int]:
-    """The shortest length that is refused and the longest below it, by bisection."""
-    while above - taken > 1:
-        length = (taken + above) // 2
-        taken, above = (taken, length) if refusal(guest, rows, length) else (length, above)
-    return above, taken
 
 
 def shortened(numbers: Sequence[int]) -> str:
@@ -200,26 +182,26 @@ def shortened(numbers: Sequence[int]) -> str:
 
 
 def one(
-    guest: Guest, tokens: Tensor, other: Tensor, kind: Kind, limit: float, tried: Tried
+    box: BlackBox, tokens: Tensor, other: Tensor, kind: Kind, limit: float, tried: Tried
 ) -> None:
     """Runs both batches; what must be the same and is not goes into ``tried``."""
     tried.rows.add(kind.rows)
     tried.batches += 1
-    size, row, position = strongest(guest, tokens, other)
+    size, row, position = strongest(box, tokens, other)
     tried.strongest = max(tried.strongest, size)
-    if is_leak(guest, size, limit, lambda: differences(guest, tokens, other)[row]):
-        place = alone(guest, tokens, other, row, position, size)
+    if is_leak(box, size, limit, lambda: differences(box, tokens, other)[row].flatten()):
+        place = alone(box, tokens, other, row, position, size)
         tried.leak, tried.length = Leak(row, position, "tokens", *place, size), tokens.shape[1]
         tried.where = f"in rows of {tokens.shape[1]}, {kind.rows} at a time; tried: {kind.name}"
 
 
 @torch.no_grad()
-def differences(guest: Guest, tokens: Tensor, other: Tensor) -> list[Tensor]:
+def differences(box: BlackBox, tokens: Tensor, other: Tensor) -> list[Tensor]:
     """For each row what its outputs before the first change moved by, in units of their size.
 
     A list of (positions, V); NaN that stays NaN did not move.
     """
-    before, after = guest.logits(tokens), guest.logits(other)
+    before, after = box.logits(tokens), box.logits(other)
     changed = (tokens != other).cpu()
     length = tokens.shape[1]
     result = []
@@ -233,35 +215,24 @@ def differences(guest: Guest, tokens: Tensor, other: Tensor) -> list[Tensor]:
     return result
 
 
-def strongest(guest: Guest, tokens: Tensor, other: Tensor) -> tuple[float, int, int]:
+def strongest(box: BlackBox, tokens: Tensor, other: Tensor) -> tuple[float, int, int]:
     """The largest relative difference, its row and its position."""
     best = (0.0, 0, 0)
-    for row, moved in enumerate(differences(guest, tokens, other)):
+    for row, moved in enumerate(differences(box, tokens, other)):
         if moved.numel():
             size, position = moved.abs().amax(-1).max(0)
             best = max(best, (float(size), row, int(position)))
     return best
 
 
-def is_leak(guest: Guest, size: float, limit: float, again: Callable[[], Tensor]) -> bool:
-    """Tells a leak from rounding, by the rules in ``rounding``."""
-    if not size <= CEILING:
-        return True
-    if size < least(guest):
-        return False
-    if not can_test(guest):
-        return size > limit
-    return returns(guest, again().flatten(), lambda: again().flatten())
-
-
 def alone(
-    guest: Guest, tokens: Tensor, other: Tensor, row: int, position: int, size: float
+    box: BlackBox, tokens: Tensor, other: Tensor, row: int, position: int, size: float
 ) -> tuple[int, int | None]:
     """The row and the position of a change that moves the output by itself; None: none does."""
     for place in (tokens != other).nonzero()[:ALONE].tolist():
         single = tokens.clone()
         single[tuple(place)] = other[tuple(place)]
-        moved = differences(guest, tokens, single)[row]
+        moved = differences(box, tokens, single)[row]
         if position < len(moved) and not float(moved[position].abs().max()) < size / 100:
             return place[0], place[1]
     return row, None

@@ -1,8 +1,8 @@
-"""The kinds of rows on which a model that is not ours is tried: with what, and what comes after.
+"""The kinds of rows on which a model that is not ours is tried.
 
 Some leaks open only for certain rows: where the padding id stands, where a token comes twice, in
-batches of four. So each kind gives two batches that differ in places that are known, and outputs
-that stand before the first change of their row must be the same for both.
+batches of four. Each kind gives two batches. Up to the first place where a row differs between the
+two, its outputs must be the same.
 
 B batch, T positions.
 """

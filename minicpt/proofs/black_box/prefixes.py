@@ -1,29 +1,30 @@
 """Equivalence for a model that is not ours: whole sequence against each prefix alone.
 
-The loss of every token and the gradient of every parameter, once from one forward pass over a batch
-of whole sequences, and once from running the model on each prefix of each row, all by itself.
+The loss of every token and the gradient of every parameter: once from one forward pass over a batch
+of whole sequences, and once from running the model on each prefix of each row, by
+``loss.per_token_losses``.
 
 B batch, T positions, V vocabulary.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from minicpt.batch import shift
-from minicpt.proofs.black_box.calling import Guest
+from minicpt.batch import Batch, sees_the_past, shift
+from minicpt.loss import TargetLosses, losses_of_head, per_token_losses
+from minicpt.proofs.black_box.calling import BlackBox
 from minicpt.proofs.black_box.loading import one_line
+from minicpt.proofs.black_box.probing import CEILING, can_test, returns
 from minicpt.proofs.influence import backward
 from minicpt.proofs.result import Proof
-from minicpt.proofs.rounding import CEILING, can_test, returns
 
 
 @dataclass(frozen=True)
 class Comparison:
     """Both computations. Losses (B, T), NaN where the model refuses the prefix; a gradient for each
-    parameter that has one, by its place in ``Guest.parameters``."""
+    parameter that has one, by its place in ``BlackBox.parameters``."""
 
     whole: Tensor
     alone: Tensor
@@ -51,43 +52,52 @@ class Comparison:
         return torch.cat([part.flatten().double() for part in parts])
 
 
-def compare(guest: Guest, tokens: Tensor) -> Comparison:
+def compare(box: BlackBox, tokens: Tensor) -> Comparison:
     """Runs both computations on ``tokens`` (B, T); each target is the token that follows."""
     targets = torch.stack([shift(row, int(row[0])) for row in tokens])  # (B, T)
+    batch = Batch({"tokens": tokens}, {"tokens": targets})
+    visible = sees_the_past(torch.ones_like(tokens, dtype=torch.bool))  # (B, T, T)
+    total: dict[int, Tensor] = {}
+    refused, without = "", ""
+
+    def losses(some: Batch) -> TargetLosses:
+        logits = box.logits(some.inputs["tokens"])  # (B, T, V)
+        return losses_of_head("tokens", logits, nn.Identity(), some, fused=False)
+
+    def of_prefix(some: Batch) -> dict[str, TargetLosses]:
+        """The loss of one prefix. Its gradient is added to ``total`` at once."""
+        nonlocal refused, without
+        comparable = next(finite)  # a target that the model rules out has no gradient to compare
+        try:
+            one = losses(some)
+        except Exception as error:
+            refused = refused or f"prefix of {some.inputs['tokens'].shape[1]}: {one_line(error)}"
+            return {"tokens": replace(one_pass, losses=whole.new_full((1,), torch.nan).detach())}
+        if comparable and bool(one.losses.isfinite()):
+            found, why = gradients(box, one.losses.sum())
+            without = without or why
+            for place, each in found.items():
+                total[place] = total[place] + each if place in total else each
+        return {"tokens": replace(one, losses=one.losses.detach())}
+
     with torch.enable_grad():
-        logits = guest.logits(tokens)  # (B, T, V)
-        whole = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
-        whole = whole.view(tokens.shape)
-        alone = torch.full_like(whole.detach(), torch.nan)
-        total: dict[int, Tensor] = {}
-        refused, without = "", ""
-        for row in range(tokens.shape[0]):
-            for length in range(1, tokens.shape[1] + 1):
-                try:
-                    prefix = guest.logits(tokens[row : row + 1, :length].clone())[:, -1]  # (1, V)
-                except Exception as error:
-                    refused = refused or f"prefix of {length}: {one_line(error)}"
-                    continue
-                loss = F.cross_entropy(prefix, targets[row, length - 1].view(1))
-                alone[row, length - 1] = loss.detach()
-                if not (loss.isfinite() and whole[row, length - 1].isfinite()):
-                    continue  # a target that the model rules out: no gradient to compare
-                found, why = gradients(guest, loss)
-                without = without or why
-                for place, each in found.items():
-                    total[place] = total[place] + each if place in total else each
-        found, why = gradients(guest, whole[alone.isfinite() & whole.isfinite()].sum())
+        one_pass = losses(batch)
+        whole = one_pass.losses  # (B*T,)
+        finite = iter(whole.isfinite().tolist())
+        alone = per_token_losses(of_prefix, batch, {"tokens": {"tokens": visible}})["tokens"]
+        found, why = gradients(box, whole[alone.isfinite() & whole.isfinite()].sum())
     if without or why:
         found, total = {}, {}
-    zeros = {place: torch.zeros_like(guest.parameters[place]) for place in found | total}
-    return Comparison(
-        whole.detach(), alone, zeros | found, zeros | total, refused, without or why
+    zeros = {place: torch.zeros_like(box.parameters[place]) for place in found | total}
+    whole, alone = (
+        each.detach().to(one_pass.hidden.dtype).view(tokens.shape) for each in (whole, alone)
     )
+    return Comparison(whole, alone, zeros | found, zeros | total, refused, without or why)
 
 
-def gradients(guest: Guest, loss: Tensor) -> tuple[dict[int, Tensor], str]:
+def gradients(box: BlackBox, loss: Tensor) -> tuple[dict[int, Tensor], str]:
     """The gradient of each parameter by its place, or why there is none."""
-    trained = {i: each for i, each in enumerate(guest.parameters) if each.requires_grad}
+    trained = {i: each for i, each in enumerate(box.parameters) if each.requires_grad}
     if not trained:
         return {}, "no parameter takes a gradient"
     if not loss.requires_grad:
@@ -99,7 +109,7 @@ def gradients(guest: Guest, loss: Tensor) -> tuple[dict[int, Tensor], str]:
     return {i: each for i, each in zip(trained, found, strict=True) if each is not None}, ""
 
 
-def prove_equivalence(guest: Guest, tokens: Tensor, precision: str) -> Proof:
+def prove_equivalence(box: BlackBox, tokens: Tensor, precision: str) -> Proof:
     """Values and gradients of the one pass are those of the prefixes, but for rounding."""
     name = "whole-sequence loss equals per-prefix loss, eval mode"
     against = (
@@ -107,7 +117,7 @@ def prove_equivalence(guest: Guest, tokens: Tensor, precision: str) -> Proof:
         "from running each prefix of each row alone"
     )
     try:
-        found = compare(guest, tokens)
+        found = compare(box, tokens)
     except Exception as error:
         numbers = {"worst": None, "place": None, "tolerance": None}
         message = f"could not be run: {one_line(error)}"
@@ -123,14 +133,14 @@ def prove_equivalence(guest: Guest, tokens: Tensor, precision: str) -> Proof:
     allowed = 256 * torch.finfo(found.whole.dtype).eps
     passed = worst <= allowed or (
         worst <= CEILING
-        and can_test(guest)
-        and not returns(guest, found.vector(), lambda: compare(guest, tokens).vector())
+        and can_test(box)
+        and not returns(box, found.vector(), lambda: compare(box, tokens).vector())
     )
     compared = int((~found.alone.isnan()).sum())
     where = {"loss at position": position, "row": row}
     notes = [f"{compared} losses"]
     if gradient:
-        where["gradient of"] = parameter_name(guest, parameter)
+        where["gradient of"] = parameter_name(box, parameter)
         notes.append(f"gradients of {len(gradient)} parameters")
     message = ("the same from one pass as from every prefix alone: " if passed else "") + (
         " and ".join(notes)
@@ -174,7 +184,7 @@ def prove_equivalence(guest: Guest, tokens: Tensor, precision: str) -> Proof:
     )
 
 
-def parameter_name(guest: Guest, place: int) -> str:
-    wanted = guest.parameters[place]
-    names = (n for m in guest.modules for n, p in m.named_parameters() if p is wanted)
+def parameter_name(box: BlackBox, place: int) -> str:
+    wanted = box.parameters[place]
+    names = (n for m in box.modules for n, p in m.named_parameters() if p is wanted)
     return next(names, f"parameter {place}")

@@ -23,20 +23,21 @@ from torch import Tensor
 
 from minicpt.batch import sees_the_past
 from minicpt.common.errors import InputError
-from minicpt.proofs.black_box.calling import Guest
+from minicpt.proofs.black_box.calling import BlackBox
 from minicpt.proofs.black_box.endings import SECONDS, Tried, shortened, try_endings
 from minicpt.proofs.black_box.loading import load_model, one_line, resolve
 from minicpt.proofs.black_box.prefixes import prove_equivalence
-from minicpt.proofs.black_box.probing import MOST, PAIRED, ROWS, Trial, probe
-from minicpt.proofs.causality import (
-    BY_CHANGES,
-    BY_DERIVATIVES,
-    NOT_COVERED,
-    WHY,
-    Leak,
-    idle,
-    strongest_hidden,
-    worst_leak,
+from minicpt.proofs.black_box.probing import (
+    MOST,
+    PAIRED,
+    ROWS,
+    Trial,
+    can_test,
+    is_leak,
+    least,
+    noise,
+    probe,
+    tolerance,
 )
 from minicpt.proofs.influence import (
     NoDerivatives,
@@ -47,8 +48,17 @@ from minicpt.proofs.influence import (
     moved,
     replaced,
 )
+from minicpt.proofs.leaks import (
+    BY_CHANGES,
+    BY_DERIVATIVES,
+    NOT_COVERED,
+    WHY,
+    Leak,
+    strongest_hidden,
+    without_source,
+    worst_leak,
+)
 from minicpt.proofs.result import Proof, report
-from minicpt.proofs.rounding import CEILING, can_test, least, noise, returns, tolerance
 
 __all__ = ["load_model", "prove_model", "report", "verify_model"]
 
@@ -84,66 +94,66 @@ def prove_model(
     """The proofs of ``verify_model``, each as soon as it ends."""
     rows = [rows] if isinstance(rows, int) else sorted(set(rows))
     lengths = [lengths] if isinstance(lengths, int) else lengths
-    guest = Guest(resolve(model))
-    with guest.borrowed():
-        trial = probe(guest, lengths, PAIRED if PAIRED in rows else max(rows), seed)
-        if woken := guest.wake():
+    box = BlackBox(resolve(model))
+    with box.borrowed():
+        trial = probe(box, lengths, PAIRED if PAIRED in rows else max(rows), seed)
+        if woken := box.wake():
             trial.notes.append(
                 f"{woken} parameters that were zero throughout got small random values in a copy, "
                 "lest they hide a leak"
             )
-        modes = {"eval mode": False, "train mode": True} if guest.modules else {"as it is": False}
+        modes = {"eval mode": False, "train mode": True} if box.modules else {"as it is": False}
         for name, training in modes.items():
             for form in (BY_DERIVATIVES, BY_CHANGES):
-                guest.set_mode(training)
-                found = prove(guest, trial, form, name, rows, seconds / len(modes))
+                box.set_mode(training)
+                found = prove(box, trial, form, name, rows, seconds / len(modes))
                 notes = [found.message, *trial.notes]
                 trial.notes.clear()  # said once
                 yield replace(found, message="; ".join(notes))
-        guest.set_mode(False)
+        box.set_mode(False)
         length = max([len(s[0]) for s in trial.samples if len(s[0]) <= PREFIXES], default=0)
-        samples = trial.samples or [trial.draw(PREFIXES).to(guest.device)]
+        samples = trial.samples or [trial.draw(PREFIXES).to(box.device)]
         tokens = next((s for s in samples if len(s[0]) == length), samples[0])
-        yield prove_equivalence(guest, tokens[:2].contiguous(), trial.precision)
+        yield prove_equivalence(box, tokens[:2].contiguous(), trial.precision)
 
 
 # --- the two forms ---------------------------------------------------------------------------
 
 
 def prove(
-    guest: Guest, trial: Trial, form: str, mode: str, rows: Sequence[int], seconds: float
+    box: BlackBox, trial: Trial, form: str, mode: str, rows: Sequence[int], seconds: float
 ) -> Proof:
     """One form of the causality proof in one mode, over all lengths."""
     title = f"causality by {form}, {mode}"
     try:
         with torch.no_grad():
             for tokens in trial.samples:
-                first, second = guest.logits(tokens), guest.logits(tokens)
+                first, second = box.logits(tokens), box.logits(tokens)
                 if not torch.equal(first.nan_to_num(), second.nan_to_num()):
                     return failed(title, form, trial, "the same tokens give other logits each time")
                 if first.isnan().any():
                     row, position = first.isnan().any(-1).nonzero()[0].tolist()
                     return failed(title, form, trial, f"the logits at position {position} (row "
                                   f"{row}, length {tokens.shape[1]}) are not numbers")  # fmt: skip
-        own_noise = noise(guest, trial.samples)
+        own_noise = noise(box, trial.samples)
         limit = tolerance(own_noise, trial.dtype)
         strongest, quiet, outputs, leak, tried = 0.0, 0, 0, None, None
         if not trial.samples and form == BY_DERIVATIVES:
             raise NoDerivatives(f"the rows are longer than {MOST} tokens, too long for every pair")
         for tokens in trial.samples:
             ids, visible, wanted = declared(tokens)
-            influence = measure(guest, form, ids, visible, wanted, trial.allowed, mode)
-            judge = judge_of(guest, form, ids, visible, trial, limit, mode)
+            influence = measure(box, form, ids, visible, wanted, trial.allowed, mode)
+            judge = judge_of(box, form, ids, visible, trial, limit, mode)
             leak = worst_leak(influence, visible, judge)
             strongest = max(strongest, strongest_hidden(influence, visible))
-            quiet += len(idle(influence, visible, wanted))
+            quiet += len(without_source(influence, visible, wanted))
             outputs += wanted.numel()
             length, where = tokens.shape[1], f"in rows of {tokens.shape[1]}"
             if leak is not None:
                 break
         if leak is None and form == BY_CHANGES:
             tried = try_endings(
-                guest, trial.lengths, rows, trial.ordinary, trial.special, limit, seconds,
+                box, trial.lengths, rows, trial.ordinary, trial.special, limit, seconds,
                 first=trial.known, paired=max((len(s[0]) for s in trial.samples), default=0),
                 key=mode,
             )  # fmt: skip
@@ -156,7 +166,7 @@ def prove(
     numbers = {
         "worst": strongest,
         "place": leak and {**leak.place(), "length": length},
-        "tolerance": least(guest) if can_test(guest) else limit,
+        "tolerance": least(box) if can_test(box) else limit,
         "noise": own_noise,
         "lengths": [sample.shape[1] for sample in trial.samples],
         "rows": len(trial.samples[0]) if trial.samples else None,
@@ -183,7 +193,7 @@ def prove(
         if strongest:
             message += f", but for {strongest:.1g}, which is rounding: " + (
                 "below the tolerance, or gone when the weights are moved a little"
-                if can_test(guest)
+                if can_test(box)
                 else "within the model's own noise"
             )
         if quiet:
@@ -211,11 +221,11 @@ def declared(tokens: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor], Tens
     return {"tokens": tokens}, {"tokens": sees_the_past(wanted)}, wanted
 
 
-def measure(guest: Guest, form: str, ids, visible, wanted, allowed, key: str):
+def measure(box: BlackBox, form: str, ids, visible, wanted, allowed, key: str):
     """The influence, by one form; ``key`` draws the tokens that others are changed to."""
 
     def run(streams):
-        return guest.logits(streams["tokens"])
+        return box.logits(streams["tokens"])
 
     if form == BY_DERIVATIVES:
         return by_derivatives(run, ids, visible, wanted)
@@ -223,14 +233,14 @@ def measure(guest: Guest, form: str, ids, visible, wanted, allowed, key: str):
 
 
 def judge_of(
-    guest: Guest, form: str, ids, visible, trial: Trial, limit: float, key: str
+    box: BlackBox, form: str, ids, visible, trial: Trial, limit: float, key: str
 ) -> Callable[[Leak], bool]:
-    """Tells a leak from rounding: see ``rounding``."""
+    """Tells a leak from rounding: see ``probing``."""
     tokens = ids["tokens"]
     places = torch.arange(tokens.shape[1])
 
     def run(streams):
-        return guest.logits(streams["tokens"])
+        return box.logits(streams["tokens"])
 
     def derivatives(leak: Leak) -> Tensor:
         """At all inputs that the leak's output may not see."""
@@ -254,17 +264,8 @@ def judge_of(
         signed = moved(before, after) * (after - before).sign().nan_to_num().cpu()
         return signed[still].flatten().double()
 
-    def judge(leak: Leak) -> bool:
-        if not leak.size <= CEILING:
-            return True
-        if leak.size < least(guest):
-            return False
-        if not can_test(guest):
-            return leak.size > limit
-        measured = derivatives if form == BY_DERIVATIVES else changes
-        return returns(guest, measured(leak), lambda: measured(leak))
-
-    return judge
+    measured = derivatives if form == BY_DERIVATIVES else changes
+    return lambda leak: is_leak(box, leak.size, limit, lambda: measured(leak))
 
 
 def compared_by(form: str) -> str:

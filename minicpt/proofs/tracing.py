@@ -1,7 +1,7 @@
 """Watching a model from outside while it runs: dropout off, token embeddings found.
 
-``Tracer`` stands between the model's code and torch's functions, so that nothing of the model is
-touched, and models are read whatever they are made of: modules, functions, weights in a closure.
+``Tracer`` stands between the model's code and torch's functions. So nothing of the model is
+changed, and it does not matter what it is made of: modules, functions, weights in a closure.
 
 Every call that drops something at random drops nothing; all else of train mode stays, such as the
 statistics of a batch. Every look-up of a known token, ``table[tokens]`` in any spelling, becomes a
