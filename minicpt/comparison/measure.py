@@ -1,8 +1,9 @@
 """Held-out losses by unit of text, so that before and after, and one remedy and another, pair up.
 
 A measurement is plain data, for a file: ``{"unit", "units", "heads": {name: [sums, sizes]}}``. The
-loss is the sum over heads of sum(sums) / sum(sizes): bits over bytes of text (end-of-text left out)
-where that says something, else nats over targets.
+loss is the sum over heads of sum(sums) / sum(sizes): nats over targets, the head's weight counted
+in. Where bits per byte say something, it is the first head's bits over bytes of text instead,
+without those of end-of-text.
 
 A unit is a document: passages of one document are like each other, and to draw them apart would
 claim more text than there is. The parts of a document, between which copies are left out
@@ -43,6 +44,8 @@ def measure(
 
     def collect(together, losses) -> None:
         for head, each in losses.items():
+            if bits and head != objective.heads[0]:
+                continue
             nats = (each.losses * each.weights).cpu().double()  # (N,)
             # Targets of weight 0 count too. They are not among the N, and are shared out to these.
             sizes = torch.full_like(nats, each.count / max(len(nats), 1))
@@ -50,6 +53,8 @@ def measure(
                 text = text_of(objective, corpus, together)
                 sizes = text.sizes.double()
                 nats = nats.where(text.stands, 0.0) / math.log(2)  # bits from here on
+            else:
+                nats *= objective.head_weights.get(head, 1.0)
             of_row = torch.zeros(2, len(together), dtype=torch.float64)
             of_row.index_add_(1, each.rows.cpu(), torch.stack([nats, sizes]))
             for passage, value, size in zip(together, *of_row.tolist(), strict=True):

@@ -212,7 +212,8 @@ def roles_of(asked: Sequence[str], base: str | None) -> dict[str, str]:
     able = {base} if base else {kind.ROLE for kind in models.known().values()}
     fits = {}
     for name, kind in objectives.known().items():
-        fits |= {name: role for role in reversed(kind.roles) if role in able}
+        if roles := [role for role in kind.roles if role in able]:
+            fits[name] = roles[0]
     for name in asked:
         roles = objective_kind(name).roles
         if name not in fits:

@@ -165,14 +165,12 @@ class Work:
         passages = self.asked.comparison.evaluate_passages
         bits = in_bits(objective, [self.domains[side].held_out for side in SIDES])
         learnt = trainer.parts if trainer and part.objective == name else None
-        if learnt is None:  # modules beside the model that have learnt nothing yet
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(part.base)
-                learnt = objective.parts(model).to(self.asked.machine.device)
-        return {
-            side: measure(model, objective, each.held_out, passages, bits, each.wholes, learnt)
-            for side, each in ((side, self.domains[side]) for side in SIDES)
-        }
+        found = {}
+        for side in SIDES:
+            text = self.domains[side]
+            corpus, wholes = text.held_out, text.wholes
+            found[side] = measure(model, objective, corpus, passages, bits, wholes, learnt)
+        return found
 
     def probed(self, model: nn.Module, side: str) -> dict | None:
         """The probe's right answers by unit; None where the text has too few parts."""
