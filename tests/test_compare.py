@@ -130,7 +130,7 @@ def test_a_notebook_calls_it_as_a_function(finished, sources, tmp_path, capsys, 
     out = tmp_path / "out"
     shutil.copytree(finished, out)
     given = dict(zip(WORDS[1::2], WORDS[2::2], strict=True))
-    settings = {n[2:].replace("-", "_"): float(v) if n == "--l2" else int(v) for n, v in given.items()}
+    settings = {name[2:].replace("-", "_"): int(value) for name, value in given.items()}
     settings |= {"old_corpus": sources[1], "corpus": [sources[3]], "out": str(out)}
     asked = {"objectives": "causal-lm", "remedies": ["replay", "control"]}
     result = minicpt.compare(tell=lambda line: None, **settings, **asked)
@@ -279,7 +279,8 @@ def test_files_may_be_called_as_messages_call_their_parts(tmp_path, capsys):
     losses = json.loads(part.read_text())["result"]["losses"]["causal-lm"]
     for side, each in losses.items():
         assert len(each["units"]) == 8  # of 40 documents, every fifth is held out
-        assert all((tmp_path / side / unit.split(f"/{side}/")[1]).is_file() for unit in each["units"])
+        files = [tmp_path / side / unit.split(f"/{side}/")[1] for unit in each["units"]]
+        assert all(file.is_file() for file in files)
 
 
 def hash_of(name):

@@ -141,7 +141,7 @@ def groups() -> dict[str, list[type[Checked]]]:
     return {
         "texts and folders": [Sources],
         "the budget and the sizes": [Comparison],
-        "the remedies": [strength(kind) for kind in compared().values()],
+        f"the remedies: {', '.join(compared())}": [strength(kind) for kind in compared().values()],
         "the machine": [Machine],
     }
 
@@ -165,13 +165,18 @@ class Asked:
 
         Raises InputError for a name that no setting has, and for a value that one does not take.
         """
-        left = {n: (v,) if isinstance(v, str) and n in TUPLES else v for n, v in given.items()}
-        left = tuples(left)
+        left = tuples(given)
 
         def made(kind: type[Checked], defaults: Mapping[str, object] | None = None) -> Checked:
-            names = {field.name for field in dataclasses.fields(kind)}
-            mine = {name: left.pop(name) for name in names & left.keys()}
-            return kind(**(defaults or {}) | mine)
+            mine = dict(defaults or {})
+            for name, hint in typing.get_type_hints(kind).items():
+                if name in left:
+                    value = left.pop(name)
+                    if hint is float and type(value) is int:  # 2 and 2.0 are the same setting
+                        value = float(value)
+                    single = typing.get_origin(hint) is tuple and isinstance(value, str)
+                    mine[name] = (value,) if single else value
+            return kind(**mine)
 
         sources, machine = made(Sources), made(Machine)
         if sources.init and (wrong := [name for name in OF_BASES if name in left]):
@@ -193,11 +198,6 @@ class Asked:
         if arm in (None, NOTHING, CONTROL):
             return {}
         return {arm: dataclasses.asdict(self.strengths[arm])}
-
-
-TUPLES = [
-    field.name for field in dataclasses.fields(Sources) if isinstance(field.default, tuple)
-]
 
 
 # --- objectives and arms ---------------------------------------------------------------------
