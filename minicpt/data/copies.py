@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from minicpt.data.documents import MARK, Document, Documents, LongDocument, mark
+from minicpt.data.documents import MARK, Document, Documents, LongDocument, later, mark
 
 PART = 1000  # characters of a part, at least
 SHARE = 3  # a part is a copy if one SHARE-th of its lines stands in the other text
@@ -71,7 +71,7 @@ def unseen(documents: Documents, text: Documents, progress: bool = False) -> Doc
             if stop - start == documents.lengths[number]:
                 yield document
             else:
-                yield document.part(start, stop)
+                yield document.part(start, stop, later(document.name, start))
 
     name = hashlib.sha256(b"".join(each.tobytes() for each in (firsts, starts, stops))).hexdigest()
     lengths = (stop - start for start, stop in zip(starts, stops, strict=True))

@@ -8,9 +8,10 @@ Left out: where documents come from (``sources``) and what is in them (``text``)
 """
 
 import hashlib
+import re
 from array import array
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from tqdm import tqdm
 
@@ -18,6 +19,7 @@ from minicpt.common.errors import WorkError
 from minicpt.data.utf8 import decoded
 
 MARK = 8  # bytes of a mark
+LATER = re.compile(r"(.*), from character (\d+)", re.DOTALL)  # the name of a part of a document
 
 
 def mark(text: str) -> bytes:
@@ -26,49 +28,37 @@ def mark(text: str) -> bytes:
     return hashlib.blake2b(data, digest_size=MARK).digest()
 
 
-@dataclass(frozen=True)
-class Origin:
-    """Where a document comes from. Its name says that too, but for messages alone.
+def later(name: str, start: int) -> str:
+    """The name of what begins ``start`` characters after the beginning of what is called ``name``.
 
-    name   what messages call it
-    whole  the name of the document that it is a part of, or its own name
-    begin  the character of that one at which it begins
-    file   the file that it stands in, or the name of the whole
+    >>> later("a", 0), later("a", 5), later("a, from character 5", 3)
+    ('a', 'a, from character 5', 'a, from character 8')
     """
+    if found := LATER.fullmatch(name):
+        name, start = found[1], start + int(found[2])
+    return f"{name}, from character {start}" if start else name
 
-    name: str
-    whole: str = field(default="", repr=False, kw_only=True)
-    begin: int = field(default=0, repr=False, kw_only=True)
-    file: str = field(default="", repr=False, kw_only=True)
 
-    def __post_init__(self):
-        object.__setattr__(self, "whole", self.whole or self.name)
-        object.__setattr__(self, "file", self.file or self.whole)
-
-    def behind(self, start: int) -> dict:
-        """The origin of its part that begins at a character.
-
-        >>> Document("a", "to be or not").part(3, None).part(3, None)
-        Document(name='a, from character 6', text='or not')
-        """
-        begin = self.begin + start
-        name = f"{self.whole}, from character {begin}" if begin else self.whole
-        return {"name": name, "whole": self.whole, "begin": begin, "file": self.file}
+def whole(name: str) -> str:
+    """The name of the document that a part belongs to: the reverse of ``later``."""
+    found = LATER.fullmatch(name)
+    return found[1] if found else name
 
 
 @dataclass(frozen=True)
-class Document(Origin):
+class Document:
     """One text with the name that messages call it by."""
 
+    name: str
     text: str
 
     def pieces(self) -> Iterator[str]:
         """The text in parts that can be held."""
         yield self.text
 
-    def part(self, start: int, stop: int | None) -> "Document":
-        """Its characters from ``start`` to before ``stop`` (None: to the end)."""
-        return replace(self, text=self.text[start:stop], **self.behind(start))
+    def part(self, start: int, stop: int | None, name: str) -> "Document":
+        """Its characters from ``start`` to before ``stop`` (None: to the end), under a name."""
+        return Document(name, self.text[start:stop])
 
     def held_against(self, marks: bytes) -> "Document":
         """Itself, if its text has these marks, a MARK for each piece. Raises WorkError if not."""
@@ -78,7 +68,7 @@ class Document(Origin):
 
 
 @dataclass(frozen=True)
-class LongDocument(Origin):
+class LongDocument:
     """The characters from ``start`` to before ``stop`` of a file that is too long to be held.
 
     A ``Document`` in all but where the text is: ``text`` reads all of it.
@@ -87,6 +77,7 @@ class LongDocument(Origin):
            a WorkError; None: whatever is in the file
     """
 
+    name: str
     path: str
     errors: str = "strict"
     start: int = 0
@@ -108,11 +99,10 @@ class LongDocument(Origin):
         if self.marks is not None and known != len(self.marks):
             raise changed(self.path)
 
-    def part(self, start: int, stop: int | None) -> "LongDocument":
+    def part(self, start: int, stop: int | None, name: str) -> "LongDocument":
         ends = [] if self.stop is None else [self.stop]
         ends += [] if stop is None else [self.start + stop]
-        place = {"start": self.start + start, "stop": min(ends, default=None)}
-        return replace(self, **place, **self.behind(start))
+        return replace(self, name=name, start=self.start + start, stop=min(ends, default=None))
 
     def held_against(self, marks: bytes) -> "LongDocument":
         """The same, of which every piece is held against its mark when it is read."""

@@ -35,10 +35,6 @@ class Row:
         more = len(self.passages) - 1
         return self.passages[0].place + (f" and {more} more" if more else "")
 
-    @property
-    def document(self) -> str:
-        return self.passages[0].document
-
 
 def packed(plan: Plan, size: int, seed: int, epoch: int) -> Plan:
     """A plan of rows of at most ``size`` positions, which hold the passages of ``plan``."""

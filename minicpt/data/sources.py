@@ -187,7 +187,7 @@ def _of_lines(path: str, name: str, errors: str) -> Iterator[Document]:
             text = _newlines(_text_field(line, f"{path!r} line {number}"))
             if text.strip():
                 some = True
-                yield Document(f"{name}:{number}", text, file=name)
+                yield Document(f"{name}:{number}", text)
     if not some:
         raise InputError(f"{path!r} holds only blank text: give lines with words in 'text'")
 
@@ -284,8 +284,7 @@ def _blocks(document: Document | LongDocument) -> Iterator[Document]:
             held = []
             if block.strip():
                 number += 1
-                name, file = f"{document.name}, block {number}", document.file
-                yield Document(name, block.strip("\n"), file=file)
+                yield Document(f"{document.name}, block {number}", block.strip("\n"))
         before, newline, line = last.rpartition("\n")
         held.append(before)
         rest = newline + line  # may begin a blank line that the next piece ends

@@ -12,7 +12,7 @@ import torch
 from minicpt.common.errors import InputError
 from minicpt.common.randomness import generator
 from minicpt.data.copies import unseen
-from minicpt.data.documents import Document, Documents
+from minicpt.data.documents import Document, Documents, later
 from minicpt.data.text import Stretch, stretches, words
 
 FEW = 10  # fewer documents than this are split inside the text instead of between documents
@@ -136,12 +136,12 @@ def _divide_inside(documents: Documents, budget: float) -> tuple[Documents, Docu
 
     def head(number: int, document: Document) -> list[Document]:
         if number == index and cut < lengths[index]:
-            return [document.part(0, cut)] if cut else []
+            return [document.part(0, cut, document.name)] if cut else []
         return [document] if number <= index else []
 
     def tail(number: int, document: Document) -> list[Document]:
         if number == index and cut:
-            rest = document.part(cut, None)
+            rest = document.part(cut, None, later(document.name, cut))
             return [rest] if cut < lengths[index] else []
         return [document] if number >= index else []
 

@@ -63,10 +63,6 @@ class Pair:
     def place(self) -> str:
         return f"{self.first.place} with {self.second.place}"
 
-    @property
-    def document(self) -> str:
-        return self.first.document
-
 
 class NextSentence(Objective):
     roles = ("encoder",)
