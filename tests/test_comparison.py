@@ -164,8 +164,8 @@ def test_a_bound_takes_whole_documents_and_cuts_the_last():
 def test_parts_are_folders_and_files_of_several_documents():
     alone = documents("x/a/1.py", "x/a/b/2.py", "x/c.py")
     several = [
-        Document("x/d.jsonl:3", "text", file="x/d.jsonl"),
-        Document("x/e.txt, block 2", "text", file="x/e.txt"),
+        Document("x/d.jsonl:3", "text", inside="x/d.jsonl"),
+        Document("x/e.txt, block 2", "text", inside="x/e.txt"),
     ]
     found = texts.parts([*alone, *several], ["x"])
     assert found == ["a", "a", "c.py", "d.jsonl", "e.txt"]
@@ -177,10 +177,10 @@ def test_a_name_that_looks_like_a_message_is_a_name(name, tokenizer):
     assert texts.parts(documents("a/1", name), ["."]) == ["a", name]
     given = Documents.of(documents(name, *(f"y{number}" for number in range(11))))
     kept = texts.bounded(given, 0)
-    assert [each.whole for each in kept] == [each.name for each in given]
-    part = kept[0].part(7, None)
-    assert (part.name, part.whole) == (f"{name}, from character 7", name)
-    assert part.part(2, 9).name == f"{name}, from character 9"
+    assert [each.source for each in kept] == [each.name for each in given]
+    corpus = Corpus.build([kept[0].part(7)], tokenizer)
+    passage = corpus.passage(0, 5)
+    assert (passage.document, passage.character) == (name, 7)
 
 
 def test_the_parts_of_a_document_are_one_unit(tokenizer):
@@ -189,10 +189,8 @@ def test_the_parts_of_a_document_are_one_unit(tokenizer):
     first = several.pop(0)
     held_out = [first.part(0, 90), first.part(120, None), *several]
     assert len({each.name for each in held_out}) == 11
-    found = texts.domain(documents("a"), held_out, tokenizer, ["."], 16, 6)
-    measured = measure.measure(
-        decoder(tokenizer), causal_lm(tokenizer), found.held_out, 1000, True, found.wholes
-    )
+    corpus = Corpus.build(held_out, tokenizer)
+    measured = measure.measure(decoder(tokenizer), causal_lm(tokenizer), corpus, 1000, bits=True)
     assert measured["units"] == sorted(f"{number}, token 1" for number in range(10))
 
 

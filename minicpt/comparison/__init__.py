@@ -2,7 +2,8 @@
 
     plan.py        settings, and the parts: a part is a base, or one continuation of one
     texts.py       the old, the new and the wrong text: bounded, their passages labelled
-    run.py         does the parts: each is trained as ``train`` does it, and measured
+    run.py         a whole comparison: prepares it, and does what is not done yet
+    work.py        one part: trained as ``train`` does it, and measured
     measure.py     held-out losses by unit of text, before and after
     probe.py       the linear classifier on frozen features
     store.py       the folder that keeps what is done, so that nothing is done twice

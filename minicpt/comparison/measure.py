@@ -11,7 +11,7 @@ claim more text than there is. The parts of a document, between which copies are
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import torch
 from torch import nn
@@ -32,13 +32,11 @@ def measure(
     corpus,
     passages: int,
     bits: bool,
-    wholes: Mapping[str, str] | None = None,
     parts: nn.ModuleDict | None = None,
 ) -> dict:
     """The loss of the model on held-out text, by unit; ``bits``: in bits per byte.
 
-    wholes  a document's name -> that of the document that it is a part of, where it is one
-    parts   what learnt beside the model; None: new ones
+    parts  what learnt beside the model; None: new ones
     """
     rows: list[tuple[object, str, float, float]] = []  # passage, head, sum, size
 
@@ -60,14 +58,11 @@ def measure(
             for passage, value, size in zip(together, *of_row.tolist(), strict=True):
                 rows.append((passage, head, value, size))
 
-    def document(passage) -> str:
-        return (wholes or {}).get(passage.document, passage.document)
-
     evaluate(model, objective, corpus, passages, each=collect, parts=parts)
-    many = len({document(passage) for passage, *_ in rows}) >= FEW
+    many = len({passage.document for passage, *_ in rows}) >= FEW
     heads: dict[str, dict[str, list]] = {}
     for passage, head, value, size in rows:
-        name = document(passage) if many else passage.place
+        name = passage.document if many else passage.place
         entry = heads.setdefault(head, {}).setdefault(name, [0.0, 0])
         entry[0] += value
         entry[1] += size

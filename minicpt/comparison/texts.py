@@ -9,7 +9,7 @@ told from the rest.
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -91,7 +91,7 @@ def bounded(documents: Documents, characters: int) -> list[Document]:
     cut = (
         each.part(0, sizes[number]) for number, each in enumerate(documents) if number in sizes
     )
-    held = [Document(each.name, each.text, whole=each.whole, file=each.file) for each in cut]
+    held = [replace(each, content=each.text) for each in cut]
     return [document for document in held if document.text.strip()]
 
 
@@ -137,14 +137,15 @@ def labelled(
     for documents, side, corpus, room in zip(
         (training, held_out), sides, corpora, (most, max(1, most // 2)), strict=True
     ):
-        of_name = {each.name: part for each, part in zip(documents, side, strict=True)}
+        places = [(document.source, document.start) for document in documents]
+        of_document = dict(zip(places, side, strict=True))
         passages, labels, units = [], [], []
         left = dict.fromkeys(able, room)
         for start, stop in windows(corpus, size, 0, 0).tolist():
             if stop - start < min(LEAST_TOKENS, size):
                 continue
             passage = corpus.passage(start, stop)
-            part = of_name[passage.document]
+            part = of_document[passage.document, passage.character]
             if left.get(part, 0):
                 left[part] -= 1
                 passages.append(passage)
@@ -161,15 +162,10 @@ def labelled(
 
 @dataclass(frozen=True)
 class Domain:
-    """A text as the comparison uses it.
-
-    wholes  a held-out document's name -> that of the document that it is a part of
-    probe   what the probe learns from and is tested on; None where the text has too few parts
-    """
+    """A text as the comparison uses it; ``probe`` is None where it has too few parts."""
 
     training: Corpus
     held_out: Corpus
-    wholes: Mapping[str, str]
     probe: tuple[Labelled, Labelled] | None = None
 
 
@@ -184,5 +180,4 @@ def domain(
     """The corpora of a divided text, and its probe: see ``labelled``."""
     both = training, held_out
     corpora = [Corpus.build(each, tokenizer, progress=True) for each in both]
-    wholes = {document.name: document.whole for document in held_out}
-    return Domain(*corpora, wholes, labelled(*both, corpora, sources, size, most))
+    return Domain(*corpora, labelled(*both, corpora, sources, size, most))

@@ -167,9 +167,8 @@ class Work:
         learnt = trainer.parts if trainer and part.objective == name else None
         found = {}
         for side in SIDES:
-            text = self.domains[side]
-            corpus, wholes = text.held_out, text.wholes
-            found[side] = measure(model, objective, corpus, passages, bits, wholes, learnt)
+            corpus = self.domains[side].held_out
+            found[side] = measure(model, objective, corpus, passages, bits, learnt)
         return found
 
     def probed(self, model: nn.Module, side: str) -> dict | None:
