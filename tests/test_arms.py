@@ -102,7 +102,7 @@ NAMES.append("causal-lm.self-replay")
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_base_learns_the_old_text_with_settings_and_seed_of_its_own(kind, seed, watched):
     trainer, before = trainer_of(watched, f"base.{kind}.{seed}")
-    assert side_of(trainer.stream.corpus.names) == {"old"}
+    assert side_of(trainer.corpus.names) == {"old"}
     assert {name: getattr(trainer.settings, name) for name in BASE} == BASE
     assert trainer.settings.seed == seed and trainer.steps == 3 and trainer.machine.threads == 1
     assert trainer.optimizer.param_groups[0]["lr"] <= 0.003 and not trainer.remedies
@@ -118,7 +118,7 @@ def test_a_continuation_differs_from_the_plain_one_in_its_arm_alone(name, seed, 
     objective, arm = name.split(".")
     trainer, before = trainer_of(watched, f"{name}.{seed}")
     replay = getattr(trainer.stream, "old", None)
-    assert side_of(trainer.stream.corpus.names) == ({"wrong"} if arm == "control" else {"new"})
+    assert side_of(trainer.corpus.names) == ({"wrong"} if arm == "control" else {"new"})
     assert {name: getattr(trainer.settings, name) for name in CONTINUED} == CONTINUED
     assert trainer.settings.seed == seed and trainer.steps == 2 and trainer.machine.threads == 1
     kind = {"causal-lm": "decoder", "masked-lm": "encoder"}[objective]
@@ -192,7 +192,7 @@ def test_a_base_is_a_checkpoint_like_any_other(watched):
 def test_gained_is_of_the_new_held_out_text_and_forgotten_of_the_old(watched):
     found, folder = watched
     trained = {
-        side: set(trainer_of(watched, name)[0].stream.corpus.names)
+        side: set(trainer_of(watched, name)[0].corpus.names)
         for side, name in (("old", "base.decoder.0"), ("new", "causal-lm.nothing.0"))
     }
     for name, entry in found.items():
@@ -242,7 +242,7 @@ def test_a_comparison_without_a_control_text_takes_the_old_one(watched, tmp_path
 
     def beginning(self, model, *arguments, **options):
         begin(self, model, *arguments, **options)
-        seen[doing.now] = side_of(self.stream.corpus.names)
+        seen[doing.now] = side_of(self.corpus.names)
 
     monkeypatch.setattr(work.Work, "do", doing)
     monkeypatch.setattr(Trainer, "__init__", beginning)

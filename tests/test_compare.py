@@ -266,19 +266,20 @@ def test_files_may_be_called_as_messages_call_their_parts(tmp_path, capsys):
     for side, words in (("old", "the cat sat on a mat"), ("new", "def f of x is y")):
         for folder in "pq":
             (tmp_path / side / folder).mkdir(parents=True)
-            for name in (each.format(number) for each in NAMES for number in range(5)):
+            for name in (each.format(number) for each in NAMES for number in range(10)):
                 turned = " ".join(f"{word} {hash_of(name + folder)}" for word in words.split())
                 text = f"{side} {turned}. {folder} again {name}.\n"
                 (tmp_path / side / folder / name).write_text(text)
     texts = ["--old-corpus", str(tmp_path / "old"), "--corpus", str(tmp_path / "new")]
     words = [*WORDS, *texts, *ONE, "--seeds", "1", "--out", str(tmp_path / "out")]
-    assert main([*words, "--evaluate-passages", "100", "--json"]) == 0
+    assert main([*words, "--evaluate-passages", "1000", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
-    assert result["bases"][0]["parts"] == {"new": ["p", "q"], "old": ["p", "q"]}
+    for parts in result["bases"][0]["parts"].values():
+        assert sorted(parts) == ["p", "q"]
     part = tmp_path / "out" / "parts" / "causal-lm.nothing.0.json"
     losses = json.loads(part.read_text())["result"]["losses"]["causal-lm"]
     for side, each in losses.items():
-        assert len(each["units"]) == 8  # of 40 documents, every fifth is held out
+        assert 12 <= len(each["units"]) <= 20  # of 80 documents, about a fifth is held out
         files = [tmp_path / side / unit.split(f"/{side}/")[1] for unit in each["units"]]
         assert all(file.is_file() for file in files)
 
@@ -363,4 +364,5 @@ def test_a_new_objective_and_a_new_remedy_are_compared(toys, sources, tmp_path, 
     assert [base["role"] for base in result["bases"]] == ["encoder"]
     with pytest.raises(SystemExit):
         main(["compare", "--help"])
-    assert "--shrink X" in (shown := capsys.readouterr().out) and "(default: 0.5)" in shown
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "--shrink X pull all weights toward 0 (default: 0.5)" in shown
