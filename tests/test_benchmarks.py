@@ -87,7 +87,7 @@ class TestVariants:
         add = LayerCache.add
 
         def detached(self, *new):
-            self.kept = self.kept and [kept.detach() for kept in self.kept]
+            self.kept = None if self.kept is None else self.kept.detach()
             return add(self, *new)
 
         monkeypatch.setattr(LayerCache, "add", detached)

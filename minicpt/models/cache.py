@@ -35,20 +35,21 @@ class Cache:
 
 
 class LayerCache:
-    """One layer's part: keys and values (B, H, window, K) each."""
+    """One layer's part: keys and values (2, B, H, window, K)."""
 
     def __init__(self, whole: Cache) -> None:
         self.whole, self.kept = whole, None
 
-    def add(self, key: Tensor, value: Tensor) -> list[Tensor]:
-        """Keeps keys and values (B, H, T, K) of new positions; returns all, (B, H, S, K) each."""
+    def add(self, key: Tensor, value: Tensor) -> Tensor:
+        """Keeps keys and values (B, H, T, K) of the new positions; returns all, (2, B, H, S, K)."""
         rows, heads, _, width = key.shape
         if self.kept is None:
-            size = (rows, heads, len(self.whole.slots), width)
-            self.kept = [key.new_zeros(size), value.new_zeros(size)]
+            self.kept = key.new_zeros(2, rows, heads, len(self.whole.slots), width)
         places = self.whole.positions[:, None, :, None].expand_as(key)
-        pairs = zip(self.kept, (key, value), strict=True)
-        # With a gradient not in place: the backward pass of earlier steps needs what these read.
-        write = Tensor.scatter if key.requires_grad else Tensor.scatter_
-        self.kept = [write(kept, 2, places, new) for kept, new in pairs]
-        return [kept[:, :, : self.whole.longest] for kept in self.kept]
+        if key.requires_grad:  # in place would spoil what the backward pass of earlier steps needs
+            new = torch.stack([key, value])  # (2, B, H, T, K)
+            self.kept = self.kept.scatter(3, places.expand_as(new), new)
+            return self.kept[:, :, :, : self.whole.longest]
+        for kept, new in zip(self.kept, (key, value), strict=True):
+            kept.scatter_(2, places, new)
+        return self.kept[:, :, :, : self.whole.longest]
