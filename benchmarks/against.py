@@ -40,10 +40,14 @@ def text() -> str:
 
 
 def words_of(name: str, vocabulary: int, options: argparse.Namespace, folder: str) -> list[str]:
-    """The words after ``minicpt``. With no held-out text and no saving, all it does is steps."""
+    """The words after ``minicpt``. With no held-out text and no saving, all it does is steps.
+
+    Both sides get the same words. So a flag that one of them calls otherwise is not here: the
+    number of attention heads is the default on both sides, 4.
+    """
     return (
         f"train {name} --corpus {folder}/text.txt --held-out 0 --save-every 0 --steps 1000000"
-        f" --vocab-size {vocabulary} --width {options.width} --layers {options.layers} --num-heads 4"
+        f" --vocab-size {vocabulary} --width {options.width} --layers {options.layers}"
         f" --batch-size {options.batch_size} --window {options.window} --threads {options.threads}"
     ).split()
 

@@ -8,7 +8,7 @@ the fastest of sdpa and eager attention in a plain loop and in ``Trainer``. Ours
 train` runs for a step.
 
 What `minicpt train` asks of its process, both processes get. The C library keeps freed memory
-(``machine.keep_freed_memory``); with `--freed-memory returned` it does so on neither side. Waiting
+(``device.keep_freed_memory``); with `--freed-memory returned` it does so on neither side. Waiting
 threads sleep (OMP_WAIT_POLICY=PASSIVE); else the idle side's spinning threads would take the cores
 from the other.
 

@@ -19,6 +19,7 @@ _NAMES = {
     "Corpus": "minicpt.data.corpus",
     "CausalLM": "minicpt.objectives.causal_lm",
     "GPT2": "minicpt.models.gpt2",
+    "GPT2Config": "minicpt.models.gpt2",
     "Trainer": "minicpt.training.trainer",
     "Training": "minicpt.training.trainer",
     "evaluate": "minicpt.training.evaluation",
@@ -37,4 +38,4 @@ def __getattr__(name: str):
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_NAMES])
+    return sorted({*globals(), *_NAMES})

@@ -46,6 +46,10 @@ class LayerCache:
         if self.kept is None:
             self.kept = key.new_zeros(2, rows, heads, len(self.whole.slots), width)
         places = self.whole.positions[:, None, :, None].expand_as(key)
+        if key.requires_grad:  # in place would spoil what the backward pass of earlier steps needs
+            new = torch.stack([key, value])  # (2, B, H, T, K)
+            self.kept = self.kept.scatter(3, places.expand_as(new), new)
+            return self.kept[:, :, :, : self.whole.longest]
         for kept, new in zip(self.kept, (key, value), strict=True):
             kept.scatter_(2, places, new)
         return self.kept[:, :, :, : self.whole.longest]
