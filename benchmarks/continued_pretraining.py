@@ -13,11 +13,11 @@ that is not in every Python: ``minicpt compare --corpus``.
 
 import sys
 
-from minicpt.runs.console import tell
 from timing import check_writable, machine, run, write_json
 
 from minicpt.cli import compare
 from minicpt.cli.main import Parser
+from minicpt.runs.console import tell
 
 
 def parser() -> Parser:
