@@ -165,7 +165,7 @@ def test_old_text_is_read_in_all_its_lengths():
         batch = staticmethod(lambda passages, draws: Batch({}, {"tokens": torch.tensor(passages)}))
 
     class Old:
-        plans = []
+        plans = {}
 
     model = GPT2(GPT2Config(vocabulary=9, positions=4, width=4, layers=1, num_heads=1))
     situation = Situation(model, Lengths, old_text=lambda sources: Old)
