@@ -103,6 +103,7 @@ def evaluate(
     device = next(model.parameters()).device
     losses: dict[str, Loss] = {}
     nats, size, hidden = 0.0, 0, 0
+    whole = objective.whole_text  # it says so, and its targets are as many as it says
     if parts is None:
         with seeded("parts", SEED):
             parts = objective.parts(model).to(device)
@@ -120,11 +121,15 @@ def evaluate(
                 nats_each = weighed.cpu().double()  # (N,); some devices have no float64
                 loss = Loss(nats_each.sum(), of_head.count)
                 losses[name] = losses[name] + loss if name in losses else loss
-                if objective.whole_text and name == objective.heads[0]:
+                if whole and name == objective.heads[0]:
                     text = text_of(objective, corpus, together)
+                    whole = len(text.stands) == len(nats_each)
+                if whole and name == objective.heads[0]:
                     nats += float(nats_each[text.stands].sum())
                     size += int(text.sizes.sum())
                     hidden += int(text.sizes[text.hides].sum())
+    if not whole:
+        nats, size, hidden = 0.0, 0, 0
     return Evaluation(losses, nats, size, hidden, objective.head_weights)
 
 
