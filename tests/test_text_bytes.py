@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import unicodedata
 from functools import partial
 
@@ -282,14 +283,17 @@ def test_train_and_evaluate_say_what_is_hidden(tmp_path, capsys):
     roles = {"eos_token": "[SEP]", "pad_token": "[PAD]", "unk_token": UNKNOWN}
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(roles))
     for name, texts in {"few": FEW, "half": HALF * 9}.items():
-        (tmp_path / name).write_text("\n\n".join(texts * 3))
+        # A number tells the blocks apart: what is held out must not stand in the training text.
+        blocks = (f"{text} {number}" for number, text in enumerate(texts * 3))
+        (tmp_path / name).write_text("\n\n".join(blocks))
     words = ["train", "causal-lm", "--corpus", str(tmp_path / "half"), "--steps", "1"]
     words += ["--tokenizer", str(tmp_path), "--out", str(tmp_path / "run"), "--width", "8"]
     words += ["--layers", "1", "--num-heads", "1", "--window", "32", "--batch-size", "2"]
     words += ["--blocks"]
     assert main(words) == 0
     shown = capsys.readouterr().out
-    assert "no bits/byte: unknown tokens hide 40.6%" in shown and "nats/token" in shown
+    assert re.search(r"no bits/byte: unknown tokens hide [34]\d\.\d%", shown)
+    assert "nats/token" in shown
     assert main(["evaluate", str(tmp_path / "run"), "--corpus", str(tmp_path / "few")]) == 0
     shown = capsys.readouterr().out
     assert "bits/byte (0." in shown and "% of the bytes hidden by unknown tokens)" in shown

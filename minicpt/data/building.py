@@ -126,7 +126,9 @@ class Counter:
         self.latest = (-1, -1, -1)  # of the last token: the number of its word, sentence, document
         self.document = -1  # the number of the last part's document,
         self.begin = self.bytes = 0  # where it begins, and where its bytes so far end,
-        self.empty = True  # and whether no token of it has come yet
+        self.empty = True  # whether no token of it has come yet,
+        self.lost = False  # and whether text without a token has
+        self.unknown = -1  # the last token of which it was said that it hides text
 
     def count(self, parts: list[Part], found: "Located") -> Chunk:
         """The chunk of some parts; ``found`` says where the tokens of their texts are."""
@@ -151,9 +153,11 @@ class Counter:
             (change | changes[2]).nonzero()[:, 0] + self.tokens for change in changes
         )
         part_bytes = torch.cat([first.new_zeros(1), found.sizes.cumsum(0)])
-        moved, begins = self._moved(parts, lengths.tolist(), part_bytes.tolist())
+        moved, begins, hiding = self._moved(parts, found, part_bytes.tolist())
         begun = found.bytes + torch.repeat_interleave(moved, lengths)
         begun[documents - self.tokens] = begins
+        unknown = torch.cat([found.unknown + self.tokens, hiding]).unique()
+        unknown = unknown[unknown > self.unknown]
         of_number = {part.number: part.document for part in parts}
         begun_here = [of_number[each] for each in document[documents - self.tokens].tolist()]
         chunk = Chunk(
@@ -163,7 +167,7 @@ class Counter:
             documents=documents,
             starts=torch.tensor([each.start for each in begun_here], dtype=torch.int64),
             bytes=begun.to(torch.int32),
-            unknown=found.unknown + self.tokens,
+            unknown=unknown,
             names=[each.source for each in begun_here],
         )
         self.tokens += len(found.ids)
@@ -171,31 +175,40 @@ class Counter:
         self.sentences += int(sentence_ends[-1])
         if len(found.ids):
             self.latest = tuple(int(each[-1]) for each in numbers)
+        if len(unknown):
+            self.unknown = int(unknown[-1])
         return chunk
 
     def _moved(
-        self, parts: list[Part], lengths: list[int], places: list[int]
-    ) -> tuple[Tensor, Tensor]:
-        """How far the bytes of each part are moved to come behind all those before; and where the
-        documents begin whose first token is here.
+        self, parts: list[Part], found: "Located", places: list[int]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """How far the bytes of each part are moved to come behind all those before; where the
+        documents begin whose first token is here; and the tokens that hide text of another part.
 
-        lengths  the tokens of each part
         places   the byte at which each part begins, counted from the first one, and their end
 
         The bytes of a document without a token are left out, as the document is.
         """
-        moved, begins = [], []
-        for part, length, place, stop in zip(parts, lengths, places, places[1:], strict=False):
+        moved, begins, hiding = [], [], []
+        firsts, lost = found.first.tolist(), found.lost.tolist()
+        for i, part in enumerate(parts):
             if part.number != self.document:
                 if self.empty:
                     self.bytes = self.begin
-                self.document, self.begin, self.empty = part.number, self.bytes, True
-            moved.append(self.bytes - place)
-            self.bytes += stop - place
-            if self.empty and length:
+                self.document, self.begin = part.number, self.bytes
+                self.empty, self.lost = True, False
+            moved.append(self.bytes - places[i])
+            self.bytes += places[i + 1] - places[i]
+            self.lost |= lost[i]
+            if self.lost and not self.empty:
+                hiding.append(self.tokens + firsts[i] - 1)
+                self.lost = False
+            if self.empty and firsts[i] < firsts[i + 1]:
                 begins.append(self.begin)
-                self.empty = False
-        return torch.tensor(moved, dtype=torch.int64), torch.tensor(begins, dtype=torch.int64)
+                if self.lost:
+                    hiding.append(self.tokens + firsts[i])
+                self.empty = self.lost = False
+        return tuple(torch.tensor(each, dtype=torch.int64) for each in (moved, begins, hiding))
 
     def end(self) -> Chunk:
         """What comes behind all tokens: where the last one ends."""
@@ -239,7 +252,8 @@ class Located:
     bytes    (L,) int64, the byte (in UTF-8) at which each token starts, counted through all texts
     sizes    (texts,) int64, the bytes of each text
     unknown  ascending int64, the tokens that hide text: unknown tokens, and those behind which
-             text stands that has no token (else those before which it stands)
+             text stands that has no token
+    lost     (texts,) bool, whether such text stands before the first token of a text
     """
 
     ids: Tensor
@@ -248,6 +262,7 @@ class Located:
     bytes: Tensor
     sizes: Tensor
     unknown: Tensor
+    lost: Tensor
 
 
 def located(encodings: Sequence[Encoding], texts: Sequence[str], tokenizer: Tokenizer) -> Located:
@@ -271,15 +286,22 @@ def located(encodings: Sequence[Encoding], texts: Sequence[str], tokenizer: Toke
             starts = begins = ends[:-1]  # a byte for each character; else
             if len(codes) < int(places[-1]):
                 starts = torch.searchsorted(places[1:], begins, right=True)
-            return Located(ids, starts, first, begins, sizes, first.new_empty(0))
+            unknown, lost = first.new_empty(0), torch.zeros(len(texts), dtype=torch.bool)
+            return Located(ids, starts, first, begins, sizes, unknown, lost)
         encodings = tokenizer.encodings(texts, offsets=True)
     spans = _spans(encodings) + torch.repeat_interleave(bases[:-1], first.diff())[:, None]  # (L, 2)
     starts = spans[:, 0].contiguous()
     unknown = torch.zeros(len(ids), dtype=torch.bool)
     if tokenizer.unknown is not None:
         unknown = ids == tokenizer.unknown
-    unknown[_beside(_dropped(codes, spans), starts, first, bases)] = True
-    return Located(ids, starts, first, places[starts], sizes, unknown.nonzero()[:, 0])
+    dropped = _dropped(codes, spans)
+    before = torch.searchsorted(starts, dropped, right=True) - 1  # the last token before each
+    text = torch.searchsorted(bases, dropped, right=True) - 1
+    behind = before >= first[text]
+    unknown[before[behind]] = True
+    lost = torch.zeros(len(texts), dtype=torch.bool)
+    lost[text[~behind]] = True
+    return Located(ids, starts, first, places[starts], sizes, unknown.nonzero()[:, 0], lost)
 
 
 def encodings(texts: Sequence[str], tokenizer: Tokenizer) -> list[Encoding]:
@@ -300,14 +322,6 @@ def _dropped(codes: Tensor, spans: Tensor) -> Tensor:
     bare = bare[~is_space(codes[bare])]
     content = [unicodedata.category(chr(code))[0] in CONTENT for code in codes[bare].tolist()]
     return bare[torch.tensor(content, dtype=torch.bool)]
-
-
-def _beside(characters: Tensor, starts: Tensor, first: Tensor, bases: Tensor) -> Tensor:
-    """The last token before each character, else the first one of its text, if that has any."""
-    text = torch.searchsorted(bases, characters, right=True) - 1
-    some = first[text] < first[text + 1]
-    tokens = torch.searchsorted(starts, characters[some], right=True) - 1
-    return torch.maximum(tokens, first[text[some]])
 
 
 def is_space(codes: Tensor) -> Tensor:
