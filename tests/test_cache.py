@@ -94,7 +94,7 @@ def test_what_is_not_whole_is_made_anew_and_it_is_said(
         (entry / name).unlink()
     else:
         flipped = bytes([data[0] ^ 1]) + data[1:]
-        new = {"cut": data[:-1], "longer": data + b"x", "empty": b"", "flipped": flipped}[how]
+        new = {"cut": data[:-2], "longer": data + b"x", "empty": b"", "flipped": flipped}[how]
         (entry / name).write_bytes(new)
     said = []
     made = cache.corpus(documents, tokenizer, say=said.append)

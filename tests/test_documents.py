@@ -201,7 +201,7 @@ def test_a_name_that_looks_like_a_place_is_a_name(count, tmp_path, byte_tokenize
     for number in range(count):
         (tmp_path / str(number)).mkdir()
         for name in NAMES:
-            text = f"A first sentence of {name} in {number}. A second one. A third one."
+            text = f"A first sentence of {name} in {number}. A second one. A third one of {name}."
             (tmp_path / str(number) / name).write_text(text)
     documents = read([str(tmp_path)])
     assert len({each.source for each in documents}) == len(NAMES) * count

@@ -6,8 +6,8 @@ name the mistake and the objective above it.
 
 from dataclasses import replace
 
+from minicpt import models as every_model
 from minicpt.common import registry
-from minicpt.models import known as known_models  # `models` is also a file of this folder
 from minicpt.proofs import faults, rules
 from minicpt.proofs.faults.base import Fault
 from minicpt.runs.assembly import trainable
@@ -20,7 +20,7 @@ def known() -> dict[str, Fault]:
     """
     names = set(trainable())
     subjects = names.union(*(getattr(each, "VARIANTS", ()) for each in rules.known().values()))
-    roles = {"", *(kind.ROLE for kind in known_models().values())}
+    roles = {"", *(kind.ROLE for kind in every_model.known().values())}
     found = [
         each
         for module in registry.modules(faults).values()
