@@ -249,9 +249,9 @@ def test_an_encoder_decoder_reads_words_alone(tmp_path, trained):
     objective = reconstruction.Reconstruction(trained, reconstruction.Settings(deletion=0.0))
     corpus = Corpus.build([Document("a", LINES[0])], trained)
     (passage, *_) = objective.plan(corpus, 0, 0)[:]
-    ((text, _),) = objective.damaged([passage], [draw(0)])
     batch = objective.batch([passage], [draw(0)])
-    assert words(text).input_ids == batch.inputs["tokens"][0].tolist()
+    given = reconstruction.damage(objective.words(passage), objective.settings, draw(0).generator)
+    assert words(" ".join(given)).input_ids == batch.inputs["tokens"][0].tolist()
     sentence = trained.decode(passage.tokens.tolist())
     labels = words(sentence + words.eos_token).input_ids
     assert labels == batch.targets["tokens"][0].tolist()

@@ -47,7 +47,7 @@ def test_every_room_has_a_line():
 def test_the_files_that_it_names_are_there():
     for name in set(re.findall(r"`((?:\w+/)+|(?:\w+/)+\w+\.py)`", README)) - {"notes/"}:
         if not Path(name).stem == "NAME":
-            found = [PACKAGE / name, *(each / name for each in PACKAGE.iterdir())]
+            found = [ROOT / name, PACKAGE / name, *(each / name for each in PACKAGE.iterdir())]
             assert any(each.exists() for each in found), name
 
 
