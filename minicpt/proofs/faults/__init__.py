@@ -6,7 +6,7 @@ name the mistake and the objective above it.
 
 from dataclasses import replace
 
-from minicpt import models
+from minicpt import models as architectures  # this folder has a module ``models`` of its own
 from minicpt.common import registry
 from minicpt.proofs import faults, rules
 from minicpt.proofs.faults.base import Fault
@@ -20,7 +20,7 @@ def known() -> dict[str, Fault]:
     """
     names = set(trainable())
     subjects = names.union(*(getattr(each, "VARIANTS", ()) for each in rules.known().values()))
-    roles = {"", *(kind.ROLE for kind in models.known().values())}
+    roles = {"", *(kind.ROLE for kind in architectures.known().values())}
     found = [
         each
         for module in registry.modules(faults).values()
