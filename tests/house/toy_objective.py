@@ -39,7 +39,7 @@ class ToyTask(Objective):
     def losses(self, model, parts, batch, fused=True):
         hidden, head = model(**batch.inputs), model.heads["tokens"]
         again = hidden + parts["more"](hidden)
+        of_head = {"tokens": hidden, "again": again}
         return {
-            "tokens": losses_of_head("tokens", hidden, head, batch, fused),
-            "again": losses_of_head("again", again, head, batch, fused),
+            name: losses_of_head(name, of_head[name], head, batch, fused) for name in batch.targets
         }
