@@ -103,8 +103,6 @@ def main(options: argparse.Namespace) -> int:
     if not (options.against / "minicpt" / "__main__.py").is_file():
         raise InputError(f"--against {options.against}: there is no minicpt/__main__.py; name the "
                          "root of a checkout")  # fmt: skip
-    if options.plot:
-        raise InputError("--against draws nothing; leave --plot out")
     print(__doc__.splitlines()[0])
     print(machine(options.threads))
     print(f"new: {HERE}\nold: {options.against}\nfloat32, width {options.width}, {options.layers} "

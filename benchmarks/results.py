@@ -51,8 +51,8 @@ def report(rows: list[dict], budget: float) -> str:
     worst = max(row["worst_difference"] or 0.0 for row in rows)
     allowed = min(row["tolerance"] for row in rows)
     text.append(
-        f"all losses and gradients are those of the single pass: worst difference "
-        f"{f'{worst:.0e}' if worst else 0} of the largest (rounding may make {allowed:.0e} of it)"
+        f"losses and gradients are those of the single pass: worst relative difference "
+        f"{f'{worst:.0e}' if worst else 0} (allowed {allowed:.0e})"
     )
     return "\n".join(text)
 

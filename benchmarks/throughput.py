@@ -211,6 +211,8 @@ def read_options(words: list[str]) -> argparse.Namespace:
         raise InputError(f"--width must be a multiple of the 4 heads, but is {options.width}")
     if options.window < 16:
         raise InputError(f"--window must be at least 16, but is {options.window}")
+    if options.against and options.plot:
+        raise InputError("--against draws nothing; leave --plot out")
     return options
 
 

@@ -427,7 +427,8 @@ def test_a_new_file_is_found_trained_and_used(model, add_file, tmp_path, capsys)
         assert "toy-model" in minicpt.models.known()
     assert "toy" in minicpt.objectives.known()
     text, out = tmp_path / "text.txt", tmp_path / "run"
-    text.write_text("One two three. Four five six.\n" * 20)
+    lines = (f"One two {number}. Four five {number + 7}.\n" for number in range(40))
+    text.write_text("".join(lines))
     words = ["train", "toy", "--model", model, "--steps", "2", "--corpus", str(text)]
     small = ["--width", "8", "--layers", "1", "--num-heads", "1", "--vocab-size", "256"]
     assert main([*words, "--out", str(out), "--no-echo", *small]) == 0

@@ -1,5 +1,6 @@
 """Next-sentence prediction against answers worked by hand and BERT's own trimming."""
 
+import contextlib
 import random
 from collections import Counter
 
@@ -141,7 +142,8 @@ def test_one_document_only(sentences, window):
 def test_the_true_next_sentence_is_not_drawn_under_another_address():
     """Sentences repeat: in other places, at the beginning of a text, where a byte-level tokenizer
     gives them other tokens (no leading space), and A itself with another sentence behind it."""
-    texts = ["First a. Same here. Fourth d.", "Same here. Third c.", "Third c. Same here. Go."]
+    first = "First a. Same here. Fourth d. Fifth e."
+    texts = [first, "Same here. Third c.", "Third c. Same here. Go. Sixth f. Seventh g."]
     corpus = corpus_of(*texts)
     wrong = set()
     for epoch in range(200):
@@ -224,6 +226,20 @@ def test_the_surface_of_text_without_order_tells_nothing(order, window):
         corpus = Corpus.build(without_order(str(seed), 900), tokenizer)
         found += surface(objective, objective.plan(corpus, seed, 0))
     share, count = guessed_right(found)
+    assert abs(share - 0.5) < 4 * 0.5 / count**0.5, f"{share:.3f} of {count}"
+
+
+@pytest.mark.parametrize("documents", [1, 2])
+def test_the_surface_of_a_few_small_documents_tells_nothing(documents):
+    """Where another place as far from the end is hard to find."""
+    objective, found = Objective(BYTES, Settings(window=48)), []
+    for seed in range(250):
+        parts = [each.text.strip() for each in without_order(str(seed), 4)]
+        texts = [" ".join(parts)] if documents == 1 else [" ".join(parts[:1]), " ".join(parts[1:])]
+        corpus = corpus_of(*texts)
+        with contextlib.suppress(InputError):
+            found += surface(objective, objective.plan(corpus, seed, 0))
+    share, count = guessed_right(random.Random(0).sample(found, len(found)))
     assert abs(share - 0.5) < 4 * 0.5 / count**0.5, f"{share:.3f} of {count}"
 
 
@@ -364,7 +380,7 @@ def test_a_pair_is_read_as_transformers_reads_it(tmp_path):
             assert batch.inputs["tokens"][0].tolist() == expected.input_ids
             assert batch.inputs["segments"][0].tolist() == expected.token_type_ids
             seen += 1
-    assert seen > 60
+    assert seen > 40
 
 
 # --- trimming --------------------------------------------------------------------------------

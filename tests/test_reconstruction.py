@@ -165,6 +165,23 @@ def test_what_is_read_is_the_joined_words_tokenised(tokenizer):
     assert moved > 10, "moving tokens alone gives the same: this text shows nothing"
 
 
+def test_only_the_words_that_are_read_tell_of_their_order(tokenizer):
+    """White space, and where the sentence stands in its document, leave no trace."""
+    readings = []
+    for words in permutations(["cat", "sat", "mat"]):
+        first, second, third = words
+        text = f"Go on.\n\n  {first}  {second}\n{third}\n"
+        for start, whole_text in ((7, text), (0, text[7:].strip())):
+            corpus = corpus_of(whole_text, tokenizer=tokenizer)
+            start = len(tokenizer.encode(text[:6])) if start else 0
+            passage = corpus.passage(start, len(corpus.tokens))
+            objective = Objective(tokenizer, Settings(deletion=0.3))
+            batches = (objective.batch([passage], [generator(draw)]) for draw in range(300))
+            readings.append({tuple(batch.inputs["tokens"][0].tolist()) for batch in batches})
+    assert len(readings[0]) == 15  # one word of three, two or three of them in any order
+    assert all(each == readings[0] for each in readings)
+
+
 def test_spaces_longer_than_the_window():
     """A piece without a word is read as it stands; the encoder is never left with nothing."""
     corpus = corpus_of("One two." + " " * 50 + "Three.")

@@ -85,25 +85,32 @@ class Pairing:
 
     def replaced(self) -> Iterator[tuple[Run, Run, Run, Run]]:
         """A and what follows, A and another B: (A, B, A, other B)."""
-        walk = Walk(self)
-        for place in range(len(walk)):
-            document, first, cut = walk.documents[place], walk.firsts[place], walk.cuts[place]
-            other = self.elsewhere(walk, place)
-            if other is not None:
-                stop = self.filled(first, cut, cut, self.documents[document + 1])
-                yield (first, cut), (cut, stop), (first, cut), other
+        walk, found = Walk(self), 0
+        for anywhere in (False, True):
+            for place in range(len(walk)):
+                document, first, cut = walk.documents[place], walk.firsts[place], walk.cuts[place]
+                other = self.elsewhere(walk, place, anywhere)
+                if other is not None:
+                    found += 1
+                    stop = self.filled(first, cut, cut, self.documents[document + 1])
+                    yield (first, cut), (cut, stop), (first, cut), other
+            if found:
+                return
 
-    def elsewhere(self, walk: "Walk", place: int) -> Run | None:
+    def elsewhere(self, walk: "Walk", place: int, anywhere: bool) -> Run | None:
         """A run that does not follow A; None where none is found.
 
-        Best at a place as far from its document's end as the true B; else farther, else anywhere.
+        At a place as far from its document's end as the true B or, if there is none, farther. In a
+        text with so few sentences that no pair has one: ``anywhere``.
         """
         document, first, cut = walk.documents[place], walk.firsts[place], walk.cuts[place]
         alone = len(self.documents) == 2
-        most = self.documents[document + 1] - cut  # no more sentences than the true B can have
+        most = self.documents[document + 1] - cut  # sentences that the true B can have
         left, (low, high) = walk.left[place], walk.equal(place)
         true = self.words_of(cut - 1), self.words_of(cut)
-        for begin, end, needed in ((low, high, left), (low, len(walk), left), (0, len(walk), 1)):
+        if anywhere:
+            low, left = 0, 1
+        for begin, end in ((low, high), (low, len(walk))):
             for _ in range(TRIES):
                 other = walk.ranked[begin + self.draw(end - begin)]
                 start = walk.cuts[other]
@@ -114,7 +121,7 @@ class Pairing:
                     limit = first if start < first else limit  # it must not reach into A
                 elif walk.documents[other] == document:
                     continue
-                if limit - start < needed:
+                if limit - start < left:
                     continue
                 # Words that follow A, or that follow A's last words elsewhere, are no wrong answer.
                 if self.words_of(start) == true[1] or self.words_of(start - 1) == true[0]:

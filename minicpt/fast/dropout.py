@@ -1,12 +1,13 @@
 """Dropout (Srivastava et al. 2014): in training, each number is set to 0 with a probability, and
 the others are divided by the probability of staying, so that the mean stays.
 
-On a CPU a third of a training step can go into torch's own, most of it into one random number
-after another. Here an element takes 16 of the bits of a 64-bit draw, which costs a seventh. So the
-probability is one of 65,536 steps: 0.1 becomes 6554 / 65536 = 0.100006. Below 1/1024 and above
-1023/1024 such a step is coarse, and an element takes a draw of its own: a step is 2^-64 there. What
-stays is divided by the share that the step really leaves, so the mean is exact in both. Elsewhere,
-and in compiled models, torch's own is used, which is fused there.
+On a CPU a tenth of a training step and more goes into torch's own, most of it into one random
+number after another. Here an element takes 16 of the bits of a 64-bit draw: drawing costs a
+seventh, and all of dropout about half. So the probability is one of 65,536 steps: 0.1 becomes
+6554 / 65536 = 0.100006. Below 1/1024 and above 1023/1024 such a step is coarse, and an element
+takes a draw of its own: a step is 2^-64 there. What stays is divided by the share that the step
+really leaves, so the mean is exact in both. Elsewhere, and in compiled models, torch's own is used,
+which is fused there.
 
 The draws come from torch's generator.
 """

@@ -24,7 +24,7 @@ from minicpt.training.optimizer import Optimization, make_optimizer
 
 ORDER = 110
 TRAINS = True
-STEPS = 300
+STEPS = 250
 RATE = 3e-3  # of learning; it falls to 0
 ROWS = 16
 FRESH = 16  # batches of fresh pairs, each four times as large

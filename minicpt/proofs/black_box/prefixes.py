@@ -20,6 +20,8 @@ from minicpt.proofs.black_box.probing import CEILING, can_test, returns
 from minicpt.proofs.influence import backward
 from minicpt.proofs.result import Proof
 
+ADDITIONS = 250  # behind a loss or a gradient; what is apart by more is put to the test again
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -130,7 +132,7 @@ def prove_equivalence(box: BlackBox, tokens: Tensor, precision: str) -> Proof:
     parameter = max(sizes, key=sizes.get, default=None)
     worst_gradient = sizes.get(parameter, 0.0)
     worst = max(worst_loss, worst_gradient)
-    allowed = 256 * torch.finfo(found.whole.dtype).eps
+    allowed = tolerance(ADDITIONS, found.whole.dtype)
     passed = worst <= allowed or (
         worst <= CEILING
         and can_test(box)
