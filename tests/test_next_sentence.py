@@ -232,7 +232,7 @@ def test_the_surface_of_text_without_order_tells_nothing(order, window):
 @pytest.mark.parametrize("documents", [1, 2])
 def test_the_surface_of_a_few_small_documents_tells_nothing(documents):
     """Where another place as far from the end is hard to find."""
-    objective, found = Objective(BYTES, Settings(window=48)), []
+    objective, found = NextSentence(BYTES, Settings(window=48)), []
     for seed in range(250):
         parts = [each.text.strip() for each in without_order(str(seed), 4)]
         texts = [" ".join(parts)] if documents == 1 else [" ".join(parts[:1]), " ".join(parts[1:])]

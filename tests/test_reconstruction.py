@@ -175,8 +175,8 @@ def test_only_the_words_that_are_read_tell_of_their_order(tokenizer):
             corpus = corpus_of(whole_text, tokenizer=tokenizer)
             start = len(tokenizer.encode(text[:6])) if start else 0
             passage = corpus.passage(start, len(corpus.tokens))
-            objective = Objective(tokenizer, Settings(deletion=0.3))
-            batches = (objective.batch([passage], [generator(draw)]) for draw in range(300))
+            objective = Reconstruction(tokenizer, Settings(deletion=0.3))
+            batches = (objective.batch([passage], [drawn("order", draw)]) for draw in range(300))
             readings.append({tuple(batch.inputs["tokens"][0].tolist()) for batch in batches})
     assert len(readings[0]) == 15  # one word of three, two or three of them in any order
     assert all(each == readings[0] for each in readings)

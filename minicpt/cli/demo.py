@@ -15,6 +15,8 @@ import copy
 import textwrap
 from collections.abc import Callable
 
+import torch
+
 from minicpt.common.errors import WorkError
 from minicpt.common.randomness import generator
 from minicpt.data.builtin import origin

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from minicpt import checkpoint, models
+from minicpt import checkpoint, models, objectives
 from minicpt.common.disk import sha256
 from minicpt.common.errors import InputError, WorkError
 from minicpt.common.outputs import check_writable, plotting
@@ -155,7 +155,8 @@ def prepare(asked: Asked, tell: Callable[[str], None]) -> "Job":
         tokenizer = base.tokenizer
     else:
         old = (document.text for document in divided["old"][0])
-        tokenizer = Tokenizer.train(old, comparison.vocab_size)
+        reserved = objectives.reserved(roles)
+        tokenizer = Tokenizer.train(old, comparison.vocab_size, reserved)
     domains = {
         side: texts.domain(
             *each,

@@ -87,11 +87,16 @@ class Tokenizer:
         self._encoder = _encoder(self._definition, {self._added[i].content for i in self.special})
 
     @staticmethod
-    def train(texts: Iterable[str], vocabulary: int) -> "Tokenizer":
+    def train(
+        texts: Iterable[str], vocabulary: int, reserved: Sequence[str] = ()
+    ) -> "Tokenizer":
         """A byte-level BPE with GPT-2's pre-tokenisation and no prefix space, see ``bpe``.
 
-        ``vocabulary`` counts the ordinary tokens: 256 are the bytes and no merges; a text with
-        fewer merges to make gives fewer. The special tokens come on top, with the first ids.
+        vocabulary  the number of ordinary tokens: 256 are the bytes and no merges; a text with
+                    fewer merges to make gives fewer. The special tokens come on top, with the
+                    first ids
+        reserved    more special tokens, which some objectives need; they get the last ids
+
         Words are cut after ``bpe.LONGEST_WORD`` characters. Deterministic.
         Raises InputError for a vocabulary below 256.
         """
@@ -103,7 +108,7 @@ class Tokenizer:
             for stretch in stretches(Document("the text", text), SPACES, PORTION)
         )
         special = list(dict.fromkeys(TRAINED.values()))
-        return Tokenizer(bpe.train(portions, vocabulary, special), TRAINED)
+        return Tokenizer(bpe.train(portions, vocabulary, special), TRAINED).with_tokens(reserved)
 
     @staticmethod
     def load(path: str | os.PathLike) -> "Tokenizer":
@@ -116,6 +121,25 @@ class Tokenizer:
         if not len(tokenizer.ordinary):
             raise InputError(f"{str(path)!r} holds no ordinary token: give a trained one")
         return tokenizer
+
+    def with_tokens(self, names: Sequence[str]) -> "Tokenizer":
+        """The same with more special tokens. Those that are new get the next ids, in their order.
+
+        >>> grown = Tokenizer.train([], 256).with_tokens(["<a>", "<b>"])
+        >>> grown.special_id("<b>") - grown.special_id("<a>"), grown.size - grown.special_id("<b>")
+        (1, 1)
+        """
+        engine = tokenizers.Tokenizer.from_str(json.dumps(self._definition))
+        engine.add_special_tokens([each for each in names if self.special_id(each) is None])
+        return Tokenizer(engine.to_str(), self._declared, self._habits)
+
+    def special_id(self, *names: str) -> int | None:
+        """The id of the first of these tokens that is a special token here; None: none of them is.
+
+        The names of a token that models call by different ones may be given together.
+        """
+        known = {self._added[index].content: index for index in self.special}
+        return next((known[name] for name in names if name in known), None)
 
     def bare(self) -> "Tokenizer":
         """The same for a new model: nothing is decided of what stands around a text."""

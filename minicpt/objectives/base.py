@@ -47,6 +47,7 @@ class Objective(Abilities, ABC):
     Settings      a frozen dataclass; each field made by ``setting`` becomes a flag. ``window`` is
                   the most positions that the model reads at once
     head_weights  what each head's mean counts in the sum that is minimised; 1 where not named
+    reserved      special tokens that it needs. A tokenizer that is trained here keeps ids for them
 
     What is read, drawn or written of a trained model stands in ``Abilities``.
     """
@@ -55,6 +56,7 @@ class Objective(Abilities, ABC):
     heads: ClassVar[tuple[str, ...]] = ("tokens",)
     whole_text: ClassVar[bool] = False
     head_weights: Mapping[str, float] = {}
+    reserved: ClassVar[tuple[str, ...]] = ()
     Settings: ClassVar[type[Checked]]
 
     def __init__(

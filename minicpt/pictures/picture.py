@@ -85,7 +85,7 @@ def explain(
         kind = assembly.objective_kind(objective)
         architecture = assembly.model_kind(model, kind)
         training = (document.text for document in read(["builtin:docs"]))
-        tokenizer = Tokenizer.train(training, VOCABULARY)
+        tokenizer = Tokenizer.train(training, VOCABULARY, kind.reserved)
         chosen = kind(tokenizer, kind.Settings(**settings), architecture.ROLE)
         network = assembly.new_model(architecture, chosen, {}, seed)
         notes.append("an untrained model; --init DIR shows what a trained one makes of it")

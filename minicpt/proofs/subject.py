@@ -167,7 +167,7 @@ def subject(
     The window is short where the objective has a setting of that name. Its default may be long:
     where that leaves too few passages, the texts are shorter.
     """
-    tokenizer = Tokenizer.train((document.text for document in DOCUMENTS), 300)
+    tokenizer = Tokenizer.train((each.text for each in DOCUMENTS), 300, objective.reserved)
     settings = dict(variant.settings)
     if "window" in objective.Settings.__dataclass_fields__:
         settings = {"window": WINDOW} | settings

@@ -170,7 +170,9 @@ def from_scratch(config: RunConfig) -> Start:
     if path:
         tokenizer = Tokenizer.load(path).bare()
     else:
-        tokenizer = Tokenizer.train(sample(text.training), config.vocabulary.vocab_size)
+        tokenizer = Tokenizer.train(
+            sample(text.training), config.vocabulary.vocab_size, objectives.reserved()
+        )
     objective = kind(tokenizer, settings, model.ROLE)
     return Start(new_model(model, objective, config.sizes, config.training.seed), objective, text)
 

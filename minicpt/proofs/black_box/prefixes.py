@@ -17,6 +17,7 @@ from minicpt.loss import TargetLosses, losses_of_head, per_token_losses
 from minicpt.proofs.black_box.calling import BlackBox
 from minicpt.proofs.black_box.loading import one_line
 from minicpt.proofs.black_box.probing import CEILING, can_test, returns
+from minicpt.proofs.bounds import tolerance
 from minicpt.proofs.influence import backward
 from minicpt.proofs.result import Proof
 
