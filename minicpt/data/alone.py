@@ -19,6 +19,8 @@ def alone(passages: Sequence[Passage], tokenizer: Tokenizer) -> list[Passage]:
     change. The last word is tokenised again if the white space behind it is part of a token. A word
     with an unknown token stays as it is.
 
+    >>> from minicpt.data.corpus import Corpus
+    >>> from minicpt.data.documents import Document
     >>> tokenizer = Tokenizer.train([], 256)
     >>> corpus = Corpus.build([Document("a", "To be. Or not.  ")], tokenizer)
     >>> [tokenizer.decode(each.tokens) for each in alone([corpus.passage(6, 16)], tokenizer)]

@@ -16,14 +16,6 @@ class ToyConfig(Sizes):
     toy_gain: float = setting(1.0, "what the mean counts", above=0)
 
 
-class Written:
-    """The texts so far; ``place`` says how many tokens of each."""
-
-    def __init__(self, rows: int) -> None:
-        self.tokens = torch.zeros(rows, 0, dtype=torch.int64)
-        self.place = torch.zeros(rows, dtype=torch.int64)
-
-
 class Toy(Model):
     ROLE = "decoder"
     INPUTS = ("tokens", "mask", "positions")
@@ -48,11 +40,3 @@ class Toy(Model):
             mean = seen @ x / seen.sum(-1, keepdim=True).clamp(min=1)
             x = x + self.config.toy_gain * torch.tanh(layer(mean))
         return x
-
-    def cache(self, rows: int, window: int) -> Written:
-        return Written(rows)
-
-    def step(self, tokens: Tensor, cache: Written) -> Tensor:
-        cache.tokens = torch.cat([cache.tokens.to(tokens), tokens], dim=1)
-        cache.place = cache.place + tokens.shape[1]
-        return self(cache.tokens)[:, -tokens.shape[1] :]
