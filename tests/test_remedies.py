@@ -53,7 +53,9 @@ def make(case, tokenizer, dropout=0.0, seed=0):
 def term_of(name, model, objective, corpus, strength=1.0):
     """The remedy with the model as its base, and a Fisher diagonal that is not zero."""
     own = {"ewc_passages": 1} if name == "ewc" else {}
-    term = remedy_of(name, model, objective, corpus, **{name: strength}, **own)
+    term = remedy_of(
+        name, model, objective, corpus, **{name.replace("-", "_"): strength}, **own
+    )
     if name == "ewc":
         for each in term.fisher.parameters():
             each.data.fill_(0.5)
@@ -115,7 +117,7 @@ def test_settings_and_source(name):
     if name in FOUND:
         assert "arXiv" in sys.modules[ALL[name].__module__].__doc__
         with pytest.raises(ValueError, match=f"--{name} must be at least 0"):
-            ALL[name].Settings(**{name: -1.0})
+            ALL[name].Settings(**{name.replace("-", "_"): -1.0})
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -68,7 +68,8 @@ def runs() -> dict:
 
 
 def compared() -> dict:
-    words = ["compare", "--corpus", "text.txt", "--old-corpus", "text.txt", "--blocks"]
+    Path("new.txt").write_text(TEXT.replace("boats", "ships"))
+    words = ["compare", "--corpus", "new.txt", "--old-corpus", "text.txt", "--blocks"]
     words += "--objectives toy-task --remedies toy-pull --seeds 1 --steps 2 --base-steps 2".split()
     words += "--width 8 --layers 1 --window 16 --vocab-size 256 --batch-size 2".split()
     words += ["--evaluate-passages", "4", "--probe-passages", "4", "--out", "compared"]
