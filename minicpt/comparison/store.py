@@ -14,8 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from minicpt.checkpoint.folder import digest
-from minicpt.common.disk import read_json, refusals, sync
+from minicpt.common.disk import digest, read_json, write_file
 from minicpt.common.errors import InputError
 from minicpt.comparison.plan import Part
 
@@ -67,7 +66,7 @@ class Store:
                         f" has {now}; give the same, or another folder"
                     )
         if not path.exists() or strengths.keys() - known.keys():
-            self.write(path, settings | {REMEDIES: known | dict(strengths)})
+            write_json(path, settings | {REMEDIES: known | dict(strengths)})
 
     def load(self, part: Part) -> dict | None:
         """The result of a part that is done, else None."""
@@ -91,7 +90,7 @@ class Store:
 
     def keep(self, part: Part, result: dict) -> None:
         record = {"key": self.key(part), "part": asdict(part), "versions": self.versions}
-        self.write(self.path(part), record | {"result": result})
+        write_json(self.path(part), record | {"result": result})
 
     def key(self, part: Part) -> str:
         """A hash of all that the part's result depends on."""
@@ -105,11 +104,6 @@ class Store:
         """The checkpoint of a base."""
         return self.folder / "bases" / f"{part.role}-{part.base}"
 
-    def write(self, path: Path, content: dict) -> None:
-        temporary = path.with_name(f".{path.name}.tmp")
-        with refusals(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(json.dumps(content) + "\n", encoding="utf-8")
-            sync(temporary)
-            os.replace(temporary, path)
-            sync(path.parent)
+
+def write_json(path: Path, content: dict) -> None:
+    write_file(path, json.dumps(content) + "\n")

@@ -16,7 +16,6 @@ other tokenizers the library says the places.
 L tokens, C characters, P parts of documents.
 """
 
-import functools
 import itertools
 import sys
 import unicodedata
@@ -31,12 +30,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from minicpt.data.documents import Document, Documents
-from minicpt.data.text import Stretch, stretches
+from minicpt.data.text import Stretch, code_points, is_space, stretches
 from minicpt.data.tokenizer import PORTION, Tokenizer
 
 TENSORS = ("tokens", "words", "sentences", "documents", "starts", "bytes", "unknown")
 TOGETHER = 1 << 20  # characters tokenised in one call: bounds the Python objects alive at once
-IDEOGRAPHIC_SPACE = 0x3000  # the last of all white space
 CONTENT = "LNPS"  # letters, numbers, punctuation, symbols: what Unicode's categories begin with
 
 
@@ -322,22 +320,6 @@ def _dropped(codes: Tensor, spans: Tensor) -> Tensor:
     bare = bare[~is_space(codes[bare])]
     content = [unicodedata.category(chr(code))[0] in CONTENT for code in codes[bare].tolist()]
     return bare[torch.tensor(content, dtype=torch.bool)]
-
-
-def is_space(codes: Tensor) -> Tensor:
-    """(C,) bool: which characters are white space."""
-    return _spaces()[codes.clamp(max=IDEOGRAPHIC_SPACE + 1)]
-
-
-def code_points(text: str) -> Tensor:
-    """(C,) int32."""
-    data = bytearray(text.encode("utf-32-le", "surrogatepass"))
-    return torch.frombuffer(data, dtype=torch.int32) if data else torch.empty(0, dtype=torch.int32)
-
-
-@functools.cache
-def _spaces() -> Tensor:
-    return torch.tensor([chr(code).isspace() for code in range(IDEOGRAPHIC_SPACE + 2)])
 
 
 def _spans(encodings: Sequence[Encoding]) -> Tensor:

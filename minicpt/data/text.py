@@ -1,4 +1,4 @@
-"""Sentences and words of a text, and the cutting of a long text, in plain Python.
+"""Sentences, words and white space of a text, and the cutting of a long text.
 
 What a sentence is, is a short rule, written down in ``sentences``.
 """
@@ -7,6 +7,9 @@ import functools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+import torch
+from torch import Tensor
 
 from minicpt.common.errors import InputError
 from minicpt.data.documents import Document
@@ -24,6 +27,7 @@ BOUNDARY = re.compile(
     rf"|{BLANK_LINE.pattern}\s*"
 )
 SPACES = " \t\n"
+IDEOGRAPHIC_SPACE = 0x3000  # the last of all white space
 STRETCH = 1 << 20  # characters of a document that are looked at together
 LONGEST = 1 << 22  # without a place to cut: it has to be tokenised at once, which takes memory
 SHORT = 6  # a mark of fewer characters without a letter, such as "2.", is no sentence
@@ -178,3 +182,22 @@ def _place(breaks: str) -> re.Pattern | None:
     return re.compile(
         rf"(?P<broken>[^\W_]{within}{{{SHORT - 2}}}[^.!?…{WIDE}\s](?=[{breaks}]\S))|[{WIDE}]{after}"
     )
+
+
+# --- characters as numbers: C of them ----------------------------------------------------------
+
+
+def is_space(codes: Tensor) -> Tensor:
+    """(C,) bool: which characters are white space."""
+    return _spaces()[codes.clamp(max=IDEOGRAPHIC_SPACE + 1)]
+
+
+def code_points(text: str) -> Tensor:
+    """(C,) int32."""
+    data = bytearray(text.encode("utf-32-le", "surrogatepass"))
+    return torch.frombuffer(data, dtype=torch.int32) if data else torch.empty(0, dtype=torch.int32)
+
+
+@functools.cache
+def _spaces() -> Tensor:
+    return torch.tensor([chr(code).isspace() for code in range(IDEOGRAPHIC_SPACE + 2)])
