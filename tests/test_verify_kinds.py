@@ -139,7 +139,7 @@ def test_a_model_that_treats_ids_specially_and_rightly_passes():
 def test_the_report_says_what_was_tried_and_what_never(monkeypatch):
     monkeypatch.setattr(endings, "MOST", 40)
     monkeypatch.setattr(endings, "ROUNDS", 1)
-    proofs = verify_model(model(**IDS))
+    proofs = verify_model(model(**IDS), seconds=600)  # so that a busy machine has the time
     numbers = proofs[1].numbers
     assert numbers["lengths of the rows tried"] == [2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33]
     assert numbers["rows of a batch tried"] == [1, 2, 3, 4, 5]
@@ -147,7 +147,7 @@ def test_the_report_says_what_was_tried_and_what_never(monkeypatch):
     for part in (
         "rows of more than 33 tokens", "batches of other than 1 to 5 rows",
         "other special ids than 0, 1, 2, 150, 160, 161, 170, 2002",
-        "15 s were allowed in each mode",
+        "300 s were allowed in each mode",
     ):  # fmt: skip
         assert part in proofs[1].untried
     text = " ".join(report(proofs, 80).split())
