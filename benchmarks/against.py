@@ -21,7 +21,7 @@ from timing import machine, number, table, write_json
 from tqdm import tqdm
 from turns import Worker, environment, take_turns
 
-from minicpt.errors import InputError
+from minicpt.common.errors import InputError
 
 WORKER = str(Path(__file__).with_name("checkout_worker.py"))
 HERE = Path(__file__).resolve().parent.parent
@@ -40,10 +40,14 @@ def text() -> str:
 
 
 def words_of(name: str, vocabulary: int, options: argparse.Namespace, folder: str) -> list[str]:
-    """The words after ``minicpt``. With no held-out text and no saving, all it does is steps."""
+    """The words after ``minicpt``. With no held-out text and no saving, all it does is steps.
+
+    Both sides get the same words. So a flag that one of them calls otherwise is not here: the
+    number of attention heads is the default on both sides, 4.
+    """
     return (
         f"train {name} --corpus {folder}/text.txt --held-out 0 --save-every 0 --steps 1000000"
-        f" --vocab-size {vocabulary} --width {options.width} --layers {options.layers} --heads 4"
+        f" --vocab-size {vocabulary} --width {options.width} --layers {options.layers}"
         f" --batch-size {options.batch_size} --window {options.window} --threads {options.threads}"
     ).split()
 

@@ -41,17 +41,17 @@ from timing import (
     write_outputs,
 )
 
-from minicpt.batch import Batch, real
+from minicpt.batch import Batch, valid_positions
 from minicpt.cli.main import Parser
-from minicpt.cli.pieces import objective_module, untrained
+from minicpt.common.errors import InputError
+from minicpt.common.randomness import generator
 from minicpt.data.corpus import Corpus
-from minicpt.data.plan import Plan
+from minicpt.data.order import Draw, Plan
 from minicpt.data.sources import read
 from minicpt.data.tokenizer import Tokenizer
-from minicpt.errors import InputError
-from minicpt.optimizer import Optimization, make_optimizer
-from minicpt.randomness import generator
-from minicpt.training import train_step
+from minicpt.runs.assembly import model_kind, new_model, objective_kind
+from minicpt.training.optimizer import Optimization, make_optimizer
+from minicpt.training.trainer import Learner, train_step
 
 # What is measured: name in the table -> objective and settings, and the order that is the plan's.
 CASES = {
@@ -69,7 +69,7 @@ HEADINGS = "objective order padding ms/batch ms/step CPU share tokens/s ratio CP
 
 def positions(batch: Batch) -> tuple[int, int]:
     """The real positions of all streams, and all positions."""
-    masks = [real(value) for name, value in batch.inputs.items() if name.endswith("mask")]
+    masks = [valid_positions(each) for name, each in batch.inputs.items() if name.endswith("mask")]
     return sum(int(mask.sum()) for mask in masks), sum(mask.numel() for mask in masks)
 
 
@@ -79,8 +79,8 @@ def shuffled(plan: Plan) -> Plan:
 
 
 def made(objective, plan: Plan, place: int, size: int) -> Batch:
-    noise = [generator("noise", 0, 0, place + index) for index in range(size)]
-    return objective.batch(plan[place : place + size], noise)
+    draws = [Draw(each, generator("noise", 0, 0, each)) for each in range(place, place + size)]
+    return objective.batch(plan[place : place + size], draws)
 
 
 def measure(
@@ -88,15 +88,17 @@ def measure(
 ) -> list[dict]:
     """The rows of one case, with the keys objective, order, padding, batch_seconds, step_seconds,
     step_cpu_seconds, share, tokens_per_s, tokens_per_cpu_s and plan_seconds."""
-    kind, settings, order = CASES[name]
-    module = objective_module(kind)
-    objective = module.Objective(tokenizer, module.Settings(window=options.window, **settings))
+    asked, settings, order = CASES[name]
+    kind = objective_kind(asked)
+    architecture = model_kind("", kind)
+    settings = kind.Settings(window=options.window, **settings)
+    objective = kind(tokenizer, settings, architecture.ROLE)
     begun = time.perf_counter()
     plan = objective.plan(corpus, 0, 0)
     plan_seconds = time.perf_counter() - begun
-    torch.manual_seed(0)
-    model = untrained(objective, width=options.width, layers=options.layers, heads=4).train()
-    optimizer = make_optimizer(model, Optimization())
+    sizes = {"width": options.width, "layers": options.layers, "num_heads": 4}
+    learner = Learner(new_model(architecture, objective, sizes, seed=0), objective).train()
+    optimizer = make_optimizer(learner, Optimization())
     # Rows that are full need no order.
     plans = {order: plan} if order == "packed" else {"random": shuffled(plan), order: plan}
     size = options.batch_size
@@ -110,7 +112,7 @@ def measure(
 
     def train(batches: list[Batch]) -> None:
         for batch in batches:
-            train_step(model, optimizer, [batch], 1.0)
+            train_step(learner, optimizer, [batch], 1.0)
 
     batches = {each: make(passages) for each, passages in plans.items()}
     best = taking_turns(

@@ -57,7 +57,7 @@ WORDS: dict[str, str] = {
     "train causal-lm --corpus TEXT --learning-rate nan": "learning-rate",
     "train causal-lm --corpus TEXT --learning-rate -1": "learning-rate",
     "train causal-lm --corpus TEXT --steps 0": "steps",
-    "train causal-lm --corpus TEXT --width 7 --heads 2": "width",
+    "train causal-lm --corpus TEXT --width 7 --num-heads 2": "width",
     "train causal-lm --corpus TEXT --width 1000000000": "",
     "train masked-lm --corpus TEXT --rate 2": "rate",
     "train masked-lm --corpus TEXT --tokenizer WORDS": "the tokenizer has no cls token",

@@ -22,11 +22,11 @@ import torch
 import minicpt.__main__
 from minicpt import checkpoint
 from minicpt.cli import main as command_line
-from minicpt.training import Trainer
+from minicpt.training.trainer import Trainer
 
 OBJECTIVES = ("causal-lm", "masked-lm", "next-sentence", "reconstruction")
-NEW = "--width 8 --layers 1 --heads 1 --vocab-size 256".split()
-SMALL = "--window 16 --batch-size 4 --held-out 0 --micro-batches 2 --threads 1".split()
+NEW = "--width 8 --layers 1 --num-heads 1 --vocab-size 256".split()
+SMALL = "--window 16 --batch-size 4 --held-out 0 --micro-batch-size 2 --threads 1".split()
 TINY = NEW + SMALL
 HANG = 10.0  # seconds of CPU: what takes longer hangs, however busy the machine is
 PATIENCE = 120.0  # seconds on the clock, for what hangs without computing

@@ -17,7 +17,7 @@ from timing import check_writable, machine, run, write_json
 
 from minicpt.cli import compare
 from minicpt.cli.main import Parser
-from minicpt.cli.running import tell
+from minicpt.runs.console import tell
 
 
 def parser() -> Parser:
@@ -31,7 +31,7 @@ def main(words: list[str]) -> int:
     options = parser().parse_args(words)
     check_writable(options.json)
     tell(__doc__.splitlines()[0])
-    result, status = compare.compare(options, tell)
+    result, status = compare.compared(options, tell)
     if result is None:
         return status
     tell(f"\n{machine()}")

@@ -25,7 +25,7 @@ import mutations  # noqa: E402
 import refusing  # noqa: E402
 from timing import check_writable, machine, run, table, write_json  # noqa: E402
 
-from minicpt.errors import InputError  # noqa: E402
+from minicpt.common.errors import InputError  # noqa: E402
 
 # Name -> the test, its size, its size in a quick run, and what must not happen.
 TESTS = {

@@ -14,7 +14,7 @@ from children import OBJECTIVES, TINY, Outcome, fresh, run, train, write_text
 
 from minicpt import checkpoint
 from minicpt.cli.main import parser
-from minicpt.training import Trainer
+from minicpt.training.trainer import Trainer
 
 VALUES = (
     "0 -1 1 2 3 7 nan inf -inf 1e308 1e-308 0.5 1.5 -0.0 999999999999999999999999 1e999 0x10 ٣"

@@ -42,7 +42,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from minicpt.cli.main import Parser
-from minicpt.errors import InputError
+from minicpt.common.errors import InputError
 from minicpt.loss import head_losses
 
 CHUNK = 256

@@ -18,7 +18,7 @@ import torch
 from children import run, train, write_text
 
 from minicpt import checkpoint
-from minicpt.errors import InputError
+from minicpt.common.errors import InputError
 
 MOST = 1.5  # times the memory of a sound load
 HUGE = 10**12

@@ -13,8 +13,8 @@ from pathlib import Path
 from children import OBJECTIVES, PATIENCE, Child, contents, fresh, run, same, train, write_text
 
 from minicpt import checkpoint
-from minicpt.cli.running import Run
-from minicpt.errors import InputError
+from minicpt.common.errors import InputError
+from minicpt.runs.loop import Run
 
 INTERVAL = 2  # steps between checkpoints
 CHAIN = 10  # kills of one run, each of which is resumed by the next
@@ -24,7 +24,7 @@ SHORT = 20  # steps of a run that a signal may find at its end
 # What a run that continues a base may add: objective and flags.
 CONTINUED = (
     ("causal-lm", "--replay base --replay-fraction 0.3"),
-    ("causal-lm", "--replay self --replay-tokens 512 --replay-fraction 0.3"),
+    ("causal-lm", "--self-replay 0.3 --self-replay-tokens 512"),
     ("causal-lm", "--train-last 1 --l2 0.1"),
     ("masked-lm", "--lora 2"),
     ("next-sentence", "--lora 2 --replay base --kl 0.5"),

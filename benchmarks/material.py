@@ -13,14 +13,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from minicpt.batch import IGNORE, Batch
-from minicpt.cli import pieces
+from minicpt.batch import IGNORE, Batch, target_stream
+from minicpt.checkpoint.huggingface import export_config
+from minicpt.common.errors import InputError
+from minicpt.common.randomness import generator
 from minicpt.data.corpus import Corpus
+from minicpt.data.order import Draw
 from minicpt.data.sources import read
 from minicpt.data.tokenizer import BYTES, TRAINED, Tokenizer
-from minicpt.errors import InputError
-from minicpt.loss import target_stream
-from minicpt.randomness import generator
+from minicpt.models import name_of
+from minicpt.objectives.base import Objective
+from minicpt.runs.assembly import model_kind, new_model, objective_kind
 
 THEIR_CLASSES = {
     "causal-lm": "GPT2LMHeadModel",
@@ -48,13 +51,13 @@ class Sizes:
 class Case:
     """What a worker needs, as it travels in a file.
 
-    config   the fields of our model's Config
-    foreign  the content of Hugging Face's config.json for the same sizes
-    batches  name of an order -> its batches
+    model_name   of our model, and ``config``, the fields of its Config
+    foreign      the content of Hugging Face's config.json for the same sizes
+    batches      name of an order -> its batches
     """
 
     objective: str
-    architecture: str
+    model_name: str
     config: dict
     foreign: dict
     batches: dict[str, list[Batch]]
@@ -64,8 +67,12 @@ class Case:
         return THEIR_CLASSES[self.objective]
 
     def model(self) -> nn.Module:
-        module = pieces.model_module(self.architecture)
-        return module.Model(module.Config(**self.config))
+        kind = model_kind(self.model_name, objective_kind(self.objective))
+        return kind(kind.Config(**self.config))
+
+    def made_for(self) -> Objective:
+        """The objective, as far as a step needs it: for this it does not matter which tokenizer."""
+        return objective_kind(self.objective)(Tokenizer.train([], BYTES))
 
     def their_batches(self) -> list[dict[str, Tensor]]:
         """The batches of the last order as keyword arguments of their model's forward."""
@@ -73,7 +80,7 @@ class Case:
 
     def save(self, path: str) -> None:
         batches = {
-            order: [(batch.inputs, batch.targets) for batch in each]
+            order: [tuple(vars(batch).values()) for batch in each]
             for order, each in self.batches.items()
         }
         torch.save({**vars(self), "batches": batches}, path)
@@ -82,7 +89,7 @@ class Case:
     def load(path: str) -> "Case":
         found = torch.load(path, weights_only=True)
         batches = {
-            order: [Batch(*each) for each in pairs] for order, pairs in found["batches"].items()
+            order: [Batch(*each) for each in fields] for order, fields in found["batches"].items()
         }
         return Case(**{**found, "batches": batches})
 
@@ -138,9 +145,8 @@ def case(name: str, sizes: Sizes, mixed: bool) -> tuple[Case, float]:
            True: the first passages of the plan over short documents (the blocks of the text),
            in batches as the plan has them, and the same ones in random order.
     """
-    module = pieces.objective_module(name)
-    tokenizer = tokenizer_of(sizes.vocabulary)
-    objective = module.Objective(tokenizer, module.Settings(window=sizes.window))
+    kind, tokenizer = objective_kind(name), tokenizer_of(sizes.vocabulary)
+    objective = kind(tokenizer, kind.Settings(window=sizes.window))
     plan = objective.plan(corpus_of(sizes.vocabulary, mixed), 0, 0)
     wanted = sizes.batch_size * sizes.batches
     if len(plan) < wanted:
@@ -150,9 +156,9 @@ def case(name: str, sizes: Sizes, mixed: bool) -> tuple[Case, float]:
 
     def batch(places: list[int]) -> Batch:
         passages = [plan[place] for place in places]
-        noise = [generator("noise", 0, 0, place) for place in places]
+        draws = [Draw(place, generator("noise", 0, 0, place)) for place in places]
         start = time.perf_counter()
-        made = objective.batch(passages, noise)
+        made = objective.batch(passages, draws)
         seconds.append(time.perf_counter() - start)
         return made
 
@@ -172,10 +178,9 @@ def case(name: str, sizes: Sizes, mixed: bool) -> tuple[Case, float]:
         longest = sorted(range(len(plan)), key=length, reverse=True)[:wanted]
         seconds.clear()
         orders = {EQUAL: batches(longest)}
-    model = pieces.untrained(
-        objective, width=sizes.width, layers=sizes.layers, heads=4, dropout=0.1
-    )
     # A text that gives too few merges leaves the rest of the vocabulary to ids that never occur.
-    config = dataclasses.replace(model.config, vocabulary=sizes.vocabulary)
-    foreign = pieces.model_module(objective.architecture).to_foreign(config)
-    return Case(name, objective.architecture, vars(config), foreign, orders), min(seconds)
+    chosen = {"vocabulary": sizes.vocabulary, "width": sizes.width, "layers": sizes.layers}
+    chosen |= {"num_heads": 4, "dropout": 0.1}
+    model = new_model(model_kind("", kind), objective, chosen, seed=0)
+    config = dataclasses.asdict(model.config)
+    return Case(name, name_of(model), config, export_config(model), orders), min(seconds)

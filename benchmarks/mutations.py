@@ -9,7 +9,7 @@ from random import Random
 from children import OBJECTIVES, contents, run, same, train, write_text
 
 from minicpt import checkpoint
-from minicpt.errors import InputError
+from minicpt.common.errors import InputError
 
 FILES = (
     "config.json",

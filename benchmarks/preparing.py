@@ -40,11 +40,12 @@ from timing import (
 )
 
 from minicpt.cli.main import Parser
+from minicpt.common.errors import InputError, WorkError
 from minicpt.data import cache
 from minicpt.data.sources import read
 from minicpt.data.split import sample, split
-from minicpt.data.tokenizer import Tokenizer
-from minicpt.errors import InputError, WorkError
+from minicpt.data.text import stretches
+from minicpt.data.tokenizer import PORTION, Tokenizer
 
 MEGABYTE = 10**6
 SHAPES = {"file": "text.txt", "jsonl": "text.jsonl", "folder": "texts"}
@@ -132,10 +133,9 @@ def alone(path: str, tokenizer: Tokenizer) -> dict:
         counted["tokens"] += sum(map(len, encoded))
 
     for document in read([path]):
-        for text in document.pieces():
-            portions = tokenizer.portions(text)
-            together += portions
-            size += len(text)
+        for stretch in stretches(document, tokenizer.breaks, PORTION):
+            together.append(stretch.text)
+            size += len(stretch.text)
             if size >= 1 << 20:
                 encode()
                 together, size = [], 0

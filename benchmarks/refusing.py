@@ -13,9 +13,11 @@ import torch
 from children import OBJECTIVES, contents, fresh, litter, run, same, train, write_text
 from killing import dying_after
 
-from minicpt import checkpoint, training
-from minicpt.cli.running import Run
-from minicpt.errors import InputError
+from minicpt import checkpoint
+from minicpt.common.errors import InputError
+from minicpt.loss import Loss
+from minicpt.runs.loop import Run
+from minicpt.training.trainer import Learner
 
 STEPS = 20
 PAGE = 4096  # bytes: what a small disk gives at a time
@@ -133,18 +135,17 @@ def not_finite(folder: Path, steps: int) -> Iterator[str | None]:
 
 def poisoned(call: int, value: float, where: str) -> None:
     """Makes the loss of one micro-batch, or one number of its gradient, not finite."""
-    real, calls = training.whole_sequence_loss, []
+    real, calls = Learner.forward, []
 
-    def loss(model, batch, *more):
+    def forward(learner, batch, *more, **options):
         calls.append(1)
-        losses = real(model, batch, *more)
+        found = real(learner, batch, *more, **options)
         if len(calls) != call:
-            return losses
+            return found
         if where == "loss":
-            return {
-                name: training.Loss(each.sum * value, each.count) for name, each in losses.items()
-            }
-        parameter = max(model.parameters(), key=torch.Tensor.numel)
+            spoilt = {head: Loss(each.sum * value, each.count) for head, each in found[""].items()}
+            return found | {"": spoilt}
+        parameter = max(learner.model.parameters(), key=torch.Tensor.numel)
 
         def spoil(gradient):
             gradient = gradient.clone()
@@ -152,9 +153,9 @@ def poisoned(call: int, value: float, where: str) -> None:
             return gradient
 
         parameter.register_hook(spoil)
-        return losses
+        return found
 
-    training.whole_sequence_loss = loss
+    Learner.forward = forward
 
 
 def after_poison(outcome, step: int, whole: Path, out: Path) -> str | None:

@@ -44,7 +44,7 @@ from tqdm import tqdm
 from variants import OBJECTIVES, Pieces, Sizes, pieces, worst_difference
 
 from minicpt.cli.main import Parser
-from minicpt.errors import InputError
+from minicpt.common.errors import InputError
 
 NAMES = ("whole", "separate", "cached")  # of the variants, as ``Pieces.variants`` calls them
 LEAST = 16  # the shortest length; below, an objective's window would not hold a passage

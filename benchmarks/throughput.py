@@ -8,7 +8,7 @@ the fastest of sdpa and eager attention in a plain loop and in ``Trainer``. Ours
 train` runs for a step.
 
 What `minicpt train` asks of its process, both processes get. The C library keeps freed memory
-(``machine.keep_freed_memory``); with `--freed-memory returned` it does so on neither side. Waiting
+(``device.keep_freed_memory``); with `--freed-memory returned` it does so on neither side. Waiting
 threads sleep (OMP_WAIT_POLICY=PASSIVE); else the idle side's spinning threads would take the cores
 from the other.
 
@@ -56,7 +56,7 @@ from turns import Worker, environment, take_turns
 from worker import PRODUCTS
 
 from minicpt.cli.main import Parser
-from minicpt.errors import InputError
+from minicpt.common.errors import InputError
 
 WORKER = str(Path(__file__).with_name("worker.py"))
 OBJECTIVES = list(material.THEIR_CLASSES)

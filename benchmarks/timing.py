@@ -23,10 +23,10 @@ import torch
 
 import minicpt
 from minicpt.cli.main import complain
-from minicpt.errors import InputError, WorkError
-from minicpt.machine import keep_freed_memory
-from minicpt.report.files import check_writable as check_writable  # for the scripts
-from minicpt.report.files import plotting as plotting
+from minicpt.common.errors import InputError, WorkError
+from minicpt.common.outputs import check_writable as check_writable  # for the scripts
+from minicpt.common.outputs import plotting as plotting
+from minicpt.training.device import keep_freed_memory
 
 MEBIBYTE = 1 << 20
 KEPT, RETURNED = "kept", "returned"  # what becomes of freed memory

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from timing import Seconds, best_of, total
 
-from minicpt.errors import WorkError
+from minicpt.common.errors import WorkError
 
 # Rivals that take so many times the fastest one's time in the first rounds have no further turn. In
 # its first round a process has yet to grow to its size, so one round would not do.

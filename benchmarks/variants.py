@@ -3,15 +3,15 @@
 Each takes the same model and the same batch of one passage, leaves the gradient of the batch's
 loss in the parameters, and returns every target's loss by head:
 
-whole     ``loss.target_losses``: one forward and one backward pass over the whole sequence.
-separate  ``loss.per_token_losses``: one forward pass for each target, over just what the objective
-          declares that it sees. For a causal target that is a prefix, for a target of an encoder
-          all of the text. Each is followed at once by its own backward pass, which adds its share
-          of the gradient: one backward pass at the end would need to hold the graphs of all.
+whole     the objective's ``losses``: one forward and one backward pass over the whole sequence.
+separate  as ``loss.per_token_losses``: one forward pass for each target, over just what the
+          objective declares that it sees. For a causal target that is a prefix, for a target of an
+          encoder all of the text. Each is followed at once by its own backward pass, which adds its
+          share of the gradient: one backward pass at the end would need to hold the graphs of all.
 cached    ``cached.states``: one token at a time, with a key-value cache. One backward pass at the
           end, since every token's loss reaches back through the cache into all tokens before it.
 
-Leaves out dropout, which is 0, so that all three compute the same.
+Dropout is 0, so that all three compute the same.
 """
 
 import copy
@@ -22,27 +22,24 @@ from dataclasses import dataclass
 import cached
 import counting
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-import minicpt.models
-import minicpt.objectives
-from minicpt import discovery
-from minicpt.batch import IGNORE, Batch
+from minicpt.batch import IGNORE, Batch, seen_by, target_stream
+from minicpt.common.errors import WorkError
+from minicpt.common.randomness import generator
 from minicpt.data.corpus import Corpus
-from minicpt.data.text import Document
+from minicpt.data.documents import Document
+from minicpt.data.order import Draw
 from minicpt.data.tokenizer import Tokenizer
-from minicpt.errors import WorkError
-from minicpt.loss import Loss, objective_loss, per_token_losses, target_losses, target_stream
-from minicpt.randomness import generator
-from minicpt.report.explain import is_causal
-from minicpt.verify.bounds import additions, gap, largest, nats, tolerance
+from minicpt.loss import Loss, TargetLosses, head_losses, objective_loss
+from minicpt.models.layers import Model
+from minicpt.objectives import known
+from minicpt.objectives.base import Objective
+from minicpt.pictures.passage import is_causal
+from minicpt.proofs.bounds import additions, gap, largest, nats, tolerance
+from minicpt.runs.assembly import model_kind, new_model
 
-OBJECTIVES = {
-    name: module
-    for name, module in discovery.modules(minicpt.objectives).items()
-    if hasattr(module, "Objective")
-}
+OBJECTIVES = known()
 
 
 @dataclass(frozen=True)
@@ -56,12 +53,13 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Pieces:
-    """A model, a batch of one passage, and what each target of it may see."""
+    """A model, an objective, its batch of one passage, and what each target of it may see."""
 
-    model: nn.Module
+    model: Model
+    parts: nn.ModuleDict
+    objective: Objective
     batch: Batch
     visibility: dict[str, dict[str, Tensor]]
-    architecture: str
 
     @property
     def causal(self) -> bool:
@@ -70,15 +68,29 @@ class Pieces:
 
     def double(self) -> "Pieces":
         """The same in float64."""
-        return dataclasses.replace(self, model=copy.deepcopy(self.model).double())
+        model, parts = copy.deepcopy((self.model, self.parts))
+        return dataclasses.replace(self, model=model.double(), parts=parts.double())
 
     def variants(self) -> dict[str, Callable[[], dict[str, Tensor]]]:
         """The computations that exist for this batch, by name; the whole sequence first."""
-        known = cached.READABLE.get(self.architecture, set())
         found = {"whole": self.whole, "separate": self.separate}
-        if self.causal and set(self.batch.inputs) <= known:
+        plain = type(self.objective).losses is Objective.losses
+        if self.causal and plain and cached.can_step(self.model, self.batch.inputs):
             found["cached"] = self.cached
         return found
+
+    def losses(self, batch: Batch) -> dict[str, TargetLosses]:
+        """Each target's loss by head, from one forward pass."""
+        return self.objective.losses(self.model, self.parts, batch)
+
+    def backward(self, totals: dict[str, Loss]) -> None:
+        """Adds the gradient of a part of the batch's loss."""
+        counts, weights = self.batch.counts(), self.objective.head_weights
+        objective_loss(totals, counts, weights).backward()
+
+    def clear(self) -> None:
+        for module in (self.model, self.parts):
+            module.zero_grad()
 
     def tolerance(self) -> float:
         """What rounding in float64 may make of losses and gradients, relative to the largest."""
@@ -94,41 +106,34 @@ class Pieces:
         return counts
 
     def whole(self) -> dict[str, Tensor]:
-        self.model.zero_grad()
-        found = target_losses(self.model, self.batch)
-        losses = {name: each.total() for name, each in found.items()}
-        objective_loss(losses, self.batch.counts()).backward()
+        self.clear()
+        found = self.losses(self.batch)
+        self.backward({name: each.total() for name, each in found.items()})
         return {name: each.losses.detach() for name, each in found.items()}
 
     def separate(self) -> dict[str, Tensor]:
-        self.model.zero_grad()
+        self.clear()
         result = {}
         for name, target in self.batch.targets.items():
-            places = (target[0] != IGNORE).nonzero()[:, 0]
             losses = []
-            for place in places:
-                alone = torch.full_like(target, IGNORE)
-                alone[0, place] = target[0, place]
-                one = Batch(self.batch.inputs, {name: alone})
-                loss = per_token_losses(self.model, one, self.visibility)[name].losses  # (1,)
-                (loss.sum() / len(places)).backward()
-                losses.append(loss.detach())
+            for place in (target[0] != IGNORE).nonzero()[:, 0].tolist():
+                one = seen_by(self.batch, name, 0, place, self.visibility[name])
+                found = self.losses(one)[name]
+                self.backward({name: found.total()})
+                losses.append(found.losses.detach())
             result[name] = torch.cat(losses)
         return result
 
     def cached(self) -> dict[str, Tensor]:
-        self.model.zero_grad()
+        self.clear()
         losses = {name: [] for name in self.batch.targets}
         for place, hidden in enumerate(cached.states(self.model, self.batch.inputs)):
             for name, target in self.batch.targets.items():
                 if target[0, place] != IGNORE:
-                    logits = self.model.heads[name](hidden)  # (1, V)
-                    losses[name].append(
-                        F.cross_entropy(logits, target[:, place], reduction="none")
-                    )
+                    head = self.model.heads[name]
+                    losses[name].append(head_losses(head, hidden, target[:, place], fused=False))
         each = {name: torch.cat(found) for name, found in losses.items()}
-        totals = {name: Loss(found.sum(), len(found)) for name, found in each.items()}
-        objective_loss(totals, self.batch.counts()).backward()
+        self.backward({name: Loss(found.sum(), len(found)) for name, found in each.items()})
         return {name: found.detach() for name, found in each.items()}
 
 
@@ -138,26 +143,28 @@ def pieces(name: str, length: int, sizes: Sizes) -> Pieces:
     The text is letters, one token each, in sentences as long as the window, so that passages fill
     it. Text, noise and weights are the same on every call; the time does not depend on them.
     """
-    module = OBJECTIVES[name]
-    names = {field.name for field in dataclasses.fields(module.Settings)}
-    settings = module.Settings(**({"window": length} if "window" in names else {}))
+    kind = OBJECTIVES[name]
+    names = {field.name for field in dataclasses.fields(kind.Settings)}
+    settings = kind.Settings(**({"window": length} if "window" in names else {}))
     tokenizer = Tokenizer.train([], 256)  # bytes
-    objective = module.Objective(tokenizer, settings)
+    architecture = model_kind("", kind)
+    objective = kind(tokenizer, settings, architecture.ROLE)
     corpus = Corpus.build([Document(f"text {place}", text(place, length)) for place in range(3)],
                           tokenizer)
     plan = objective.plan(corpus, 0, 0)
     batches = [
-        objective.batch([plan[place]], [generator("benchmark", place)])
+        objective.batch([plan[place]], [Draw(place, generator("benchmark", place))])
         for place in range(min(len(plan), 64))
     ]
     # Of the passages whose targets' stream is longest, the one with the most to read.
     batch = max(batches, key=lambda each: [
         each.inputs[stream].shape[1] for stream in (target_stream(each), "tokens")
     ])  # fmt: skip
-    return Pieces(
-        model_for(objective, length, sizes, tokenizer), batch, objective.visibility(batch),
-        objective.architecture,
-    )
+    chosen = dataclasses.asdict(sizes) | {"dropout": 0.0}
+    chosen["vocabulary"] = max(sizes.vocabulary, tokenizer.size)
+    model = new_model(architecture, objective, chosen, seed=0)
+    parts = objective.parts(model)
+    return Pieces(model, parts, objective, batch, objective.visibility(batch))
 
 
 def text(place: int, length: int) -> str:
@@ -165,21 +172,6 @@ def text(place: int, length: int) -> str:
     drawn = torch.randint(26, (4, length // 2 + 1), generator=generator("text", place)).tolist()
     sentences = (" ".join(chr(ord("a") + letter) for letter in row) for row in drawn)
     return " ".join(sentence.capitalize() + "." for sentence in sentences)
-
-
-def model_for(objective, length: int, sizes: Sizes, tokenizer: Tokenizer) -> nn.Module:
-    module = discovery.modules(minicpt.models)[objective.architecture]
-    names = {field.name for field in dataclasses.fields(module.Config)}
-    torch.manual_seed(0)
-    return module.Model(
-        module.Config(
-            vocabulary=max(sizes.vocabulary, tokenizer.size),
-            width=sizes.width,
-            layers=sizes.layers,
-            dropout=0.0,
-            **({"positions": length} if "positions" in names else {}),
-        )
-    )
 
 
 def worst_difference(these: Pieces, name: str) -> float:
@@ -194,7 +186,8 @@ def worst_difference(these: Pieces, name: str) -> float:
         losses = {f"the losses of head {key}": each for key, each in call().items()}
         grads = {
             f"the gradient of {key}": torch.zeros_like(value) if value.grad is None else value.grad
-            for key, value in double.model.named_parameters()
+            for module in (double.model, double.parts)
+            for key, value in module.named_parameters()
         }
         outcomes.append((losses, grads))
     (losses, grads), others = outcomes

@@ -48,16 +48,22 @@ def ours(case: Case) -> dict[str, Callable[[], Turn]]:
     """A candidate for each order of the case's batches, and the matrix products of the first."""
     import products
 
-    from minicpt.training import Training, make_optimizer, train_step
+    from minicpt.batch import Batch
+    from minicpt.training.optimizer import make_optimizer
+    from minicpt.training.trainer import Learner, Training, train_step
 
-    settings = Training(learning_rate=LEARNING_RATE, clip=CLIP)
+    settings = Training(learning_rate=LEARNING_RATE, max_grad_norm=CLIP)
+    objective = case.made_for()
 
     def training(order: str) -> Turn:
-        model = case.model().train()
-        optimizer = make_optimizer(model, settings)
-        return turn_over(
-            lambda batch: train_step(model, optimizer, [batch], settings.clip), case.batches[order]
-        )
+        learner = Learner(case.model(), objective).train()
+        optimizer = make_optimizer(learner, settings)
+
+        def step(batch: Batch) -> None:
+            clip, weights = settings.max_grad_norm, objective.head_weights
+            train_step(learner, optimizer, [batch], clip, seed=0, head_weights=weights)
+
+        return turn_over(step, case.batches[order])
 
     def multiplying() -> Turn:
         found = products.of_steps(case.model().train(), next(iter(case.batches.values())))

@@ -5,7 +5,7 @@ import os
 import sys
 import warnings
 
-from minicpt.cli import signals
+from minicpt.runs import signals
 
 
 def main() -> int:

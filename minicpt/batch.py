@@ -1,13 +1,13 @@
 """A batch: what the model reads, and which positions have a target.
 
-Leaves out everything else: no loss, no model, no tokenizer. The shift by one between a token and
-the target that it predicts is made here, in ``shift``, and nowhere else.
+The shift by one between a token and the target that it predicts is made here, in ``shift``, and
+nowhere else.
 
 B batch, T positions, S decoder positions.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -21,22 +21,28 @@ class Batch:
 
     inputs   exactly the keyword arguments of the model's forward: ``tokens (B, T) int64``,
              ``mask (B, T) bool`` (True = real) or the whole pattern ``(B, T, T)``, and what the
-             architecture adds to them
-    targets  head name -> (B, T) int64, IGNORE where nothing is predicted
+             model takes beside them
+    targets  head -> (B, T) int64, IGNORE where nothing is predicted
+    weights  head -> (B, T) float >= 0: what each target's loss is multiplied by. A head that is
+             absent counts every target once. A target of weight 0 costs no computation, and it
+             still counts in ``Loss.count``
+    noise    uniform numbers (B, T, ...) in [0, 1) that an objective's ``losses`` uses; a name that
+             begins with ``decoder_`` says that they belong to the decoder's positions
     """
 
     inputs: dict[str, Tensor]
     targets: dict[str, Tensor]
+    weights: dict[str, Tensor] = field(default_factory=dict)
+    noise: dict[str, Tensor] = field(default_factory=dict)
 
     def counts(self) -> dict[str, int]:
         """The number of targets of each head."""
         return {name: int((target != IGNORE).sum()) for name, target in self.targets.items()}
 
     def to(self, device: torch.device | str) -> "Batch":
-        return Batch(
-            {name: value.to(device) for name, value in self.inputs.items()},
-            {name: value.to(device) for name, value in self.targets.items()},
-        )
+        """The same batch on another device."""
+        parts = (self.inputs, self.targets, self.weights, self.noise)
+        return Batch(*({name: each.to(device) for name, each in part.items()} for part in parts))
 
 
 def shift(tokens: Tensor, following: int = IGNORE) -> Tensor:
@@ -67,34 +73,58 @@ def padding(rows: Sequence[Tensor]) -> Tensor:
     return torch.arange(int(lengths.max())) < lengths[:, None]
 
 
-def apart(numbers: Tensor) -> Tensor:
-    """The mask of rows in which several texts stand: each sees itself alone, causally.
+def valid_positions(mask: Tensor) -> Tensor:
+    """(B, T) bool: the positions that hold real tokens.
 
-    numbers  (B, T) int64: to which text of its row a position belongs; below 0, to none (padding)
-
-    >>> apart(torch.tensor([[0, 0, 1, -1]])).int().tolist()
-    [[[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]]
-    """
-    same = numbers[:, :, None] == numbers[:, None, :]  # (B, T, T)
-    return same.tril() & (numbers >= 0)[:, None, :]
-
-
-def real(mask: Tensor) -> Tensor:
-    """The real positions (B, T) of a mask that may be a pattern: there, those that see themselves.
+    In a pattern (B, T, T) a position is real if it may look at itself.
     """
     return mask if mask.dim() == 2 else mask.diagonal(dim1=1, dim2=2)
 
 
-# What a target may see, as objectives declare it. Written here from the definition, and not taken
-# from the models' masks, because the proofs hold the one against the other.
+# What a target may see, as objectives declare it. It is written here from the definition, and not
+# taken from the models' masks, because the proofs compare the two.
 
 
-def everything(mask: Tensor, positions: int) -> Tensor:
+def sees_everything(mask: Tensor, positions: int) -> Tensor:
     """Each of ``positions`` sees every real position of ``mask`` (B, T): (B, positions, T) bool."""
     return mask[:, None, :].expand(-1, positions, -1)
 
 
-def up_to_itself(mask: Tensor) -> Tensor:
+def sees_the_past(mask: Tensor) -> Tensor:
     """Position t sees the real positions 0..t of ``mask`` (B, T): (B, T, T) bool."""
     places = torch.arange(mask.shape[1], device=mask.device)
     return mask[:, None, :] & (places[None, None, :] <= places[None, :, None])
+
+
+def target_stream(batch: Batch) -> str:
+    """The input stream along which the hidden states and the targets lie."""
+    return "decoder_tokens" if "decoder_tokens" in batch.inputs else "tokens"
+
+
+def seen_by(
+    batch: Batch, head: str, row: int, position: int, visibility: Mapping[str, Tensor]
+) -> Batch:
+    """The batch of one target: one row, cut down to the positions that this target may see.
+
+    visibility  input stream -> (B, T, length of the stream) bool, as the objective declares it for
+                the head. The target's own position must be among what it sees.
+
+    What a stream's tokens lose, its mask, positions, segments and noise lose with them. A mask that
+    is a pattern (B, T, T) loses rows and columns.
+    """
+    seen = {stream: may[row, position] for stream, may in visibility.items()}
+    own = seen[target_stream(batch)]
+
+    def cut(name: str, value: Tensor) -> Tensor:
+        kept = seen["decoder_tokens" if name.startswith("decoder_") else "tokens"]
+        part = value[row, kept]
+        return (part[:, kept] if name.endswith("mask") and value.dim() == 3 else part)[None]
+
+    target = torch.full_like(batch.targets[head][row], IGNORE)
+    target[position] = batch.targets[head][row, position]
+    return Batch(
+        {name: cut(name, value) for name, value in batch.inputs.items()},
+        {head: target[own][None]},
+        {name: each[row, own][None] for name, each in batch.weights.items() if name == head},
+        {name: cut(name, value) for name, value in batch.noise.items()},
+    )

@@ -1,7 +1,6 @@
 """What a trained model does with a text: continue it, fill its gaps, or write another one.
 
-Works with any model through its forward and its "tokens" head. Nothing is cached: each new token
-runs the model on the whole text again, which is slow and plain.
+It works with any model through its ``forward`` or ``step``, and its head "tokens".
 
 T positions, D width, V vocabulary.
 """
@@ -12,8 +11,15 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor, nn
 
-from minicpt.errors import InputError, WorkError
-from minicpt.settings import Checked, setting
+from minicpt.batch import IGNORE
+from minicpt.common.errors import InputError, WorkError
+from minicpt.common.settings import Checked, setting
+from minicpt.data.corpus import Corpus
+from minicpt.data.documents import Document
+from minicpt.data.order import Draw
+from minicpt.data.tokenizer import Tokenizer
+
+SPECIAL = 2  # [CLS] and [SEP] around a text that an encoder reads
 
 
 @dataclass(frozen=True)
@@ -41,21 +47,23 @@ def check_length(ids: list[int], most: int) -> None:
         )
 
 
+# --- writing ---------------------------------------------------------------------------------
+
+
 def write(
-    hidden_of_last: Callable[[list[int]], Tensor],
-    head: nn.Module,
-    tokens: list[int],
+    logits_after: Callable[[list[int]], Tensor],
+    allowed: Tensor,
     end: int,
-    ordinary: Tensor,
     sampling: Sampling,
     generator: Generator,
 ) -> list[int]:
-    """Appends tokens to a copy of ``tokens`` until ``end``; returns the new ones without it."""
-    allowed = torch.cat([ordinary, torch.tensor([end])])
+    """Draws tokens among ``allowed`` (K,) until ``end``; returns them without it.
+
+    logits_after  the logits (V,) of the token that follows what was written so far
+    """
     written: list[int] = []
     while len(written) < sampling.length:
-        logits = head(hidden_of_last(tokens + written))[0]  # (V,)
-        token = choose(logits, allowed, sampling.temperature, generator)
+        token = choose(logits_after(written), allowed, sampling.temperature, generator)
         if token == end:
             break
         written.append(token)
@@ -63,32 +71,62 @@ def write(
 
 
 @torch.no_grad()
-def continue_tokens(model, prompt, window, end, ordinary, sampling, generator) -> list[int]:
-    """The tokens a decoder writes after ``prompt``, of which it reads the last ``window``."""
-    device = next(model.parameters()).device
+def continue_tokens(
+    model: nn.Module,
+    prompt: list[int],
+    window: int,
+    tokenizer: Tokenizer,
+    sampling: Sampling,
+    generator: Generator,
+) -> list[int]:
+    """The tokens that a decoder writes after ``prompt``.
 
-    def hidden_of_last(tokens):
-        return model(tokens=torch.tensor([tokens[-window:]], device=device))[:, -1]  # (1, D)
+    It reads at most ``window`` tokens. As long as the text fits, it reads each token once and keeps
+    the keys and values. Beyond that it reads the last ``window`` tokens anew for each new one.
+    """
+    device = next(model.parameters()).device
+    cache = model.cache(1, window)
+
+    def logits_after(written: list[int]) -> Tensor:
+        text = prompt + written
+        if len(text) <= window:
+            new = torch.tensor([text[int(cache.place[0]) :]], device=device)
+            hidden = model.step(new, cache)[:, -1]  # (1, D)
+        else:
+            hidden = model(tokens=torch.tensor([text[-window:]], device=device))[:, -1]
+        return model.heads["tokens"](hidden)[0]
 
     with evaluating(model):
-        head = model.heads["tokens"]
-        return write(hidden_of_last, head, prompt, end, ordinary, sampling, generator)
+        end = tokenizer.need("end")
+        return write(logits_after, or_end(tokenizer), end, sampling, generator)
 
 
 @torch.no_grad()
-def rewrite_tokens(model, tokens, start, end, ordinary, sampling, generator) -> list[int]:
-    """The tokens an encoder-decoder writes, from ``start`` on, after reading ``tokens``."""
+def rewrite_tokens(
+    model: nn.Module,
+    tokens: list[int],
+    tokenizer: Tokenizer,
+    sampling: Sampling,
+    generator: Generator,
+) -> list[int]:
+    """The tokens that an encoder-decoder writes after reading ``tokens``. It starts with the pad.
+    """
     device = next(model.parameters()).device
-    read = torch.tensor([tokens], device=device)
+    start = tokenizer.need("pad")
 
-    def hidden_of_last(written):
-        decoder_tokens = torch.tensor([written], device=device)
-        return model.decode(decoder_tokens, None, memory, None)[:, -1]  # (1, D)
+    def logits_after(written: list[int]) -> Tensor:
+        decoder_tokens = torch.tensor([[start, *written]], device=device)
+        return model.heads["tokens"](model.decode(decoder_tokens, None, memory, None)[:, -1])[0]
 
     with evaluating(model):
-        memory = model.encode(read, None)  # (1, T, D)
-        head = model.heads["tokens"]
-        return write(hidden_of_last, head, [start], end, ordinary, sampling, generator)
+        memory = model.encode(torch.tensor([tokens], device=device), None)  # (1, T, D)
+        end = tokenizer.need("end")
+        return write(logits_after, or_end(tokenizer), end, sampling, generator)
+
+
+def or_end(tokenizer: Tokenizer) -> Tensor:
+    """The ids that may be written: ordinary tokens, and the end of the text."""
+    return torch.cat([tokenizer.ordinary, torch.tensor([tokenizer.need("end")])])
 
 
 @torch.no_grad()
@@ -98,6 +136,121 @@ def predict(model, inputs: dict[str, Tensor], head: str, row: int, positions) ->
     with evaluating(model):
         hidden = model(**{name: value.to(device) for name, value in inputs.items()})
         return model.heads[head](hidden[row, positions]).cpu().double().softmax(dim=-1)
+
+
+def fill_gaps(
+    model: nn.Module, tokenizer: Tokenizer, inputs: dict[str, Tensor], gaps: Tensor
+) -> list[int]:
+    """The ids of the one row of ``inputs``, with the likeliest ordinary token at each gap (K,)."""
+    likely = predict(model, inputs, "tokens", 0, gaps)
+    ids = inputs["tokens"][0].clone()
+    ids[gaps] = tokenizer.ordinary[likely[:, tokenizer.ordinary].argmax(dim=-1)]
+    return ids.tolist()
+
+
+def bracketed(tokenizer: Tokenizer, ids: list[int], places: list[int]) -> str:
+    """The text of ``ids`` with the tokens at ``places`` in brackets: "The [cat] sat".
+
+    A piece of text is what its tokens add to all the text before them, since tokenizers differ in
+    where they keep the space between two words.
+    """
+    text, done = "", 0
+    for place in places:
+        before = tokenizer.decode(ids[:place])
+        piece = tokenizer.decode(ids[: place + 1])[len(before) :]
+        space = piece[: len(piece) - len(piece.lstrip())]
+        text += f"{before[done:]}{space}[{piece.strip()}]"
+        done = len(before) + len(piece)
+    return text + tokenizer.decode(ids)[done:]
+
+
+# --- what a role does with a text, unless its objective says otherwise -------------------------
+
+
+class Continue:
+    """A decoder goes on with the text."""
+
+    @staticmethod
+    def generate(objective, model: nn.Module, text: str, sampling, generator: Generator) -> str:
+        tokenizer = objective.tokenizer
+        prompt = [tokenizer.need("end"), *tokenizer.encode(text)]
+        reads = model, prompt, objective.length, tokenizer
+        return text + tokenizer.decode(continue_tokens(*reads, sampling, generator))
+
+    @staticmethod
+    def probe(objective, model: nn.Module, passage, sampling, draw) -> str:
+        """A continuation of the first third of a passage, set off by a bar.
+
+        Of a row that holds several passages the first is taken.
+        """
+        tokenizer = objective.tokenizer
+        passage = getattr(passage, "passages", (passage,))[0]
+        prompt = passage.tokens[: max(1, min(len(passage.tokens) // 3, 24))].tolist()
+        opening = [tokenizer.need("end")] if passage.first else []
+        reads = model, opening + prompt, objective.length, tokenizer
+        written = continue_tokens(*reads, sampling, draw.generator)
+        return f"{tokenizer.decode(prompt)} | {tokenizer.decode(written)}"
+
+
+class Fill:
+    """An encoder fills gaps, each with the likeliest token."""
+
+    @staticmethod
+    def generate(objective, model: nn.Module, text: str, sampling, generator: Generator) -> str:
+        """Mask tokens in the text are the gaps; without one, the objective makes some."""
+        tokenizer = objective.tokenizer
+        mask = tokenizer.need("mask")
+        parts = text.split(tokenizer.token(mask))
+        if len(parts) == 1:
+            corpus = Corpus.build([Document("the text", text)], tokenizer)
+            passage = corpus.passage(0, len(corpus.tokens))
+            check_length(passage.tokens, objective.length - SPECIAL)
+            return Fill.probe(objective, model, passage, sampling, Draw(0, generator))
+        ids = [tokenizer.need("cls")]
+        for part in parts[:-1]:
+            # The space before a gap belongs to the token that fills it.
+            ids += [*tokenizer.encode(part.removesuffix(" ")), mask]
+        ids += [*tokenizer.encode(parts[-1]), tokenizer.need("sep")]
+        check_length(ids, objective.length)
+        tokens = torch.tensor(ids)
+        return Fill.shown(model, tokenizer, {"tokens": tokens[None]}, tokens == mask)
+
+    @staticmethod
+    def probe(objective, model: nn.Module, passage, sampling, draw) -> str:
+        """The passage with what the model puts at each target, in brackets."""
+        batch = objective.batch([passage], [draw])
+        chosen = batch.targets["tokens"][0] != IGNORE
+        return Fill.shown(model, objective.tokenizer, batch.inputs, chosen)
+
+    @staticmethod
+    def shown(model: nn.Module, tokenizer: Tokenizer, inputs: dict, chosen: Tensor) -> str:
+        gaps = chosen.nonzero()[:, 0]
+        ids = fill_gaps(model, tokenizer, inputs, gaps)[1:-1]  # without [CLS] and [SEP]
+        return bracketed(tokenizer, ids, [gap - 1 for gap in gaps.tolist()])
+
+
+class Rewrite:
+    """An encoder-decoder reads a text and writes another one."""
+
+    @staticmethod
+    def generate(objective, model: nn.Module, text: str, sampling, generator: Generator) -> str:
+        tokenizer = objective.tokenizer
+        ids = tokenizer.encode(" ".join(text.split()))
+        if not ids:
+            raise InputError("the model rewrites words, but the text holds none; give some")
+        check_length(ids, objective.length)
+        return tokenizer.decode(rewrite_tokens(model, ids, tokenizer, sampling, generator)).strip()
+
+    @staticmethod
+    def probe(objective, model: nn.Module, passage, sampling, draw) -> str:
+        """What the encoder reads of a passage, and what the model writes."""
+        batch, tokenizer = objective.batch([passage], [draw]), objective.tokenizer
+        ids = batch.inputs["tokens"][0].tolist()
+        written = rewrite_tokens(model, ids, tokenizer, sampling, draw.generator)
+        return f"{tokenizer.decode(ids).strip()} -> {tokenizer.decode(written).strip()}"
+
+
+BY_ROLE = {"decoder": Continue, "encoder": Fill, "encoder-decoder": Rewrite}
 
 
 class evaluating:

@@ -8,21 +8,24 @@ import json
 import pytest
 import torch
 
-from minicpt import checkpoint, pretrained
+from minicpt.checkpoint import folder as checkpoint
+from minicpt.checkpoint import huggingface
 from minicpt.cli.main import main
 from minicpt.comparison import probe, work
-from minicpt.comparison.parts import Comparison
-from minicpt.comparison.remedies import own_text
-from minicpt.models import encoder
-from minicpt.partial import factors
-from minicpt.training import Trainer
+from minicpt.models.bert import BERT, BERTConfig
+from minicpt.remedies.base import Situation
+from minicpt.remedies.lora import lora_state
+from minicpt.remedies.self_replay import SelfReplay
+from minicpt.runs.config import RunConfig
+from minicpt.training.trainer import Trainer
 
 BASE = {"batch_size": 4, "learning_rate": 0.003}
 CONTINUED = {"batch_size": 4, "learning_rate": 0.005}
 WORDS = (
     "--held-out 0.3 --seeds 2 --steps 2 --base-steps 3 --batch-size 4"
-    " --base-learning-rate 0.003 --learning-rate 0.005 --replay-fraction 0.25 --kl 0.7 --l2 0.3"
-    " --lora 2 --evaluate-passages 5 --probe-passages 8 --window 24 --width 16 --layers 1"
+    " --base-learning-rate 0.003 --learning-rate 0.005 --replay-fraction 0.25 --self-replay 0.25"
+    " --kl 0.7 --l2 0.3 --ewc 0.6 --ewc-passages 3 --lora 2 --evaluate-passages 5"
+    " --probe-passages 8 --window 24 --width 16 --layers 1"
     " --vocab-size 280 --threads 1"
 ).split()
 
@@ -58,18 +61,18 @@ def watched(tmp_path_factory):
             return do(self, part, watch)
 
         def beginning(self, model, *arguments, **options):
-            before = {name: each.clone() for name, each in pretrained.export_state(model).items()}
+            before = {name: each.clone() for name, each in huggingface.export_state(model).items()}
             begin(self, model, *arguments, **options)
             watching.now["trainers"].append((self, before))
 
-        def measuring(model, objective, corpus, passages, bits):
-            result = measure(model, objective, corpus, passages, bits)
+        def measuring(model, objective, corpus, passages, *rest):
+            result = measure(model, objective, corpus, passages, *rest)
             watching.now["measured"].append((corpus, passages))
             return result | {"of": sorted(side_of(corpus.names))}
 
-        def probing(model, architecture, tokenizer, training, tested):
+        def probing(model, tokenizer, training, tested):
             watching.now["probed"].append((training.units, tested.units))
-            return asked(model, architecture, tokenizer, training, tested)
+            return asked(model, tokenizer, training, tested)
 
         patch.setattr(work.Work, "do", watching)
         patch.setattr(Trainer, "__init__", beginning)
@@ -90,7 +93,7 @@ def trainer_of(watched, name):
     return found
 
 
-ARMS = ("nothing", "replay", "kl", "l2", "lora", "control")
+ARMS = ("nothing", "replay", "kl", "l2", "lora", "ewc", "freeze", "control")
 NAMES = [f"{name}.{arm}" for name in ("causal-lm", "masked-lm") for arm in ARMS]
 NAMES.append("causal-lm.self-replay")
 
@@ -99,10 +102,10 @@ NAMES.append("causal-lm.self-replay")
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_base_learns_the_old_text_with_settings_and_seed_of_its_own(kind, seed, watched):
     trainer, before = trainer_of(watched, f"base.{kind}.{seed}")
-    assert side_of(trainer.stream.corpus.names) == {"old"}
+    assert side_of(trainer.corpus.names) == {"old"}
     assert {name: getattr(trainer.settings, name) for name in BASE} == BASE
     assert trainer.settings.seed == seed and trainer.steps == 3 and trainer.machine.threads == 1
-    assert trainer.optimizer.param_groups[0]["lr"] <= 0.003 and not trainer.regularizers
+    assert trainer.optimizer.param_groups[0]["lr"] <= 0.003 and not trainer.remedies
     _, other = trainer_of(watched, f"base.{kind}.{1 - seed}")
     assert any(not torch.equal(before[name], other[name]) for name in before)
     if kind == "encoder":  # BERT's own pre-training, so that both heads have learnt something
@@ -115,33 +118,42 @@ def test_a_continuation_differs_from_the_plain_one_in_its_arm_alone(name, seed, 
     objective, arm = name.split(".")
     trainer, before = trainer_of(watched, f"{name}.{seed}")
     replay = getattr(trainer.stream, "old", None)
-    assert side_of(trainer.stream.corpus.names) == ({"wrong"} if arm == "control" else {"new"})
+    assert side_of(trainer.corpus.names) == ({"wrong"} if arm == "control" else {"new"})
     assert {name: getattr(trainer.settings, name) for name in CONTINUED} == CONTINUED
     assert trainer.settings.seed == seed and trainer.steps == 2 and trainer.machine.threads == 1
     kind = {"causal-lm": "decoder", "masked-lm": "encoder"}[objective]
-    assert trainer.objective.architecture == kind and trainer.objective.length == 24
+    assert trainer.objective.role == kind and trainer.objective.length == 24
     # It begins at the base of its seed, at its last step.
     base = checkpoint.load(watched[1] / "bases" / f"{kind}-{seed}")
-    saved = pretrained.export_state(base.model)
+    saved = huggingface.export_state(base.model)
     assert base.record["step"] == 3
     assert before.keys() == saved.keys()
     assert all(torch.equal(before[each], saved[each]) for each in saved)
     assert trainer.model.config.dropout == 0
     # What the arm adds, and nothing else.
-    assert list(trainer.regularizers) == ([arm] if arm in ("kl", "l2") else [])
-    for term in trainer.regularizers.values():
-        assert term.weight == {"kl": 0.7, "l2": 0.3}[arm]
-        theirs = pretrained.export_state(term.base)
-        assert all(torch.equal(theirs[each], saved[each]) for each in saved)
-    ranks = {value.shape[1] for name, value in factors(trainer.model).items() if name[-2:] == ".A"}
+    plain = arm in ("nothing", "control")
+    assert [each.name for each in trainer.remedies] == ([] if plain else [arm])
+    for remedy in trainer.remedies:
+        strengths = {"kl": 0.7, "l2": 0.3, "ewc": 0.6, "lora": 2, "train_last": 1}
+        strengths |= {"replay_fraction": 0.25, "self_replay": 0.25, "ewc_passages": 3}
+        settings = vars(remedy.settings)
+        own = {name: value for name, value in strengths.items() if name in settings}
+        assert own and settings == settings | own
+        if arm in ("kl", "l2", "ewc"):
+            theirs = huggingface.export_state(remedy.base)
+            assert all(torch.equal(theirs[each], saved[each]) for each in saved)
+    found = lora_state(trainer.model)
+    ranks = {value.shape[1] for name, value in found.items() if name[-2:] == ".A"}
     assert ranks == ({2} if arm == "lora" else set())
-    assert (trainer.replay is not None) == (replay is not None) == ("replay" in arm)
+    frozen = any(not each.requires_grad for each in trainer.model.parameters())
+    assert frozen == (arm in ("lora", "freeze"))
+    assert (replay is not None) == ("replay" in arm)
     if replay:
-        assert trainer.replay.fraction == 0.25
+        assert float(trainer.stream.fraction) == 0.25
     if arm == "replay":
         assert side_of(replay.corpus.names) == {"old"}
     if arm == "self-replay":  # a quarter of 2 steps of 4 passages of 24 tokens, and end-of-texts
-        assert 40 <= replay.corpus.tokens.numel() <= 4 * 24
+        assert 40 <= replay.corpus.tokens.numel() <= 2 * 24
 
 
 def test_parts_of_two_seeds_read_their_passages_in_another_order(watched):
@@ -156,17 +168,31 @@ def test_parts_of_two_seeds_read_their_passages_in_another_order(watched):
 def test_each_seed_writes_a_text_of_its_own_to_replay(watched):
     """From the same base, so that nothing but the seed tells them apart."""
     trainer, _ = trainer_of(watched, "causal-lm.nothing.0")
-    written = [
-        own_text(trainer.model, trainer.objective, Comparison(steps=1, window=24), seed).tokens
-        for seed in (0, 1, 1)
-    ]
+    written = []
+    for seed in (0, 1, 1):
+        remedy = SelfReplay(SelfReplay.Settings(self_replay=0.5))
+        remedy.begin(Situation(trainer.model, trainer.objective, seed, passages=16))
+        written.append(remedy.written)
     assert torch.equal(written[1], written[2]) and not torch.equal(written[0], written[1])
+
+
+def test_a_base_is_a_checkpoint_like_any_other(watched):
+    """Its record says how it was trained, as that of ``train`` does."""
+    base = checkpoint.load(watched[1] / "bases" / "encoder-1")
+    config = RunConfig.of(base.record["config"])
+    trainer, _ = trainer_of(watched, "base.encoder.1")
+    assert (config.objective, config.model) == ("next-sentence", "bert")
+    assert config.training == trainer.settings and config.length.count == trainer.steps == 3
+    assert config.settings == {"window": 24, "masked": True} and not config.remedies
+    assert config.sizes == {"width": 16, "layers": 1, "dropout": 0.0}
+    assert [each["held_out"] for each in base.record["texts"]] == [0.3]
+    assert base.state()["step"] == 3
 
 
 def test_gained_is_of_the_new_held_out_text_and_forgotten_of_the_old(watched):
     found, folder = watched
     trained = {
-        side: set(trainer_of(watched, name)[0].stream.corpus.names)
+        side: set(trainer_of(watched, name)[0].corpus.names)
         for side, name in (("old", "base.decoder.0"), ("new", "causal-lm.nothing.0"))
     }
     for name, entry in found.items():
@@ -197,12 +223,12 @@ def labelled(corpus, labels):
 def test_the_probe_learns_nothing_from_what_it_is_tested_on(tokenizer, corpus):
     """It is tested on the very passages that it has learnt, under the wrong names: all wrong."""
     torch.manual_seed(0)
-    config = encoder.Config(vocabulary=tokenizer.size, positions=32, width=16, layers=1, heads=2)
-    model = encoder.Model(config)
+    sizes = {"positions": 32, "width": 16, "layers": 1, "num_heads": 2}
+    model = BERT(BERTConfig(vocabulary=tokenizer.size, **sizes))
     right = labelled(corpus, [0, 1, 0, 1])
     wrong = labelled(corpus, [1, 0, 1, 0])
-    assert probe.probe(model, "encoder", tokenizer, right, right) == [True] * 4
-    assert probe.probe(model, "encoder", tokenizer, right, wrong) == [False] * 4
+    assert probe.probe(model, tokenizer, right, right) == [True] * 4
+    assert probe.probe(model, tokenizer, right, wrong) == [False] * 4
 
 
 def test_a_comparison_without_a_control_text_takes_the_old_one(watched, tmp_path, monkeypatch):
@@ -216,7 +242,7 @@ def test_a_comparison_without_a_control_text_takes_the_old_one(watched, tmp_path
 
     def beginning(self, model, *arguments, **options):
         begin(self, model, *arguments, **options)
-        seen[doing.now] = side_of(self.stream.corpus.names)
+        seen[doing.now] = side_of(self.corpus.names)
 
     monkeypatch.setattr(work.Work, "do", doing)
     monkeypatch.setattr(Trainer, "__init__", beginning)

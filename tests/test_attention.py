@@ -6,7 +6,8 @@ import pytest
 import torch
 from making import close
 
-from minicpt.attention import attention, biased_mask, causal_mask, padding_mask
+from minicpt.models.layers import attention, causal_mask, padding_mask
+from minicpt.models.t5 import biased_mask
 
 FORMS = pytest.mark.parametrize("fused", [False, True], ids=["written-out", "fused"])
 # Additions from query to gradient: scores over a width of 8, softmax and mix over at most 7 keys,

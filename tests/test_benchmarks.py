@@ -20,17 +20,18 @@ FOLDER = Path(__file__).parent.parent / "benchmarks"
 sys.path.insert(0, str(FOLDER))
 
 import batches  # noqa: E402
-import cached  # noqa: E402
 import continued_pretraining  # noqa: E402
 import machines  # noqa: E402
 import single_pass  # noqa: E402
 import timing  # noqa: E402
 import variants  # noqa: E402
 
-from minicpt.batch import Batch, apart  # noqa: E402
+from minicpt.batch import Batch, target_stream  # noqa: E402
+from minicpt.common.errors import InputError, WorkError  # noqa: E402
 from minicpt.data.documents import Documents  # noqa: E402
-from minicpt.errors import InputError, WorkError  # noqa: E402
-from minicpt.loss import per_token_losses, target_losses, target_stream  # noqa: E402
+from minicpt.data.packing import packed_causal_mask  # noqa: E402
+from minicpt.loss import per_token_losses, target_losses  # noqa: E402
+from minicpt.models.cache import LayerCache  # noqa: E402
 
 TINY = variants.Sizes(width=8, layers=2, vocabulary=300)
 WORDS = "--quick --width 8 --layers 1 --vocabulary 300 --lengths 16 20 --rounds 1".split()
@@ -73,24 +74,24 @@ class TestVariants:
 
     def test_losses_are_those_of_the_library(self, these):
         double = these.double()
-        expected = target_losses(double.model, double.batch)
-        alone = per_token_losses(double.model, double.batch, double.visibility)
+        whole = target_losses(double.model, double.batch)
+        expected = {head: each.losses for head, each in whole.items()}
+        alone = per_token_losses(double.losses, double.batch, double.visibility)
         for call in double.variants().values():
             for head, losses in call().items():
                 assert len(losses) == double.batch.counts()[head]
                 for other in (expected, alone):
-                    close(losses, other[head].losses, double.model, double.batch)
+                    close(losses, other[head], double.model, double.batch)
 
     def test_a_cache_without_its_gradient_is_found_out(self, monkeypatch):
         these = variants.pieces("causal-lm", 16, TINY)
-        attend = cached.Cache.attend
+        add = LayerCache.add
 
-        def detached(self, *arguments, **options):
-            if self.key is not None:
-                self.key, self.value = self.key.detach(), self.value.detach()
-            return attend(self, *arguments, **options)
+        def detached(self, *new):
+            self.kept = None if self.kept is None else self.kept.detach()
+            return add(self, *new)
 
-        monkeypatch.setattr(cached.Cache, "attend", detached)
+        monkeypatch.setattr(LayerCache, "add", detached)
         with pytest.raises(WorkError, match="cached differs from the single pass .* the gradient"):
             variants.worst_difference(these, "cached")
 
@@ -293,7 +294,7 @@ class TestBatches:
     def test_positions_by_hand(self):
         mask = torch.tensor([[True, True, True], [True, False, False]])
         assert batches.positions(Batch({"tokens": mask.long(), "mask": mask}, {})) == (4, 6)
-        pattern = apart(torch.tensor([[0, 0, 1, -1]]))
+        pattern = packed_causal_mask(torch.tensor([[0, 0, 1, -1]]))
         assert batches.positions(Batch({"mask": pattern, "decoder_mask": mask}, {})) == (7, 10)
 
     def test_errors_are_one_line(self, capsys):

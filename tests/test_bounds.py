@@ -8,20 +8,15 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from minicpt import discovery, models
 from minicpt.batch import Batch
-from minicpt.cli import pieces
-from minicpt.randomness import generator
-from minicpt.verify import suite
-from minicpt.verify.bounds import additions, gap, largest, nats, tolerance
-from minicpt.verify.equivalence import equivalence
-from minicpt.verify.padding import padding
-from minicpt.verify.partition import partition
+from minicpt.common.randomness import generator
+from minicpt.proofs import suite
+from minicpt.proofs.bounds import additions, gap, largest, nats, tolerance
+from minicpt.proofs.equivalence import equivalence
+from minicpt.proofs.padding import padding
+from minicpt.proofs.partition import partition
 
-SUBJECTS = {
-    each.name: each
-    for each in suite.subjects(pieces.objective_modules(), discovery.modules(models))
-}
+SUBJECTS = {each.name: each for each in suite.subjects()}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)

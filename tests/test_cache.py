@@ -11,16 +11,18 @@ import torch
 from tokenizers import Tokenizer as Engine
 from tokenizers import models, pre_tokenizers
 
-from minicpt.data import cache, sources, utf8
+from minicpt.common import disk
+from minicpt.common.errors import InputError, WorkError
+from minicpt.data import cache
+from minicpt.data import documents as module
 from minicpt.data.copies import unseen
 from minicpt.data.corpus import Corpus
 from minicpt.data.documents import Document, Documents
 from minicpt.data.sources import read
 from minicpt.data.split import divide
 from minicpt.data.tokenizer import Tokenizer
-from minicpt.errors import InputError, WorkError
 
-TENSORS = ("tokens", "words", "sentences", "documents", "bytes", "unknown")
+TENSORS = ("tokens", "words", "sentences", "documents", "starts", "bytes", "unknown")
 
 
 @pytest.fixture(autouse=True)
@@ -92,7 +94,7 @@ def test_what_is_not_whole_is_made_anew_and_it_is_said(
         (entry / name).unlink()
     else:
         flipped = bytes([data[0] ^ 1]) + data[1:]
-        new = {"cut": data[:-1], "longer": data + b"x", "empty": b"", "flipped": flipped}[how]
+        new = {"cut": data[:-2], "longer": data + b"x", "empty": b"", "flipped": flipped}[how]
         (entry / name).write_bytes(new)
     said = []
     made = cache.corpus(documents, tokenizer, say=said.append)
@@ -123,9 +125,8 @@ def test_where_nothing_can_be_written_it_is_said_and_goes_on(
 def test_what_another_process_made_meanwhile_is_taken(
     documents, tokenizer, place, monkeypatch, when
 ):
-    module, name = {"while it is written": (cache, "_write"), "before it gets its name": (
-        cache.os, "rename")}[when]  # fmt: skip
-    real, inodes = getattr(module, name), []
+    room, name = (cache, "_write") if when == "while it is written" else (disk, "sync")
+    real, inodes = getattr(room, name), []
 
     def slower(*arguments):
         if not inodes:  # the other one does not wait for yet another one
@@ -135,7 +136,7 @@ def test_what_another_process_made_meanwhile_is_taken(
             inodes.append(entry.stat().st_ino)
         return real(*arguments)
 
-    monkeypatch.setattr(module, name, slower)
+    monkeypatch.setattr(room, name, slower)
     expected = Corpus.build(documents, tokenizer)
     assert same(cache.corpus(documents, tokenizer, say=quiet), expected)
     (entry,) = place.iterdir()
@@ -184,6 +185,15 @@ def test_what_was_not_used_for_longest_goes_first(tokenizer, place, monkeypatch)
     assert time.time() - entries[0].stat().st_mtime < 100
 
 
+def test_parts_come_back_with_their_documents_and_starts(tokenizer):
+    documents = Documents.of([Document("a", "One two. Three four. Five six.")])
+    held_out = divide(documents, 0.4)[1]
+    for _ in range(2):  # tokenised, then from the cache
+        passage = cache.corpus(held_out, tokenizer, say=quiet).passage(0, 2)
+        assert (passage.document, passage.character) == ("a", 21)
+        assert passage.place == "a, from character 21, token 0"
+
+
 def test_small_texts_leave_nothing(documents, tokenizer, place, monkeypatch):
     monkeypatch.setattr(cache, "SMALL", 1000)
     cache.corpus(documents, tokenizer)
@@ -213,8 +223,7 @@ def test_a_text_that_changed_after_it_was_hashed_is_not_taken_for_it(
     """The file is edited before it is tokenised, and restored after it."""
     monkeypatch.setattr(cache, "SMALL", size)
     if kind == "long.txt":
-        for module in (sources, utf8):
-            monkeypatch.setattr(module, "PIECE", 1000)
+        monkeypatch.setattr(module, "PIECE", 1000)
     path = tmp_path / kind
 
     def write(word):
@@ -234,7 +243,7 @@ def test_a_text_that_changed_after_it_was_hashed_is_not_taken_for_it(
     write("A")
     for each in (documents, *parts):
         found = cache.corpus(each, tokenizer, say=quiet)
-        assert same(found, Corpus.build([Document(d.name, d.text) for d in each], tokenizer))
+        assert same(found, Corpus.build(list(each), tokenizer))
 
 
 def test_a_text_that_grew_or_shrank_after_it_was_hashed_is_refused(tokenizer, tmp_path):
@@ -251,8 +260,7 @@ def test_a_text_that_grew_or_shrank_after_it_was_hashed_is_refused(tokenizer, tm
 def test_a_long_file_that_grew_or_shrank_after_it_was_hashed_is_refused(
     what, tokenizer, tmp_path, monkeypatch
 ):
-    for module in (sources, utf8):
-        monkeypatch.setattr(module, "PIECE", 1000)
+    monkeypatch.setattr(module, "PIECE", 1000)
     path = tmp_path / "long.txt"
     path.write_text("word " * 1000)  # five pieces exactly
     documents = read([str(path)])

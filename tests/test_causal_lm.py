@@ -4,17 +4,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from making import close
+from making import close, drawn, model_of
 
 from minicpt.batch import IGNORE
+from minicpt.common.errors import InputError
 from minicpt.data.corpus import Corpus
+from minicpt.data.packing import Row
 from minicpt.data.text import Document
 from minicpt.data.tokenizer import Tokenizer
-from minicpt.errors import InputError
 from minicpt.loss import target_losses
-from minicpt.models.decoder import Config, Model
-from minicpt.objectives.causal_lm import Objective, Row, Settings
-from minicpt.randomness import generator
+from minicpt.objectives.causal_lm import CausalLM, Settings
 
 BYTES = Tokenizer.train([], 256)
 END = 1
@@ -23,12 +22,12 @@ A, B, C, D, E, F = range(69, 75)  # "a" to "f"
 
 def rows(texts, window, seed=0, epoch=0):
     """(start, inputs, targets) of every window, in the order of the text."""
-    objective = Objective(BYTES, Settings(window=window))
+    objective = CausalLM(BYTES, Settings(window=window))
     corpus = Corpus.build([Document(str(i), text) for i, text in enumerate(texts)], BYTES)
     plan = objective.plan(corpus, seed, epoch)
     result = []
     for (start, _), passage in zip(plan.rows.tolist(), plan, strict=True):
-        batch = objective.batch([passage], [generator("none")])
+        batch = objective.batch([passage], [drawn("none")])
         inputs, targets = batch.inputs["tokens"][0].tolist(), batch.targets["tokens"][0].tolist()
         result.append((start, inputs, targets))
     return sorted(result)
@@ -60,10 +59,10 @@ def test_the_smallest_window():
 
 
 def test_a_batch_with_padding():
-    objective = Objective(BYTES, Settings(window=4))
+    objective = CausalLM(BYTES, Settings(window=4))
     corpus = Corpus.build([Document("one", "abcdef")], BYTES)
     passages = [corpus.passage(0, 3), corpus.passage(5, 6)]
-    batch = objective.batch(passages, [generator(0), generator(1)])
+    batch = objective.batch(passages, [drawn(0), drawn(1)])
     assert batch.inputs.keys() == {"tokens", "mask"} and batch.targets.keys() == {"tokens"}
     assert batch.inputs["tokens"].tolist() == [[END, A, B, C], [F, END, END, END]]
     assert batch.inputs["mask"].tolist() == [[True] * 4, [True, False, False, False]]
@@ -79,12 +78,12 @@ def test_special_tokens_in_the_text_are_text():
 
 
 def test_nothing_is_drawn():
-    objective = Objective(BYTES, Settings(window=8))
+    objective = CausalLM(BYTES, Settings(window=8))
     corpus = Corpus.build([Document("one", "abcdef")], BYTES)
-    random = generator("unused")
-    before = random.get_state()
+    random = drawn("unused")
+    before = random.generator.get_state()
     objective.batch(objective.plan(corpus, 0, 0)[:1], [random])
-    assert torch.equal(random.get_state(), before)
+    assert torch.equal(random.generator.get_state(), before)
 
 
 def test_later_epochs_cut_elsewhere():
@@ -96,10 +95,10 @@ def test_later_epochs_cut_elsewhere():
 
 
 def test_a_packed_batch_by_hand():
-    objective = Objective(BYTES, Settings(window=6, pack=True))
+    objective = CausalLM(BYTES, Settings(window=6, pack=True))
     corpus = Corpus.build([Document("one", "abc"), Document("two", "d")], BYTES)
     rows = [Row((corpus.passage(0, 3), corpus.passage(3, 4))), Row((corpus.passage(1, 2),))]
-    batch = objective.batch(rows, [generator(0), generator(1)])
+    batch = objective.batch(rows, [drawn(0), drawn(1)])
     assert batch.inputs["tokens"].tolist() == [[END, A, B, C, END, D], [B, *[END] * 5]]
     assert batch.inputs["positions"].tolist() == [[0, 1, 2, 3, 0, 1], [0] * 6]
     assert batch.targets["tokens"].tolist() == [[A, B, C, END, D, END], [C, *[IGNORE] * 5]]
@@ -126,18 +125,16 @@ def test_a_packed_batch_by_hand():
 def test_packed_losses_are_those_of_each_window_alone(texts, window, epoch):
     """Float64: the same windows, each once, and for each target the same loss."""
     corpus = Corpus.build([Document(str(i), text) for i, text in enumerate(texts)], BYTES)
-    plain = Objective(BYTES, Settings(window=window))
-    packed = Objective(BYTES, Settings(window=window, pack=True))
-    torch.manual_seed(0)
-    config = Config(vocabulary=BYTES.size, positions=window, width=16, layers=2, heads=2)
-    model = Model(config).double().eval()
+    plain = CausalLM(BYTES, Settings(window=window))
+    packed = CausalLM(BYTES, Settings(window=window, pack=True))
+    model = model_of(plain, layers=2).double().eval()
     expected = {}
     for passage in plain.plan(corpus, 0, epoch):
-        found = target_losses(model, plain.batch([passage], [generator("none")]))["tokens"]
+        found = target_losses(model, plain.batch([passage], [drawn("none")]))["tokens"]
         expected[passage.place] = found.losses.tolist()
     rows = packed.plan(corpus, 0, epoch)[:]
     assert sorted(each.place for row in rows for each in row.passages) == sorted(expected)
-    batch = packed.batch(rows, [generator("none")] * len(rows))
+    batch = packed.batch(rows, [drawn("none")] * len(rows))
     assert batch.inputs["tokens"].shape[1] <= window
     found = target_losses(model, batch)["tokens"]
     losses = [expected[each.place] for row in rows for each in row.passages]

@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,18 +12,20 @@ import transformers
 from making import close
 
 from minicpt import checkpoint
+from minicpt.checkpoint.huggingface import export_config
+from minicpt.common.errors import InputError, WorkError
 from minicpt.data.tokenizer import Tokenizer
-from minicpt.errors import InputError, WorkError
-from minicpt.models import decoder, encoder, encoder_decoder
-from minicpt.pretrained import export_config
+from minicpt.models.bert import BERT
+from minicpt.models.gpt2 import GPT2
+from minicpt.models.t5 import T5
 
 ORACLES = {
     "decoder": transformers.GPT2LMHeadModel,
     "encoder": transformers.BertForPreTraining,
     "encoder-decoder": transformers.T5ForConditionalGeneration,
 }
-KINDS = {"decoder": decoder, "encoder": encoder, "encoder-decoder": encoder_decoder}
-RECORD = {"fused": True, "objective": "some"}
+KINDS = {"decoder": GPT2, "encoder": BERT, "encoder-decoder": T5}
+RECORD = {"fused": True, "config": {"objective": "some"}}
 
 
 @pytest.fixture(scope="module")
@@ -31,11 +34,11 @@ def tokenizer():
 
 
 def model_of(kind, tokenizer):
-    module = KINDS[kind]
-    sizes = {"width": 16, "layers": 2, "heads": 2}
+    model = KINDS[kind]
+    sizes = {"width": 16, "layers": 2, "num_heads": 2}
     if kind != "encoder-decoder":
         sizes["positions"] = 12
-    return module.Model(module.Config(vocabulary=tokenizer.size, **sizes)).eval()
+    return model(model.Config(vocabulary=tokenizer.size, **sizes)).eval()
 
 
 @pytest.fixture
@@ -95,7 +98,7 @@ def test_nothing_is_left_of_a_checkpoint_that_could_not_be_written(saved, tokeni
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint.torch, "save", full)
+    monkeypatch.setattr(torch, "save", full)
     with pytest.raises(WorkError, match="No space left"):
         checkpoint.save(run / "step-00000003", model, tokenizer, RECORD, {})
     assert sorted(path.name for path in run.iterdir()) == before
@@ -106,7 +109,7 @@ def test_a_kill_before_the_rename_leaves_the_previous_one(saved, tokenizer):
     run, model = saved
     child = os.fork()
     if child == 0:  # the process dies when everything is written but nothing renamed
-        checkpoint.Path.rename = lambda *_: os._exit(9)
+        Path.rename = lambda *_: os._exit(9)
         checkpoint.save(run / "step-00000003", model, tokenizer, RECORD, {})
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
@@ -139,8 +142,8 @@ def test_missing_files_and_manifests_are_noticed(saved):
         checkpoint.load(run / "step-00000002")
     manifest = run / "step-00000001" / "manifest.json"
     content = json.loads(manifest.read_text())
-    manifest.write_text(json.dumps(content | {"format": 3}))
-    with pytest.raises(InputError, match="format '3'"):
+    manifest.write_text(json.dumps(content | {"format": 2}))
+    with pytest.raises(InputError, match="format '2'"):
         checkpoint.load(run / "step-00000001")
     manifest.write_text("{")
     with pytest.raises(InputError, match="manifest.json cannot be read"):

@@ -11,13 +11,20 @@ import time
 import pytest
 import torch
 
-from minicpt import checkpoint
+from minicpt import checkpoint, cli
 from minicpt.cli import main as command_line
 from minicpt.cli.main import main
+from minicpt.common.errors import InputError
+from minicpt.data.corpus import Corpus
+from minicpt.models.gpt2 import GPT2
 from minicpt.objectives import causal_lm
-from minicpt.verify.bounds import tolerance
+from minicpt.proofs.bounds import tolerance
+from minicpt.runs.assembly import check_sizes
+from minicpt.runs.build import objective_of
+from minicpt.runs.config import RunConfig
+from minicpt.runs.texts import recorded_texts
 
-SMALL = ["--width", "16", "--layers", "1", "--heads", "2", "--vocab-size", "300", "--window", "32"]
+SMALL = "--width 16 --layers 1 --num-heads 2 --vocab-size 300 --window 32".split()
 SMALL += ["--batch-size", "4", "--evaluate-passages", "8"]
 OBJECTIVES = ["causal-lm", "masked-lm", "next-sentence", "reconstruction"]
 
@@ -55,6 +62,13 @@ def error_of(words, capsys):
     return errors[0]
 
 
+def plain(content):
+    """The same with tuples for lists, which JSON writes alike."""
+    if isinstance(content, dict):
+        return {name: plain(each) for name, each in content.items()}
+    return tuple(content) if isinstance(content, list) else content
+
+
 def last_weights(folder):
     return torch.load(checkpoint.find(folder)[0] / "pytorch_model.bin", weights_only=True)
 
@@ -67,7 +81,9 @@ def test_train_leaves_checkpoints(name, trained):
     folders = [path.name for path in checkpoint.steps(trained / name)]
     assert folders == ["step-00000003", "step-00000006"]
     record = json.loads((trained / name / folders[-1] / "training.json").read_text())
-    assert record["step"] == record["steps"] == 6 and record["objective"] == name
+    assert record["step"] == record["steps"] == 6
+    assert record["config"]["objective"] == name
+    assert RunConfig.of(record["config"]).plain() == plain(record["config"])
     assert [entry["step"] for entry in record["evaluations"]] == list(range(7))
 
 
@@ -156,15 +172,15 @@ def test_a_run_stopped_by_a_signal_goes_on_bitwise(name, stop, trained, text, tm
     words = ["train", name, "--corpus", text, "--steps", "6", "--out", str(out), *SMALL]
     code = (
         "import os, signal, sys\n"
-        "from minicpt import training\n"
+        "from minicpt.training import trainer\n"
         "from minicpt.cli.main import main\n"
-        "step = training.train_step\n"
+        "step = trainer.train_step\n"
         "count = [0]\n"
         "def interrupted(*arguments):\n"
         "    count[0] += 1\n"
         f"    if count[0] == {stop}: os.kill(os.getpid(), signal.SIGTERM)\n"
         "    return step(*arguments)\n"
-        "training.train_step = interrupted\n"
+        "trainer.train_step = interrupted\n"
         "sys.exit(main(sys.argv[1:]))\n"
     )
     done = subprocess.run(
@@ -183,13 +199,13 @@ def test_a_run_stopped_by_a_signal_goes_on_bitwise(name, stop, trained, text, tm
 
 
 def test_ctrl_c_before_the_first_step_says_that_nothing_was_saved(text, tmp_path, monkeypatch):
-    from minicpt.cli import running
+    from minicpt.runs import loop
 
     def impatient(*arguments, **options):
         os.kill(os.getpid(), signal.SIGINT)
-        raise running.Interrupted(signal.SIGINT)
+        raise loop.Interrupted(signal.SIGINT)
 
-    monkeypatch.setattr(running, "evaluate", impatient)
+    monkeypatch.setattr(loop, "evaluate", impatient)
     out = tmp_path / "out"
     assert main(["train", "causal-lm", "--corpus", text, "--out", str(out), *SMALL]) == 130
     assert not out.exists()
@@ -199,10 +215,8 @@ def test_a_killed_run_resumes_from_its_last_checkpoint(text, tmp_path):
     out = tmp_path / "out"
     words = ["train", "causal-lm", "--corpus", text, "--out", str(out), *SMALL]
     words += ["--steps", "100000", "--save-every", "1", "--keep", "3"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "minicpt", *words], stdout=subprocess.DEVNULL
-    )
-    deadline = time.time() + 60
+    process = subprocess.Popen([sys.executable, "-m", "minicpt", *words], stdout=subprocess.DEVNULL)
+    deadline = time.time() + 300  # a busy machine takes its time to start
     while len(checkpoint.steps(out) if out.exists() else []) < 3 and time.time() < deadline:
         time.sleep(0.05)
     process.kill()
@@ -221,13 +235,13 @@ def test_a_killed_run_resumes_from_its_last_checkpoint(text, tmp_path):
 
 
 def test_a_run_plans_each_text_once(text, tmp_path, monkeypatch):
-    plan, asked = causal_lm.Objective.plan, []
+    plan, asked = causal_lm.CausalLM.plan, []
 
     def counting(objective, corpus, seed, epoch):
         asked.append((len(corpus.tokens), seed, epoch))
         return plan(objective, corpus, seed, epoch)
 
-    monkeypatch.setattr(causal_lm.Objective, "plan", counting)
+    monkeypatch.setattr(causal_lm.CausalLM, "plan", counting)
     words = ["train", "causal-lm", "--corpus", text, "--steps", "4", "--evaluate-every", "1"]
     assert main([*words, "--out", str(tmp_path / "run"), *SMALL]) == 0
     assert len(asked) == len(set(asked)) == 2  # the training text, the held-out one
@@ -254,30 +268,28 @@ def test_minutes_fix_the_steps_once_and_epochs_count_the_text(text, tmp_path, ca
     assert main([*words, "--epochs", "2", "--out", str(tmp_path / "epochs")]) == 0
     capsys.readouterr()
     record = checkpoint.load(tmp_path / "epochs").record
-    from minicpt.cli import pieces
-    from minicpt.data.corpus import Corpus
-
     base = checkpoint.load(tmp_path / "epochs")
-    objective = pieces.objective_of(base, None)
-    corpus = Corpus.build(pieces.recorded_texts(record["text"]).training, base.tokenizer)
+    objective = objective_of(base)
+    (text,) = map(recorded_texts, record["texts"])
+    corpus = Corpus.build(text.training, base.tokenizer)
     passages = sum(len(objective.plan(corpus, 0, epoch)) for epoch in (0, 1))
     assert record["steps"] == -(-passages // 4)
 
 
 def test_not_finite_stops_saves_and_names_the_batch(text, tmp_path, capsys, monkeypatch):
-    from minicpt import training
+    from minicpt.training import trainer
 
-    real = training.whole_sequence_loss
+    real = trainer.Learner.forward
     calls = []
 
-    def poisoned(*arguments):
+    def poisoned(*arguments, **options):
         calls.append(1)
-        losses = real(*arguments)
+        losses = real(*arguments, **options)
         if len(calls) == 4:
-            losses = {"tokens": training.Loss(losses["tokens"].sum * float("nan"), 1)}
+            losses[""] = {"tokens": trainer.Loss(losses[""]["tokens"].sum * float("nan"), 1)}
         return losses
 
-    monkeypatch.setattr(training, "whole_sequence_loss", poisoned)
+    monkeypatch.setattr(trainer.Learner, "forward", poisoned)
     out = tmp_path / "out"
     words = ["train", "causal-lm", "--corpus", text, "--steps", "9", "--out", str(out), *SMALL]
     assert main(words) == 1
@@ -297,11 +309,13 @@ REFUSED = [
     (["train", "causal-lm", "--steps", "3", "--epochs", "1"], "exclude"),
     (["train", "causal-lm", "--learning-rate", "nan"], "--learning-rate must be a finite number"),
     (["train", "causal-lm", "--learning-rate", "-1"], "--learning-rate must be more than 0"),
-    (["train", "causal-lm", "--heads", "3"], "--heads 3 does not divide"),
+    (["train", "causal-lm", "--num-heads", "3"], "--num-heads 3 does not divide"),
     (["train", "causal-lm", "--window", "1"], "--window must be at least 2"),
     (["train", "causal-lm", "--vocab-size", "255"], "--vocab-size must be at least 256"),
     (["train", "causal-lm", "--dropout", "1"], "--dropout must be less than 1"),
-    (["train", "causal-lm", "--micro-batches", "99"], "--micro-batches"),
+    (["train", "causal-lm", "--micro-batch-size", "-1"], "--micro-batch-size must be at least 0"),
+    (["train", "causal-lm", "--model", "bert"], "--model bert is a model of the role encoder"),
+    (["train", "causal-lm", "--model", "gpt9"], "no model is called 'gpt9'; use one of"),
     (["train", "causal-lm", "--old-corpus", "x"], "--init"),
     (["train", "masked-lm", "--mask", "0.95"], "must not exceed 1 together"),
     (["train", "masked-lm", "--choice", "some"], "--choice"),
@@ -324,7 +338,10 @@ def test_refused_in_one_line(words, expected, capsys, tmp_path, monkeypatch):
 def test_what_does_not_go_with_init_is_refused(trained, text, tmp_path, capsys):
     words = ["train", "causal-lm", "--init", str(trained / "causal-lm"), "--corpus", text]
     words += ["--out", str(tmp_path / "out")]
-    assert "the model comes from --init" in error_of([*words, "--layers", "2"], capsys)
+    assert "--layers cannot be used here: the model comes" in error_of(
+        [*words, "--layers", "2"], capsys
+    )
+    assert "--model cannot be used here" in error_of([*words, "--model", "gpt2"], capsys)
     assert "the tokenizer comes from" in error_of([*words, "--vocab-size", "999"], capsys)
     assert "--window 32 or less" in error_of([*words, "--window", "33"], capsys)
     words[1] = "masked-lm"
@@ -384,6 +401,33 @@ def test_examples_in_help_parse():
             assert arguments.verb == words[0]
 
 
+VERB = '''"""``minicpt greet``: greets."""
+
+
+def add(verbs):
+    verbs.add_parser("greet", help="say hello", description="Greets.")
+
+
+def run(arguments):
+    print("hello")
+    return 0
+'''
+
+
+def test_a_new_verb_is_one_new_file(tmp_path, monkeypatch, capsys):
+    (tmp_path / "greet.py").write_text(VERB)
+    monkeypatch.setattr(cli, "__path__", [*cli.__path__, str(tmp_path)])
+    assert main([]) == 0
+    assert re.search(r"export .*\n +greet +say hello\n", capsys.readouterr().out)
+    assert main(["greet"]) == 0 and capsys.readouterr().out == "hello\n"
+    sys.modules.pop("minicpt.cli.greet")
+
+
+def test_a_size_that_the_model_does_not_have_is_refused_by_name():
+    with pytest.raises(InputError, match="--head-width cannot be used here: GPT2 has no such size"):
+        check_sizes(GPT2, {"width": 16, "head_width": 3})
+
+
 def test_a_reader_that_goes_away_stops_nothing(text, tmp_path):
     out = tmp_path / "out"
     train = f"train causal-lm --corpus {text} --steps 4 --evaluate-every 1 --out {out}"
@@ -433,8 +477,8 @@ def test_several_corpora_given_apart_or_together_all_count(text, tmp_path, capsy
         out = str(tmp_path / f"out{len(sizes)}")
         command = ["train", "causal-lm", *words, "--steps", "1", "--out", out, *SMALL, "--json"]
         assert main(command) == 0
-        sizes.append(json.loads(capsys.readouterr().out)["text"])
-    assert sizes[0] == sizes[1] and len(sizes[0]["corpus"]) == 2
+        sizes.append(json.loads(capsys.readouterr().out)["texts"])
+    assert sizes[0] == sizes[1] and len(sizes[0][0]["corpus"]) == 2
 
 
 def test_a_damaged_newest_checkpoint_is_made_again(text, tmp_path, capsys):
@@ -451,17 +495,17 @@ def test_a_damaged_newest_checkpoint_is_made_again(text, tmp_path, capsys):
 
 
 def test_an_evaluation_that_was_interrupted_is_made_up_for(text, tmp_path, monkeypatch):
-    from minicpt.cli import running
+    from minicpt.runs import loop
 
-    real, calls = running.evaluate, []
+    real, calls = loop.evaluate, []
 
     def interrupted(*arguments, **options):
         calls.append(1)
         if len(calls) == 3:
-            raise running.Interrupted(signal.SIGTERM)
+            raise loop.Interrupted(signal.SIGTERM)
         return real(*arguments, **options)
 
-    monkeypatch.setattr(running, "evaluate", interrupted)
+    monkeypatch.setattr(loop, "evaluate", interrupted)
     out = tmp_path / "out"
     words = ["train", "causal-lm", "--corpus", text, "--steps", "4", "--out", str(out), *SMALL]
     assert main([*words, "--evaluate-every", "2"]) == 143
@@ -482,7 +526,7 @@ def test_settings_of_the_training_hold_for_evaluating_and_continuing(text, tmp_p
     assert results[0] == results[1]
     words = ["train", "masked-lm", "--init", str(out), "--corpus", text, "--steps", "1", "--json"]
     assert main([*words, "--out", str(tmp_path / "more"), "--keep", "1"]) == 0
-    settings = json.loads(capsys.readouterr().out)["objective_settings"]
+    settings = json.loads(capsys.readouterr().out)["config"]["settings"]
     assert settings["rate"] == 0.4 and settings["window"] == 32
 
 

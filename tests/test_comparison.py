@@ -2,26 +2,41 @@
 
 import json
 import math
-from functools import partial
 from itertools import product
 
 import pytest
 import torch
 from making import close
 
-from minicpt.comparison import advice, measure, probe, texts
-from minicpt.comparison.parts import ARMS, Comparison, Part, arms_of, parts
-from minicpt.comparison.parts import label as label_of
+from minicpt.common.errors import InputError
+from minicpt.comparison import measure, probe, texts
+from minicpt.comparison.plan import (
+    QUICK_ARMS,
+    Asked,
+    Comparison,
+    Part,
+    arms,
+    arms_of,
+    base_objective,
+    compared,
+    model_of,
+    parts,
+    roles_of,
+)
 from minicpt.comparison.statistics import Figures, Interval, interval, less
 from minicpt.comparison.store import Store
 from minicpt.comparison.summary import front, lead, rows
+from minicpt.comparison.table import sentences, text
+from minicpt.data.corpus import Corpus
 from minicpt.data.documents import Document, Documents
-from minicpt.errors import InputError
-from minicpt.evaluation import evaluate
-from minicpt.models import decoder, encoder, encoder_decoder
-from minicpt.objectives import causal_lm, masked_lm
-from minicpt.report.compare import text
-from minicpt.verify.bounds import largest, tolerance
+from minicpt.models.bert import BERT
+from minicpt.models.gpt2 import GPT2
+from minicpt.models.t5 import T5
+from minicpt.objectives.causal_lm import CausalLM
+from minicpt.objectives.masked_lm import MaskedLM
+from minicpt.objectives.next_sentence import NextSentence
+from minicpt.proofs.bounds import largest, tolerance
+from minicpt.training.evaluation import evaluate
 
 DOUBLE = torch.float64
 
@@ -105,17 +120,16 @@ def test_the_probe_does_not_mind_a_feature_that_never_changes():
     assert probe.classify(points, torch.tensor([0, 1] * 4), points, 2).tolist() == [0, 1] * 4
 
 
-@pytest.mark.parametrize("module", [encoder, decoder, encoder_decoder])
-def test_features_are_means_over_the_text_alone(module, tokenizer, corpus):
+@pytest.mark.parametrize("kind", [BERT, GPT2, T5])
+def test_features_are_means_over_the_text_alone(kind, tokenizer, corpus):
     """Each passage by itself, without padding, and its own positions picked by hand."""
     torch.manual_seed(0)
-    sizes = {"vocabulary": tokenizer.size, "width": 16, "layers": 1, "heads": 2, "dropout": 0.5}
-    if module is not encoder_decoder:
+    sizes = {"vocabulary": tokenizer.size, "width": 16, "layers": 1, "num_heads": 2, "dropout": 0.5}
+    if kind is not T5:
         sizes["positions"] = 64
-    model = module.Model(module.Config(**sizes))
+    model = kind(kind.Config(**sizes))
     passages = [corpus.passage(0, 9), corpus.passage(2, 6)]
-    name = module.__name__.split(".")[-1].replace("_", "-")
-    found = probe.features(model, name, tokenizer, passages)
+    found = probe.features(model, tokenizer, passages)
     assert model.training  # as it was
     model.eval()
     roles = tokenizer.roles
@@ -125,8 +139,8 @@ def test_features_are_means_over_the_text_alone(module, tokenizer, corpus):
             "encoder": ([roles["cls"], *ids, roles["sep"]], 1),
             "decoder": ([roles["end"], *ids], 1),
             "encoder-decoder": (ids, 0),
-        }[name]
-        run = model.encode if name == "encoder-decoder" else model
+        }[kind.ROLE]
+        run = model.encode if kind is T5 else model
         hidden = run(torch.tensor([read]))[0, begin : begin + len(ids)]
         close(row, hidden.mean(0), model, torch.tensor([read]), size=largest(hidden))
 
@@ -148,9 +162,36 @@ def test_a_bound_takes_whole_documents_and_cuts_the_last():
 
 
 def test_parts_are_folders_and_files_of_several_documents():
-    names = ["x/a/1.py", "x/a/b/2.py", "x/c.py", "x/d.jsonl:3", "x/e.txt, block 2"]
-    found = texts.parts(documents(*names), ["x"])
+    alone = documents("x/a/1.py", "x/a/b/2.py", "x/c.py")
+    several = [
+        Document("x/d.jsonl:3", "text", inside="x/d.jsonl"),
+        Document("x/e.txt, block 2", "text", inside="x/e.txt"),
+    ]
+    found = texts.parts([*alone, *several], ["x"])
     assert found == ["a", "a", "c.py", "d.jsonl", "e.txt"]
+
+
+@pytest.mark.parametrize("name", ["x:3", "x, block 2", "x, token 5", "x, from character 5"])
+def test_a_name_that_looks_like_a_message_is_a_name(name, tokenizer):
+    """Files may be called anything; where a text comes from stands in fields."""
+    assert texts.parts(documents("a/1", name), ["."]) == ["a", name]
+    given = Documents.of(documents(name, *(f"y{number}" for number in range(11))))
+    kept = texts.bounded(given, 0)
+    assert [each.source for each in kept] == [each.name for each in given]
+    corpus = Corpus.build([kept[0].part(7)], tokenizer)
+    passage = corpus.passage(0, 5)
+    assert (passage.document, passage.character) == (name, 7)
+
+
+def test_the_parts_of_a_document_are_one_unit(tokenizer):
+    """Between them stood a copy of training text, which was left out."""
+    several = documents(*(f"{number}, token 1" for number in range(10)))
+    first = several.pop(0)
+    held_out = [first.part(0, 90), first.part(120, None), *several]
+    assert len({each.name for each in held_out}) == 11
+    corpus = Corpus.build(held_out, tokenizer)
+    measured = measure.measure(decoder(tokenizer), causal_lm(tokenizer), corpus, 1000, bits=True)
+    assert measured["units"] == sorted(f"{number}, token 1" for number in range(10))
 
 
 def test_the_sides_of_the_probe_share_no_document(tokenizer):
@@ -163,63 +204,138 @@ def test_the_sides_of_the_probe_share_no_document(tokenizer):
     assert len(learning.passages) <= 12 and len(tested.passages) <= 6
     for side in domain.probe:
         for passage, label, unit in zip(side.passages, side.labels, side.units, strict=True):
-            assert unit.startswith("ab"[label]) and passage.place.startswith(unit)
+            assert unit.startswith("ab"[label]) and passage.document == unit
     assert texts.domain(training, documents("a/9", "b/9"), tokenizer, ["."], 16, 6).probe is None
 
 
 # --- measurements
 
 
-@pytest.mark.parametrize("objective", [causal_lm, masked_lm])
-def test_units_add_up_to_the_evaluation(objective, tokenizer, corpus):
-    torch.manual_seed(0)
-    made = objective.Objective(tokenizer, objective.Settings(window=16))
-    module = decoder if objective is causal_lm else encoder
+def causal_lm(tokenizer):
+    return CausalLM(tokenizer, CausalLM.Settings(window=16))
+
+
+def sized(kind, tokenizer):
     sizes = {"vocabulary": tokenizer.size, "positions": 16, "width": 16, "layers": 1}
-    model = module.Model(module.Config(**sizes))
+    return kind(kind.Config(**sizes))
+
+
+def decoder(tokenizer):
+    return sized(GPT2, tokenizer)
+
+
+@pytest.mark.parametrize("kind", [CausalLM, MaskedLM])
+def test_units_add_up_to_the_evaluation(kind, tokenizer, corpus):
+    torch.manual_seed(0)
+    made = kind(tokenizer, kind.Settings(window=16))
+    model = sized(GPT2 if kind is CausalLM else BERT, tokenizer)
     measured = measure.measure(model, made, corpus, 7, bits=made.whole_text)
     expected = evaluate(model, made, corpus, 7)
-    whole = expected.bits_per_byte if objective is causal_lm else expected.total
+    whole = expected.bits_per_byte if kind is CausalLM else expected.total
     assert measure.loss(measured) == pytest.approx(whole, rel=tolerance(7 * 16, torch.float32))
     assert len(measured["units"]) == 7  # five documents are few: passages are units
     assert json.loads(json.dumps(measured)) == measured
 
 
 def test_units_are_documents_where_there_are_many(tokenizer):
-    from minicpt.data.corpus import Corpus
-
     corpus = Corpus.build(documents(*map(str, range(12))), tokenizer)
-    made = causal_lm.Objective(tokenizer, causal_lm.Settings(window=16))
-    config = decoder.Config(vocabulary=tokenizer.size, positions=16, width=16, layers=1)
-    measured = measure.measure(decoder.Model(config), made, corpus, 1000, bits=True)
+    measured = measure.measure(decoder(tokenizer), causal_lm(tokenizer), corpus, 1000, bits=True)
     assert measured["units"] == sorted(map(str, range(12)))
+
+
+def test_a_pair_belongs_to_the_document_of_its_first_text(tokenizer):
+    texts = [f"{name} came. He saw. It rained {name}. We left." for name in "ABCDEFGHIJKL"]
+    corpus = Corpus.build([Document(f"{text[0]}, token 1", text) for text in texts], tokenizer)
+    made = NextSentence(tokenizer, NextSentence.Settings(window=16))
+    measured = measure.measure(sized(BERT, tokenizer), made, corpus, 1000, bits=False)
+    assert measured["units"] == [f"{name}, token 1" for name in "ABCDEFGHIJKL"]
+
+
+class Weighed(MaskedLM):
+    """Half of the targets count nothing, and the head counts thrice."""
+
+    head_weights = {"tokens": 3.0}
+
+    def batch(self, passages, draws):
+        batch = super().batch(passages, draws)
+        weights = torch.zeros(batch.targets["tokens"].shape)
+        weights[:, ::2] = 0.5
+        return type(batch)(batch.inputs, batch.targets, {"tokens": weights})
+
+
+def test_weights_count_as_they_do_in_training(tokenizer, corpus):
+    made, model = Weighed(tokenizer, Weighed.Settings(window=16)), sized(BERT, tokenizer)
+    expected = evaluate(model, made, corpus, 7).losses["tokens"]
+    measured = measure.measure(model, made, corpus, 7, bits=False)
+    whole = 3 * float(expected.mean)
+    assert measure.loss(measured) == pytest.approx(whole, rel=tolerance(7 * 16, torch.float32))
 
 
 # --- the plan of parts
 
 
-KINDS = {"causal-lm": "decoder", "masked-lm": "encoder", "next-sentence": "encoder"}
+ROLES = {"causal-lm": "decoder", "masked-lm": "encoder", "next-sentence": "encoder"}
 
 
 def test_every_base_comes_before_what_continues_it():
-    arms = arms_of(list(KINDS), (), KINDS, quick=False)
-    assert arms["causal-lm"] == list(ARMS)
-    assert arms["masked-lm"] == [arm for arm in ARMS if arm != "self-replay"]
+    found = arms_of(ROLES, (), quick=False)
+    assert found["causal-lm"] == arms()
+    assert found["masked-lm"] == [arm for arm in arms() if arm != "self-replay"]
+    count = sum(map(len, found.values()))
     for one_base, bases in ((True, 2), (False, 4)):
         comparison = Comparison(seeds=2, one_base=one_base)
-        found = parts(comparison, KINDS, arms)
-        assert len(found) == len(set(found)) == 2 * (7 + 6 + 6) + bases
-        assert len({part.name for part in found}) == len(found)
-        for place, part in enumerate(found):
-            assert part.arm is None or part.from_base in found[:place]
+        every = parts(comparison, ROLES, found)
+        assert len(every) == len(set(every)) == 2 * count + bases
+        assert len({part.name for part in every}) == len(every)
+        for place, part in enumerate(every):
+            assert part.arm is None or part.from_base in every[:place]
+
+
+def test_all_remedies_that_can_be_measured_are_arms():
+    assert arms() == [*QUICK_ARMS[:-1], "ewc", "freeze", "control"]
+    assert arms_of(ROLES, ("ewc",), quick=False)["masked-lm"] == ["nothing", "ewc"]
 
 
 def test_quick_spends_remedies_on_causal_lm_alone():
-    arms = arms_of(list(KINDS), ("kl",), KINDS, quick=True)
-    assert arms["causal-lm"] == ["nothing", "kl"]
-    assert arms["masked-lm"] == arms["next-sentence"] == ["nothing"]
+    assert arms_of(ROLES, (), quick=True)["causal-lm"] == list(QUICK_ARMS)
+    found = arms_of(ROLES, ("kl",), quick=True)
+    assert found["causal-lm"] == ["nothing", "kl"]
+    assert found["masked-lm"] == found["next-sentence"] == ["nothing"]
     with pytest.raises(InputError, match="no remedy is called 'x'"):
-        arms_of(["causal-lm"], ("x",), KINDS, quick=True)
+        arms_of({"causal-lm": "decoder"}, ("x",), quick=True)
+
+
+def test_defaults_skip_what_is_not_there(monkeypatch):
+    from minicpt import models, objectives, remedies
+
+    for package, gone in ((objectives, "next-sentence"), (models, "t5"), (remedies, "kl")):
+        found = {name: kind for name, kind in package.known().items() if name != gone}
+        monkeypatch.setattr(package, "known", lambda found=found: found)
+    assert roles_of((), None) == {"causal-lm": "decoder", "masked-lm": "encoder"}
+    assert roles_of((), "encoder") == {"masked-lm": "encoder"}
+    assert base_objective("encoder") == ("masked-lm", {}) and model_of("encoder") == "bert"
+    assert "kl" not in arms() and "kl" not in arms_of(ROLES, (), quick=True)["causal-lm"]
+    with pytest.raises(InputError, match="reconstruction trains encoder-decoder models"):
+        roles_of(("reconstruction",), None)
+
+
+def test_strengths_are_the_remedies_own_settings():
+    asked = Asked.of(kl=2.0, replay_fraction=0.1, lora=4, seeds=5, corpus="notes", remedies=["kl"])
+    assert asked.comparison.seeds == 5 and asked.sources.corpus == ("notes",)
+    assert asked.sources.remedies == ("kl",)
+    called = [asked.label(arm) for arm in arms()]
+    assert called == [
+        "no remedy", "replay 10 %", "self-replay 5 %", "kl 2", "l2 0.01", "lora rank 4", "ewc 1",
+        "freeze last 1 learn", "wrong text",
+    ]  # fmt: skip
+    assert asked.remedies("replay") == {"replay": {"replay": ("base",), "replay_fraction": 0.1}}
+    assert asked.remedies("nothing") == asked.remedies("control") == asked.remedies(None) == {}
+    for name, kind in compared().items():
+        kind.Settings(**asked.remedies(name)[name])
+    with pytest.raises(InputError, match="no setting called 'klll'"):
+        Asked.of(klll=2.0)
+    with pytest.raises(InputError, match="--kl must be"):
+        Asked.of(kl="much")
 
 
 # --- the store
@@ -230,9 +346,9 @@ def test_a_store_keeps_parts_and_refuses_another_comparison(tmp_path):
     folder = tmp_path / "out"
     part = Part("decoder", 0, "causal-lm", "kl", 1)
 
-    def store(version="1", **settings):
+    def store(version="1", strengths=None, **settings):
         made = Store(folder, {"minicpt": version}, said.append)
-        made.open({"steps": 5} | settings)
+        made.open({"steps": 5} | settings, strengths or {"kl": {"kl": 1.0}})
         return made
 
     assert store().load(part) is None
@@ -242,13 +358,19 @@ def test_a_store_keeps_parts_and_refuses_another_comparison(tmp_path):
     assert len(said) == 1 and "minicpt 1" in said[0] and "minicpt 2" in said[0]
     with pytest.raises(InputError, match="steps 5, and this one has 6"):
         store(steps=6)
+    with pytest.raises(InputError, match="kl {'kl': 1.0}, and this one has {'kl': 2.0}"):
+        store(strengths={"kl": {"kl": 2.0}})
+    assert store(strengths={"l2": {"l2": 1.0}}).load(Part("decoder", 0)) is None
+    assert store().load(part) == {"a": [1.5]}  # what another remedy is set to leaves it as it is
+    with pytest.raises(InputError, match="l2 {'l2': 1.0}"):
+        store(strengths={"l2": {"l2": 2.0}})
     (folder / "parts" / "causal-lm.kl.1.json").write_text("{")
     with pytest.raises(InputError, match="causal-lm.kl.1.json"):
         store().load(part)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "novel.txt").write_text("mine")
     with pytest.raises(InputError, match="holds no comparison"):
-        Store(tmp_path / "other", {}, said.append).open({})
+        Store(tmp_path / "other", {}, said.append).open({}, {})
 
 
 # --- what the numbers say
@@ -295,7 +417,7 @@ def test_the_front_is_what_nothing_beats_on_both_sides():
 
 
 def said(**changes):
-    return advice.sentences(rows(results(**changes)), lambda arm: arm)
+    return sentences(rows(results(**changes)), lambda arm: arm)
 
 
 def test_advice_follows_the_numbers():
@@ -310,13 +432,12 @@ def test_advice_follows_the_numbers():
 
 def test_a_remedy_is_held_against_training_without_one():
     """`nothing` is the name of an arm, and reads as a riddle in a sentence."""
-    called = partial(label_of, comparison=Comparison())
 
     def all_of(**changes):
-        return " ".join(advice.sentences(rows(results(**changes)), called))
+        return " ".join(sentences(rows(results(**changes)), Asked.of().label))
 
     less = all_of(nothing=(1, 0.5), kl=(0.75, 0.125))
-    assert "causal-lm, KL 1: forgets less than without a remedy, by +0.375 bits/byte" in less
+    assert "causal-lm, kl 1: forgets less than without a remedy, by +0.375 bits/byte" in less
     more = all_of(nothing=(1, 0.25), kl=(0.75, 0.5))
     assert "forgets more than without a remedy, by +0.250 bits/byte [+0.250, +0.250]" in more
     assert "gained less forgotten, training without one is best" in more

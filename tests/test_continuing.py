@@ -11,14 +11,17 @@ from tokenizers import Tokenizer as Engine
 from tokenizers import models, pre_tokenizers
 
 from minicpt import checkpoint
-from minicpt.cli import continuing, pieces
 from minicpt.cli.main import main
-from minicpt.data.coverage import coverage
 from minicpt.data.documents import Document
 from minicpt.data.tokenizer import Tokenizer
-from minicpt.training import Trainer
+from minicpt.runs.build import objective_of
+from minicpt.runs.config import Text
+from minicpt.runs.describe import coverage
+from minicpt.runs.texts import OldText, old_texts
+from minicpt.runs.texts import texts as read_texts
+from minicpt.training.trainer import Trainer
 
-SMALL = ["--width", "16", "--layers", "2", "--heads", "2", "--vocab-size", "300", "--window", "32"]
+SMALL = "--width 16 --layers 2 --num-heads 2 --vocab-size 300 --window 32".split()
 SMALL += ["--batch-size", "4", "--evaluate-passages", "4"]
 OBJECTIVES = ["causal-lm", "masked-lm", "reconstruction"]
 LINES = "On day {} the {} saw {} boats. It counted them. Then it rained.\n\n"
@@ -66,7 +69,7 @@ def last(folder):
 CASES = [
     ("causal-lm", ["--replay", "base", "--replay-fraction", "0.25"]),
     ("masked-lm", ["--replay", "OLD", "--replay-fraction", "0.4"]),
-    ("causal-lm", ["--replay", "self", "--replay-fraction", "0.5"]),
+    ("causal-lm", ["--self-replay", "0.5"]),
     ("reconstruction", ["--lora", "2", "--replay", "base"]),
     ("masked-lm", ["--freeze", "embeddings"]),
     ("reconstruction", ["--train-last", "1"]),
@@ -96,8 +99,8 @@ def test_a_run_that_stopped_goes_on_bitwise(name, flags, bases, texts, tmp_path,
     assert all(torch.equal(expected[key], found[key]) for key in expected)
     assert any(not torch.equal(last(bases / name)[key], expected[key]) for key in expected)
     records = [checkpoint.load(each).record for each in (whole, stopped)]
-    assert records[0]["replay"] == records[1]["replay"]
-    assert records[0]["partial"] == records[1]["partial"]
+    assert records[0]["read"] == records[1]["read"]
+    assert records[0]["config"] == records[1]["config"]
 
 
 # --- replay
@@ -105,15 +108,13 @@ def test_a_run_that_stopped_goes_on_bitwise(name, flags, bases, texts, tmp_path,
 
 def test_what_is_held_out_is_never_replayed(bases, texts, tmp_path, capsys):
     base = checkpoint.load(bases / "causal-lm")
-    (old,) = pieces.old_texts([base.record["text"]])
-    new = pieces.texts(pieces.Text(corpus=(texts["new"],), blocks=True))
-    objective = pieces.objective_of(base, None)
+    (old,) = old_texts(base.record["texts"])
+    new = read_texts(Text(corpus=(texts["new"],), blocks=True))
+    objective = objective_of(base)
     held_out = {document.text for each in (old, new) for document in each.held_out}
     assert len(held_out) > 10
-    for source in (("base",), (texts["old"],), (texts["old"], texts["new"])):
-        settings = continuing.replay.Settings(replay=source)
-        found = continuing.replayed(settings, base, objective, new, [old], (), 24, 0)
-        corpus = found.replay.corpus
+    for source in ((), (texts["old"],), (texts["old"], texts["new"])):
+        corpus = OldText(new, [old], objective, "", old.settings)(source)
         spans = [corpus.document(place) for place in range(len(corpus.documents))]
         replayed = {base.tokenizer.decode(corpus.tokens[slice(*span)].tolist()) for span in spans}
         assert not replayed & held_out and len(replayed) > 50
@@ -134,7 +135,8 @@ def test_a_changed_replayed_text_is_noticed_when_resuming(bases, texts, tmp_path
     own.write_text(open(texts["old"]).read())
     words = continuing_words(bases, texts, "masked-lm", out, "--replay", str(own))
     assert main(words) == 0
-    assert "replay    5.00% of the passages: " in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "remedies  replay 5 %" in shown and f"read again: {own}, " in shown
     own.write_text(own.read_text() + "And more.")
     assert "SHA-256 differs" in error_of(["resume", str(out)], capsys)
 
@@ -142,17 +144,16 @@ def test_a_changed_replayed_text_is_noticed_when_resuming(bases, texts, tmp_path
 def test_the_base_writes_what_the_run_needs_and_no_more_than_allowed(
     bases, texts, tmp_path, capsys
 ):
-    words = ["--replay", "self", "--replay-fraction", "0.5"]
     sizes = []
-    for more in ([], ["--replay-tokens", "100"]):
+    for more in ([], ["--self-replay-tokens", "100"]):
         out = tmp_path / f"out-{len(more)}"
-        assert main(continuing_words(bases, texts, "causal-lm", out, *words, *more)) == 0
-        output = capsys.readouterr()
-        assert "written by the base itself" in output.out
-        sizes.append(int(output.err.split("the base writes ")[1].split()[0]))
-        state = checkpoint.load(out).state()
-        assert state["written"].numel() >= sizes[-1]
-    assert sizes == [math.ceil(6 * 4 * 0.5) * 32, 100]
+        words = continuing_words(bases, texts, "causal-lm", out, "--self-replay", "0.5", *more)
+        assert main(words) == 0
+        assert "remedies  self-replay 50 %" in capsys.readouterr().out
+        written = checkpoint.load(out).state()["remedies"]["self-replay"]["written"]
+        sizes.append((len(written), written.numel()))
+    needed = math.ceil(6 * 4 * 0.5) * 32
+    assert sizes == [(12, needed), (3, 102)]  # as many rows as fit windows of 32; filled up
 
 
 def test_replay_in_epochs_sees_the_new_text_as_often(bases, texts, tmp_path, capsys):
@@ -170,20 +171,28 @@ def test_refused_in_one_line(bases, texts, tmp_path, capsys):
     def refused(name, *flags):
         return error_of(continuing_words(bases, texts, name, tmp_path / "out", *flags), capsys)
 
-    assert "an encoder gives no probability" in refused("masked-lm", "--replay", "self")
-    assert "only in reply" in refused("reconstruction", "--replay", "self")
-    assert "nothing is replayed" in refused("causal-lm", "--replay-fraction", "0.1")
-    assert "only --replay self" in refused("causal-lm", "--replay", "base", "--replay-tokens", "9")
+    for name, role in (("masked-lm", "encoder"), ("reconstruction", "encoder-decoder")):
+        message = refused(name, "--self-replay", "0.1")
+        assert f"--self-replay fits decoder models, and this one is an {role}" in message
+    assert "belongs to --replay" in refused("causal-lm", "--replay-fraction", "0.1")
+    words = ["--replay", "base", "--self-replay-tokens", "9"]
+    assert "belongs to --self-replay" in refused("causal-lm", *words)
     assert "alone" in refused("causal-lm", "--replay", "base", texts["old"])
     assert "--replay-fraction must be less than 1" in refused(
         "causal-lm", "--replay", "base", "--replay-fraction", "1"
     )
-    assert "leave out --freeze" in refused("causal-lm", "--lora", "2", "--train-last", "1")
+    words = ["--replay", "base", "--self-replay", "0.1"]
+    assert "both decide what is mixed into the text" in refused("causal-lm", *words)
+    words = ["--lora", "2", "--train-last", "1"]
+    assert "both decide which weights learn" in refused("causal-lm", *words)
+    assert "exclude each other" in refused("causal-lm", "--lora", "2", "--l2", "1")
     assert "belongs to --lora" in refused("causal-lm", "--lora-alpha", "2")
     assert "the model has 2 layers" in refused("masked-lm", "--train-last", "3")
-    for flags in (["--replay", "base"], ["--lora", "4"], ["--freeze", "embeddings"]):
+    for flags in (["--replay", "base"], ["--lora", "4"], ["--train-last", "1"]):
         words = ["train", "causal-lm", "--corpus", texts["new"], *flags]
-        assert "there is no base without --init" in error_of(words, capsys)
+        assert f"{flags[0]} cannot be used here: there is no base without --init" in error_of(
+            words, capsys
+        )
     exported = tmp_path / "exported"
     assert main(["export", str(bases / "causal-lm"), "--to", str(exported)]) == 0
     words = ["train", "causal-lm", "--init", str(exported), "--corpus", texts["new"]]
@@ -194,7 +203,7 @@ def test_refused_in_one_line(bases, texts, tmp_path, capsys):
 def test_trained_parameters_are_shown(bases, texts, tmp_path, capsys):
     words = continuing_words(bases, texts, "causal-lm", tmp_path / "lora", "--lora", "2")
     place = words.index("--steps")
-    words[place : place + 2] = ["--minutes", "0.005"]  # which times a copy of the model
+    words[place : place + 2] = ["--minutes", "0.005"]  # which times some steps, and takes them back
     assert main(words) == 0
     # 2 layers of 4 projections (16, 16), each with two factors of rank 2.
     assert f"{2 * 4 * 2 * 16 * 2} beside them trained" in capsys.readouterr().out

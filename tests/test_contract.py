@@ -13,30 +13,29 @@ import torch
 
 import minicpt.models
 import minicpt.objectives
-from minicpt import discovery
-from minicpt.batch import IGNORE, real
+from minicpt.batch import IGNORE, target_stream, valid_positions
 from minicpt.cli.main import main
-from minicpt.errors import InputError
-from minicpt.evaluation import evaluate
+from minicpt.common.errors import InputError
+from minicpt.common.randomness import generator
+from minicpt.common.settings import check
+from minicpt.data.order import Draw
 from minicpt.generation import Sampling
-from minicpt.loss import target_stream
-from minicpt.randomness import generator
-from minicpt.settings import check
-from minicpt.verify.bounds import additions, tolerance
+from minicpt.loss import per_token_losses
+from minicpt.objectives.base import Objective
+from minicpt.proofs.bounds import additions, gap, nats, tolerance
+from minicpt.runs.assembly import model_kind, new_model
+from minicpt.training.evaluation import evaluate
 
 WINDOW = 24  # short, so that documents are cut and pairs are trimmed
-OBJECTIVES = {
-    name: module
-    for name, module in discovery.modules(minicpt.objectives).items()
-    if hasattr(module, "Objective")
-}
+OBJECTIVES = minicpt.objectives.known()
 
 
 def variants():
-    """Every objective with its defaults, and with each of its switches and choices changed."""
-    for name, module in OBJECTIVES.items():
-        hints = typing.get_type_hints(module.Settings)
-        fields = {field.name: field for field in dataclasses.fields(module.Settings)}
+    """Every objective with its defaults, with each of its switches and choices changed, and with
+    every other role of models that it can train."""
+    for name, kind in OBJECTIVES.items():
+        hints = typing.get_type_hints(kind.Settings)
+        fields = {field.name: field for field in dataclasses.fields(kind.Settings)}
         changes = [{}]
         for field in fields.values():
             if hints[field.name] is bool:
@@ -47,13 +46,15 @@ def variants():
         window = {"window": WINDOW} if "window" in fields else {}
         for change in changes:
             label = "".join(f", {key}={value}" for key, value in change.items())
-            yield pytest.param((module, window | change), id=name + label)
+            yield pytest.param((kind, window | change, None), id=name + label)
+        for role in kind.roles[1:]:
+            yield pytest.param((kind, window, role), id=f"{name}, {role}")
 
 
 @pytest.fixture(params=list(variants()))
 def objective(request, tokenizer):
-    module, changes = request.param
-    return module.Objective(tokenizer, module.Settings(**changes))
+    kind, changes, role = request.param
+    return kind(tokenizer, kind.Settings(**changes), role)
 
 
 def flat(value):
@@ -66,31 +67,40 @@ def flat(value):
     return value.tolist() if isinstance(value, torch.Tensor) else value
 
 
-def noise(count):
-    return [generator("test", place) for place in range(count)]
+def draws(count, place=0):
+    """Those of ``count`` passages, from number ``place`` on."""
+    return [Draw(each, generator("test", each)) for each in range(place, place + count)]
 
 
 def batch_of(objective, corpus):
     """A whole epoch as one batch."""
     passages = objective.plan(corpus, 0, 0)[:]
-    return objective.batch(passages, noise(len(passages)))
+    return objective.batch(passages, draws(len(passages)))
 
 
 def model_for(objective):
-    module = discovery.modules(minicpt.models)[objective.architecture]
-    names = {field.name for field in dataclasses.fields(module.Config)}
-    torch.manual_seed(0)
-    sizes = {"vocabulary": objective.tokenizer.size, "width": 16, "layers": 1, "heads": 2}
-    sizes["positions"] = objective.length
-    return module.Model(module.Config(**{key: sizes[key] for key in sizes.keys() & names}))
+    """A small model of the objective's role, and the objective's parts beside it."""
+    fitting = [kind for kind in minicpt.models.known().values() if kind.ROLE == objective.role]
+    kind = model_kind("", type(objective))
+    kind = kind if kind in fitting else fitting[0]
+    names = {field.name for field in dataclasses.fields(kind.Config)}
+    sizes = {"width": 16, "layers": 1, "num_heads": 2}
+    sizes = {key: value for key, value in sizes.items() if key in names}
+    model = new_model(kind, objective, sizes, seed=0)
+    return model, objective.parts(model)
 
 
 def masks(batch):
     """Input stream -> its real positions."""
     streams = {"tokens": "mask", "decoder_tokens": "decoder_mask"}
     return {
-        name: real(batch.inputs[mask]) for name, mask in streams.items() if name in batch.inputs
+        name: valid_positions(batch.inputs[mask])
+        for name, mask in streams.items()
+        if name in batch.inputs
     }
+
+
+PARTS = ("inputs", "targets", "weights", "noise")
 
 
 def equal(one, other):
@@ -100,38 +110,38 @@ def equal(one, other):
 # --- settings --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("module", OBJECTIVES.values(), ids=OBJECTIVES)
+@pytest.mark.parametrize("kind", OBJECTIVES.values(), ids=OBJECTIVES)
 class TestSettings:
-    def test_frozen_with_help_and_defaults(self, module):
-        settings = module.Settings()
+    def test_frozen_with_help_and_defaults(self, kind):
+        settings = kind.Settings()
         for field in dataclasses.fields(settings):
             assert field.metadata["help"].strip(), field.name
             with pytest.raises(dataclasses.FrozenInstanceError):
                 setattr(settings, field.name, field.default)
 
-    def test_bounds_hold(self, module):
-        hints = typing.get_type_hints(module.Settings)
-        for field in dataclasses.fields(module.Settings):
-            kind, bounds = hints[field.name], field.metadata
-            if kind not in (int, float):
+    def test_bounds_hold(self, kind):
+        hints = typing.get_type_hints(kind.Settings)
+        for field in dataclasses.fields(kind.Settings):
+            hint, bounds = hints[field.name], field.metadata
+            if hint not in (int, float):
                 continue
-            step = 1 if kind is int else 1e-6
+            step = 1 if hint is int else 1e-6
             assert bounds["least"] is not None or bounds["above"] is not None, field.name
             edges = {"least": (0, -step), "above": (step, 0), "most": (0, step)}
             edges["below"] = (-step, 0)
             for name, (inside, outside) in edges.items():
                 if bounds[name] is None:
                     continue
-                check(field, kind, kind(bounds[name] + inside))
+                check(field, hint, hint(bounds[name] + inside))
                 with pytest.raises(InputError, match="--" + field.name.replace("_", "-")):
-                    module.Settings(**{field.name: kind(bounds[name] + outside)})
+                    kind.Settings(**{field.name: hint(bounds[name] + outside)})
 
-    def test_wrong_types_are_refused(self, module):
+    def test_wrong_types_are_refused(self, kind):
         wrong = {int: 3.5, float: math.nan, bool: 1, str: 1}
-        for name, hint in typing.get_type_hints(module.Settings).items():
+        for name, hint in typing.get_type_hints(kind.Settings).items():
             value = wrong.get(hint, "no such choice")
             with pytest.raises(InputError):
-                module.Settings(**{name: value})
+                kind.Settings(**{name: value})
 
 
 # --- the plan --------------------------------------------------------------------------------
@@ -164,10 +174,11 @@ def test_plan_leaves_the_corpus_alone(objective, corpus):
 # --- the batch -------------------------------------------------------------------------------
 
 
-def test_batch_is_a_pure_function_of_passages_and_generators(objective, corpus):
+def test_batch_is_a_pure_function_of_passages_and_draws(objective, corpus):
     before = torch.get_rng_state()
     one, other = batch_of(objective, corpus), batch_of(objective, corpus)
-    assert equal(one.inputs, other.inputs) and equal(one.targets, other.targets)
+    for part in PARTS:
+        assert equal(getattr(one, part), getattr(other, part))
     assert torch.equal(torch.get_rng_state(), before), "torch's own generator was used"
 
 
@@ -175,17 +186,18 @@ def test_a_row_does_not_depend_on_its_neighbours(objective, corpus):
     passages = objective.plan(corpus, 0, 0)[:]
     count = len(passages)
     order = torch.randperm(count, generator=generator("order")).tolist()
-    company = objective.batch([passages[i] for i in order], [noise(count)[i] for i in order])
+    company = objective.batch([passages[i] for i in order], [draws(count)[i] for i in order])
     for row, place in enumerate(order):
-        alone = objective.batch([passages[place]], [noise(count)[place]])
-        for part in ("inputs", "targets"):
+        alone = objective.batch([passages[place]], draws(1, place))
+        for part in PARTS:
             for name, value in getattr(alone, part).items():
                 long = getattr(company, part)[name][row]
                 width = value.shape[1]
-                cut = (slice(width),) * (value.dim() - 1)  # a pattern has two sides
+                pattern = name.endswith("mask") and value.dim() == 3  # it has two sides
+                cut = (slice(width),) * (2 if pattern else 1)
                 assert torch.equal(long[cut], value[0]), name
                 if name.endswith("mask"):
-                    assert real(value).all(), "a passage alone has no padding"
+                    assert valid_positions(value).all(), "a passage alone has no padding"
                     assert not long[width:].any() and not long[..., width:].any()
                 if part == "targets":
                     assert (long[width:] == IGNORE).all()
@@ -194,25 +206,59 @@ def test_a_row_does_not_depend_on_its_neighbours(objective, corpus):
 def test_batch_changes_nothing_that_it_is_given(objective, corpus):
     passages = objective.plan(corpus, 0, 0)[:7]
     before = flat(copy.deepcopy(corpus)), [flat(copy.deepcopy(each)) for each in passages]
-    batch = objective.batch(passages, noise(len(passages)))
+    batch = objective.batch(passages, draws(len(passages)))
     assert (flat(corpus), [flat(each) for each in passages]) == before
-    for value in [*batch.inputs.values(), *batch.targets.values()]:
+    for value in (value for part in PARTS for value in getattr(batch, part).values()):
         value.fill_(1)  # whoever writes into a batch must not write into the text
     assert (flat(corpus), [flat(each) for each in passages]) == before
 
 
-def test_inputs_are_what_the_architecture_reads(objective, corpus):
-    batch, model = batch_of(objective, corpus), model_for(objective)
+def test_inputs_are_what_the_model_reads(objective, corpus):
+    batch, (model, _) = batch_of(objective, corpus), model_for(objective)
     parameters = inspect.signature(model.forward).parameters
     needed = {name for name, each in parameters.items() if each.default is inspect.Parameter.empty}
-    assert needed <= batch.inputs.keys() <= parameters.keys()
+    assert needed <= batch.inputs.keys() <= set(model.INPUTS) == parameters.keys()
+    if type(objective).losses is Objective.losses:  # else its parts may have heads of their own
+        assert batch.targets.keys() <= set(objective.heads)
     hidden = model(**batch.inputs)
     for name, target in batch.targets.items():
         assert target.dtype == torch.int64
         assert target.shape == hidden.shape[:2] == batch.inputs[target_stream(batch)].shape
         chosen = target[target != IGNORE]
         assert len(chosen) and chosen.min() >= 0
-        assert chosen.max() < model.heads[name](hidden[:1, 0]).shape[1]
+        if name in model.heads:
+            assert chosen.max() < model.heads[name](hidden[:1, 0]).shape[1]
+
+
+def test_weights_and_noise_are_those_of_the_batch(objective, corpus):
+    batch = batch_of(objective, corpus)
+    assert batch.weights.keys() <= batch.targets.keys()
+    for name, weights in batch.weights.items():
+        assert weights.is_floating_point() and weights.shape == batch.targets[name].shape
+        assert weights.isfinite().all() and (weights >= 0).all()
+    for noise in batch.noise.values():
+        assert len(noise) == len(batch.inputs["tokens"])
+        assert noise.is_floating_point() and (noise >= 0).all() and (noise < 1).all()
+
+
+def test_every_target_has_one_loss_and_the_losses_of_one_alone_are_the_same(objective, corpus):
+    passages = objective.plan(corpus, 0, 0)[:2]
+    batch = objective.batch(passages, draws(2))
+    model, parts = (each.double().eval() for each in model_for(objective))
+    found = objective.losses(model, parts, batch)
+    alone = per_token_losses(
+        lambda some: objective.losses(model, parts, some), batch, objective.visibility(batch)
+    )
+    assert found.keys() == batch.targets.keys()
+    for name, each in found.items():
+        asked = batch.targets[name] != IGNORE
+        assert each.count == int(asked.sum())
+        if name in batch.weights:
+            asked = asked & (batch.weights[name] > 0)
+        rows, positions = asked.nonzero(as_tuple=True)
+        assert torch.equal(each.rows, rows) and torch.equal(each.positions, positions)
+        apart = gap(each.losses, alone[name], nats(alone[name]))
+        assert apart <= tolerance(additions(model, batch) + additions(parts, batch))
 
 
 def test_masks_show_the_real_positions_and_pads_have_no_target(objective, corpus):
@@ -231,9 +277,9 @@ def test_masks_show_the_real_positions_and_pads_have_no_target(objective, corpus
 
 def test_length_holds(objective, corpus):
     plan = objective.plan(corpus, 0, 1)
-    batch = objective.batch(plan[:], noise(len(plan)))
+    batch = objective.batch(plan[:], draws(len(plan)))
     assert batch.inputs[target_stream(batch)].shape[1] <= objective.length
-    if objective.architecture in ("encoder", "decoder"):  # tables of learned positions
+    if objective.role in ("encoder", "decoder"):  # tables of learned positions
         assert batch.inputs["tokens"].shape[1] <= objective.length
 
 
@@ -259,12 +305,13 @@ def test_evaluation_reads_epoch_zero_and_repeats_itself(objective, corpus, monke
     corpus.plans.clear()  # nothing is remembered of other tests
     asked, plan = [], objective.plan
     monkeypatch.setattr(objective, "plan", lambda *key: asked.append(key[1:]) or plan(*key))
-    model = model_for(objective).train()
+    model, parts = model_for(objective)
+    model.train()
     before = torch.get_rng_state()
-    one, other = evaluate(model, objective, corpus, 9, 4), evaluate(model, objective, corpus, 9, 3)
+    one, other = (evaluate(model, objective, corpus, 9, size, parts=parts) for size in (4, 3))
     assert asked == [(0, 0)]  # once: the plan is remembered
     assert model.training and torch.equal(torch.get_rng_state(), before)
-    batch = objective.batch([objective.plan(corpus, 0, 0)[0]], [generator("evaluation", 0, 0)])
+    batch = objective.batch([objective.plan(corpus, 0, 0)[0]], draws(1))
     for name, loss in one.losses.items():
         assert other.losses[name].count == loss.count > 0
         same = tolerance(additions(model, batch, 9), torch.float32)
@@ -279,7 +326,7 @@ def test_places_are_those_of_the_targets(objective, corpus):
     seen = []
     for passage in objective.plan(corpus, 1, 1):
         places = objective.places(passage)
-        (targets,) = objective.batch([passage], noise(1)).targets.values()
+        (targets,) = objective.batch([passage], draws(1)).targets.values()
         text = places >= 0
         assert torch.equal(corpus.tokens[places[text]].long(), targets[0][text])
         assert (targets[0][~text] == objective.tokenizer.need("end")).all()
@@ -288,13 +335,13 @@ def test_places_are_those_of_the_targets(objective, corpus):
 
 
 def test_generate_and_probe_give_text(objective, corpus):
-    model, sampling = model_for(objective), Sampling(length=3)
+    (model, _), sampling = model_for(objective), Sampling(length=3)
     text = "The cat sat. It was warm."
     assert objective.generate(model, text, sampling, generator("a")) == objective.generate(
         model, text, sampling, generator("a")
     )
     for passage in objective.plan(corpus, 0, 0)[:3]:
-        assert isinstance(objective.probe(model, passage, sampling, generator("b")), str)
+        assert isinstance(objective.probe(model, passage, sampling, *draws(1)), str)
 
 
 # --- one new file is enough ------------------------------------------------------------------
@@ -303,11 +350,9 @@ TOY_OBJECTIVE = '''"""A toy: each token is its own target."""
 
 from dataclasses import dataclass
 
-import torch
-
-from minicpt.batch import IGNORE, Batch, pad, padding, up_to_itself
-from minicpt.data.plan import Plan, windows
-from minicpt.settings import Checked, setting
+from minicpt.batch import IGNORE, Batch, pad, padding
+from minicpt.common.settings import Checked, setting
+from minicpt.objectives.base import Objective
 
 
 @dataclass(frozen=True)
@@ -316,82 +361,41 @@ class Settings(Checked):
     echo: bool = setting(True, "what only a toy has")
 
 
-class Objective:
-    architecture = "ARCHITECTURE"
-    whole_text = True
+class Toy(Objective):
+    roles = ("decoder",)
+    Settings = Settings
 
-    def __init__(self, tokenizer, settings=None):
-        self.tokenizer, self.settings = tokenizer, settings or Settings()
-        self.length = self.settings.window
-
-    def plan(self, corpus, seed, epoch):
-        return Plan(windows(corpus, self.length, seed, epoch), corpus.passage).grouped(seed, epoch)
-
-    def batch(self, passages, generators):
+    def batch(self, passages, draws):
         rows = [passage.tokens for passage in passages]
         inputs = {"tokens": pad(rows, 0), "mask": padding(rows)}
         return Batch(inputs, {"tokens": pad(rows, IGNORE)})
 
-    def places(self, passage):
-        return torch.arange(passage.start, passage.start + len(passage.tokens))
-
-    def visibility(self, batch):
-        return {"tokens": {"tokens": up_to_itself(batch.inputs["mask"])}}
-
     def generate(self, model, text, sampling, generator):
         return "toy says " + text
-
-    def probe(self, model, passage, sampling, generator):
-        return "toy"
 '''
 
 TOY_MODEL = '''"""A toy: embedded tokens."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from torch import nn
 
-
-@dataclass(frozen=True)
-class Config:
-    vocabulary: int
-    width: int = field(default=8, metadata={"help": "width"})
-    fused: bool = field(default=True, metadata={"help": "for nothing"})
+from minicpt.models.layers import Model, Sizes, TiedHead
 
 
-class Model(nn.Module):
+class ToyModel(Model):
+    ROLE = "decoder"
+    INPUTS = ("tokens", "mask")
+    Config = Sizes
+
     def __init__(self, config):
         super().__init__()
         self.config = config
         self.tokens = nn.Embedding(config.vocabulary, config.width)
-        self.heads = nn.ModuleDict({"tokens": nn.Linear(config.width, config.vocabulary)})
+        self.heads = nn.ModuleDict({"tokens": TiedHead(self.tokens)})
 
     def forward(self, tokens, mask=None):
         return self.tokens(tokens)
-
-
-MODEL_TYPE = "toy"
-NAMES = {
-    "prefix": "toy.",
-    "weights": {
-        "tokens.weight": "toy.tokens",
-        "heads.tokens.weight": "toy.head",
-        "heads.tokens.bias": "toy.bias",
-    },
-    "transposed": (),
-    "optional": {},
-    "copies": {},
-    "ignored": (),
-    "renamed": {},
-}
-
-
-def to_foreign(config):
-    return {"model_type": MODEL_TYPE, "size": config.vocabulary, "width": config.width}
-
-
-def from_foreign(foreign):
-    return Config(foreign["size"], foreign["width"])
 '''
 
 
@@ -417,23 +421,23 @@ def add_file(tmp_path):
     importlib.invalidate_caches()
 
 
-@pytest.mark.parametrize("architecture", ["decoder", "toy-model"])
-def test_a_new_file_is_found_trained_and_used(architecture, add_file, tmp_path, capsys):
-    small = ["--width", "8"] + (["--layers", "1", "--heads", "1"] * (architecture == "decoder"))
-    add_file(minicpt.objectives, "toy", TOY_OBJECTIVE.replace("ARCHITECTURE", architecture))
-    if architecture == "toy-model":
+@pytest.mark.parametrize("model", ["gpt2", "toy-model"])
+def test_a_new_file_is_found_trained_and_used(model, add_file, tmp_path, capsys):
+    add_file(minicpt.objectives, "toy", TOY_OBJECTIVE)
+    if model == "toy-model":
         add_file(minicpt.models, "toy_model", TOY_MODEL)
-        assert "toy-model" in discovery.modules(minicpt.models)
-    assert "toy" in discovery.modules(minicpt.objectives)
+        assert "toy-model" in minicpt.models.known()
+    assert "toy" in minicpt.objectives.known()
     text, out = tmp_path / "text.txt", tmp_path / "run"
     lines = (f"One two {number}. Four five {number + 7}.\n" for number in range(40))
     text.write_text("".join(lines))
-    words = ["train", "toy", "--steps", "2", "--corpus", str(text), "--out", str(out)]
-    assert main([*words, "--vocab-size", "256", "--no-echo", *small]) == 0
+    words = ["train", "toy", "--model", model, "--steps", "2", "--corpus", str(text)]
+    small = ["--width", "8", "--layers", "1", "--num-heads", "1", "--vocab-size", "256"]
+    assert main([*words, "--out", str(out), "--no-echo", *small]) == 0
     assert main(["generate", str(out), "hello"]) == 0
     assert "toy says hello" in capsys.readouterr().out
 
 
 def test_the_toys_are_gone_again():
-    assert "toy" not in discovery.modules(minicpt.objectives)
-    assert "toy-model" not in discovery.modules(minicpt.models)
+    assert "toy" not in minicpt.objectives.known()
+    assert "toy-model" not in minicpt.models.known()

@@ -2,24 +2,25 @@
 
 import json
 import random
-import re
 import subprocess
 import sys
 
 import pytest
 
 from minicpt import checkpoint
-from minicpt.cli import continuing, pieces
 from minicpt.cli.main import main
-from minicpt.data import copies, sources, utf8
+from minicpt.common.errors import InputError
+from minicpt.data import copies
+from minicpt.data import documents as module
 from minicpt.data.copies import unseen
 from minicpt.data.documents import Document, Documents
 from minicpt.data.sources import read
 from minicpt.data.split import divide, split
-from minicpt.errors import InputError
+from minicpt.runs import texts
+from minicpt.runs.config import Text
 
-SMALL = ["--width", "16", "--layers", "1", "--heads", "2", "--vocab-size", "256", "--window", "32"]
-SMALL += ["--batch-size", "4", "--evaluate-passages", "4", "--steps", "2"]
+SMALL = ["--width", "16", "--layers", "1", "--num-heads", "2", "--vocab-size", "256"]
+SMALL += ["--window", "32", "--batch-size", "4", "--evaluate-passages", "4", "--steps", "2"]
 
 
 def sentence(draws: random.Random) -> str:
@@ -109,8 +110,9 @@ def test_of_a_long_document_the_copied_parts_are_left_out_and_nothing_is_put_tog
     first, last = (paragraph(draws, 60) + "\n\n" for _ in range(2))
     document = Document("d", first + copied + last)
     kept = list(unseen(Documents.of([document]), Documents.of([Document("t", copied)])))
-    assert [each.name for each in kept][0] == "d" and len(kept) == 2
-    place = int(re.fullmatch(r"d, from character (\d+)", kept[1].name)[1])
+    assert kept[0].name == "d" and len(kept) == 2
+    place = kept[1].start
+    assert kept[1].source == "d" and kept[1].name == f"d, from character {place}"
     assert document.text[place:] == kept[1].text and document.text.startswith(kept[0].text)
     assert not any(line in each.text for each in kept for line in copied.split("\n") if line)
     assert sum(len(each.text) for each in kept) > 0.9 * len(first + last)
@@ -173,8 +175,7 @@ def reference(documents, text, part=1000):
 
 @pytest.mark.parametrize("piece", [7, 64, 1 << 20])
 def test_files_that_are_streamed_give_what_held_text_gives(piece, tmp_path, monkeypatch):
-    for module in (utf8, sources):
-        monkeypatch.setattr(module, "PIECE", piece)
+    monkeypatch.setattr(module, "PIECE", piece)
     monkeypatch.setattr(copies, "PART", 200)
     monkeypatch.setattr(copies, "TOGETHER", 37)
     draws = random.Random(4)
@@ -230,10 +231,10 @@ def folder(tmp_path):
 
 def texts_of(folder, *names):
     settings = (
-        pieces.Text(corpus=(str(folder / f"{name}.txt"),), blocks=True, held_out=0.3)
+        Text(corpus=(str(folder / f"{name}.txt"),), blocks=True, held_out=0.3)
         for name in names
     )
-    return [pieces.texts(each) for each in settings]
+    return [texts.texts(each) for each in settings]
 
 
 def words(folder, name, *more):
@@ -243,7 +244,7 @@ def words(folder, name, *more):
 
 def test_new_and_old_text_are_held_out_from_each_other(folder, capsys):
     new, old = texts_of(folder, "new", "old")
-    found = pieces.held_out(new, [old])
+    found = texts.held_out(new, [old])
     trained_on = {each.text for side in (new, old) for each in side.training}
     for name, own in (("held out", new), ("old text", old)):
         assert not {each.text for each in found[name]} & trained_on
@@ -259,9 +260,9 @@ def test_new_and_old_text_are_held_out_from_each_other(folder, capsys):
 
 
 def test_enough_text_is_no_reason_to_warn(folder, capsys, monkeypatch):
-    monkeypatch.setattr(pieces, "ENOUGH", 10)
+    monkeypatch.setattr(texts, "ENOUGH", 10)
     new, old = texts_of(folder, "new", "old")
-    pieces.held_out(new, [old])
+    texts.held_out(new, [old])
     assert "left out" in (said := capsys.readouterr().err) and "too little" not in said
 
 
@@ -270,12 +271,12 @@ def test_where_nothing_is_left_it_is_said_or_refused(folder, capsys):
     (folder / "part.txt").write_text("\n\n".join(each.text for each in old.training))
     (part,) = texts_of(folder, "part")
     with pytest.raises(InputError, match="nothing is left of the held-out text of .*part.txt"):
-        pieces.held_out(part, [old])
+        texts.held_out(part, [old])
     (folder / "apart.txt").write_text("\n\n".join(each.text for each in old.apart) * 3)
     (apart,) = texts_of(folder, "apart")
     capsys.readouterr()
-    apart = pieces.Texts(apart.settings, apart.documents, apart.documents, Documents.of([]))
-    assert pieces.held_out(apart, [old]) == {}
+    apart = texts.Texts(apart.settings, apart.documents, apart.documents, Documents.of([]))
+    assert texts.held_out(apart, [old]) == {}
     assert "no forgetting is measured" in capsys.readouterr().err
 
 
@@ -287,7 +288,7 @@ def test_train_evaluate_and_resume_hold_out_the_same_text(folder, capsys):
     assert main(run) == 0
     record = checkpoint.load(out).record
     new, old = texts_of(folder, "new", "old")
-    found = pieces.held_out(new, [old])
+    found = texts.held_out(new, [old])
     assert record["held_out"] == {name: each.sha256 for name, each in found.items()}
     capsys.readouterr()
     assert main(["evaluate", out, "--json"]) == 0
@@ -318,7 +319,7 @@ def test_what_is_replayed_holds_no_copy_of_held_out_text(folder, byte_tokenizer)
     fresh = [paragraph(draws) for _ in range(30)]
     (folder / "third.txt").write_text("\n\n".join([*near, *fresh]))
     (third,) = texts_of(folder, "third")
-    corpus = continuing.corpus_of([third], [new, old], byte_tokenizer)
+    corpus = texts.training_corpus([third], [new, old], byte_tokenizer)
     spans = [corpus.document(place) for place in range(len(corpus.documents))]
     replayed = {byte_tokenizer.decode(corpus.tokens[slice(*span)].tolist()) for span in spans}
     trained_on = {each.text for each in third.training}
@@ -327,15 +328,15 @@ def test_what_is_replayed_holds_no_copy_of_held_out_text(folder, byte_tokenizer)
 
 
 def test_compare_leaves_out_what_any_of_its_texts_trains_on(folder, capsys):
-    from minicpt.cli import compare_setup
+    from minicpt.comparison.texts import divided
 
     new, old = texts_of(folder, "new", "old")
-    left = compare_setup.cleared("new", [new], [new, old])
-    assert list(left) == list(pieces.held_out(new, [old])["held out"])
+    held_out = divided({"new": [new], "old": [old]}, 0)["new"][1]
+    assert held_out == list(texts.held_out(new, [old])["held out"])
     (folder / "part.txt").write_text("\n\n".join(each.text for each in old.training))
     (part,) = texts_of(folder, "part")
     with pytest.raises(InputError) as refused:
-        compare_setup.cleared("new", [part], [part, old])
+        divided({"new": [part], "old": [old]}, 0)
     message = str(refused.value)
     assert "the new text: " in message and "part.txt" in message and "a third or more" in message
     assert "word for word" not in message

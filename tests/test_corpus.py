@@ -13,11 +13,11 @@ from making import fake
 from tokenizers import Tokenizer as Engine
 from tokenizers import models, normalizers, pre_tokenizers
 
+from minicpt.common.errors import InputError
 from minicpt.data import building
 from minicpt.data.corpus import Corpus
-from minicpt.data.text import Document, sentences, words
-from minicpt.data.tokenizer import Tokenizer
-from minicpt.errors import InputError
+from minicpt.data.text import Document, sentences, stretches, words
+from minicpt.data.tokenizer import PORTION, Tokenizer
 
 always = settings(derandomize=True, deadline=None)
 BYTES = Tokenizer.train([], 256)
@@ -119,7 +119,7 @@ def test_starts_follow_the_rule_token_by_token(given_texts, together):
 
 def test_a_long_document_is_built_in_portions_and_none_the_wiser():
     text = "The cat sat on the mat. It was é.\n\n" * 5000  # 175 000 characters: three portions
-    assert len(MERGED.portions(text)) > 2
+    assert len(list(stretches(Document("x", text), MERGED.breaks, PORTION))) > 2
     corpus = Corpus.build([Document("before", "x"), Document("x", text)], MERGED)
     assert corpus.tokens.tolist()[1:] == MERGED.encode(text)
     assert len(corpus.words) == 1 + 5000 * 9 and len(corpus.sentences) == 1 + 5000 * 2
@@ -204,8 +204,8 @@ def encodings(texts, tokenizer):
 def work(arguments):
     Corpus.build([Document("x", "a b"), Document("y", "c")], Tokenizer.train([], 256))
 
-building.places.encodings = encodings
-command_line.VERBS["demo"].run = work
+building.encodings = encodings
+command_line.verbs()["demo"].run = work
 sys.argv = ["minicpt", "demo"]
 sys.exit(__main__.main())
 """

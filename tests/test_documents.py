@@ -6,13 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minicpt.data import sources, utf8
-from minicpt.data.documents import Document, Documents, LongDocument
+from minicpt.common.errors import InputError, WorkError
+from minicpt.data import documents as module
+from minicpt.data import sources
+from minicpt.data.corpus import Corpus
+from minicpt.data.documents import Document, Documents, FileText, count_invalid, decoded
 from minicpt.data.sources import read
-from minicpt.data.split import divide
+from minicpt.data.split import divide, without
 from minicpt.data.text import stretches
-from minicpt.data.utf8 import count_invalid, decoded
-from minicpt.errors import InputError, WorkError
 
 always = settings(derandomize=True, deadline=None)
 
@@ -20,8 +21,7 @@ always = settings(derandomize=True, deadline=None)
 @pytest.fixture(params=[1, 2, 3, 7])
 def small_pieces(request, monkeypatch):
     """Files are read in pieces of so many bytes, and longer ones are not held."""
-    for module in (utf8, sources):
-        monkeypatch.setattr(module, "PIECE", request.param)
+    monkeypatch.setattr(module, "PIECE", request.param)
     return request.param
 
 
@@ -34,14 +34,15 @@ def test_a_long_file_is_its_text(small_pieces, tmp_path):
     path.write_bytes(CONTENT.encode())
     documents = read([str(path)])
     (document,) = documents
-    assert isinstance(document, LongDocument) and document.text == TEXT
+    assert isinstance(document.content, FileText) and document.text == TEXT
     assert list(documents.lengths) == [len(TEXT)] and documents.bytes == len(TEXT.encode())
     assert documents.sha256 == Documents.of([Document("other", TEXT)]).sha256
     for start in range(0, len(TEXT), 3):
         for stop in [*range(start, len(TEXT), 5), None]:
-            part = document.part(start, stop, "part")
-            assert part.text == TEXT[start:stop] and part.name == "part"
-            assert part.part(1, 4, "").text == TEXT[start:stop][1:4]
+            part = document.part(start, stop)
+            assert part.text == TEXT[start:stop]
+            assert (part.source, part.start) == (str(path), start)
+            assert part.part(1, 4).text == TEXT[start:stop][1:4]
 
 
 def test_a_long_file_is_divided_as_a_short_one(small_pieces, tmp_path):
@@ -81,13 +82,13 @@ def test_what_is_replaced_is_what_python_replaces_and_counted(parts):
     path = test_what_is_replaced_is_what_python_replaces_and_counted.path
     path.write_bytes(data)
     expected = data.decode("utf-8", "replace")
-    before = utf8.PIECE
+    before = module.PIECE
     try:
-        for utf8.PIECE in (1, 3, before):
+        for module.PIECE in (1, 3, before):
             assert "".join(decoded(str(path), "replace")) == expected
             assert count_invalid(str(path)) == expected.count("�") - data.count("�".encode())
     finally:
-        utf8.PIECE = before
+        module.PIECE = before
 
 
 @pytest.fixture(autouse=True)
@@ -160,6 +161,71 @@ def test_bytes_are_counted_or_not_known():
     one, other = Documents.of([Document("a", "Zwölf.")]), Documents.of([Document("c", "d")])
     both = Documents.joined([one, other])
     assert both.bytes == 8 and Documents.joined([]).bytes == 0
-    part = both.chosen("the first", [6], lambda number, document: [] if number else [document])
+    part = both.chosen([(0, 0, 6)])
     assert list(part) == [*one] and part.bytes is None
     assert Documents.joined([one, part]).bytes is None
+
+
+# --- parts -----------------------------------------------------------------------------------
+
+
+def test_a_part_says_its_document_and_where_it_begins():
+    part = Document("a", "One. Two. Three.").part(5, 9)
+    assert part == Document("a", "Two.", 5) and part.name == "a, from character 5"
+    assert part.part(2) == Document("a", "o.", 7) and part.part(2).name == "a, from character 7"
+    assert Document("a", "One.").part(0, 2).name == "a"
+
+
+def test_spans_choose_parts_and_a_choice_can_be_chosen_from():
+    documents = Documents.of(Document(name, f"{name} is a text") for name in "abcd")
+    chosen = documents.chosen([(0, 0, 11), (1, 2, 4), (1, 5, 11), (3, 0, 1)])
+    assert [(each.name, each.text) for each in chosen] == [
+        ("a", "a is a text"),
+        ("b, from character 2", "is"),
+        ("b, from character 5", "a text"),
+        ("d", "d"),
+    ]
+    assert list(chosen.lengths) == [11, 2, 6, 1] and list(chosen) == list(chosen)
+    again = chosen.chosen([(2, 2, 6)])
+    assert list(again) == [Document("b", "text", 7)]
+    assert len({each.key for each in (documents, chosen, again)}) == 3
+    assert not list(documents.chosen([])) and not len(documents.chosen([]))
+
+
+NAMES = ["a, token b.txt", "x, from character 5", "x", "x, from character 5, token 3", "a:3"]
+
+
+@pytest.mark.parametrize("count", [1, 10])
+def test_a_name_that_looks_like_a_place_is_a_name(count, tmp_path, byte_tokenizer):
+    """A document is told by its field: no name is taken apart."""
+    for number in range(count):
+        (tmp_path / str(number)).mkdir()
+        for name in NAMES:
+            text = f"A first sentence of {name} in {number}. A second one. A third one of {name}."
+            (tmp_path / str(number) / name).write_text(text)
+    documents = read([str(tmp_path)])
+    assert len({each.source for each in documents}) == len(NAMES) * count
+    training, held_out = divide(documents, 0.3)
+    for side in (training, held_out):
+        corpus = Corpus.build(side, byte_tokenizer)
+        assert list(corpus.names) == [each.source for each in side]
+        assert corpus.starts.tolist() == [each.start for each in side]
+        for document, start in zip(side, corpus.documents.tolist(), strict=True):
+            passage = corpus.passage(start, start + 4)
+            assert (passage.document, passage.character) == (document.source, document.start)
+            assert passage.place == f"{document.name}, token 0"
+            assert (tmp_path / passage.document).exists()
+    assert all((tmp_path / each.file).exists() for each in documents)
+    assert "".join(each.text for each in without(documents, held_out)) == "".join(
+        each.text for each in training
+    )
+
+
+def test_a_line_and_a_block_say_their_file(tmp_path):
+    path = tmp_path / "a, block 1.jsonl"
+    path.write_text('{"text": "One.\\n\\nTwo."}\n')
+    (line,) = read([str(path)])
+    assert (line.source, line.file) == (f"{path}:1", str(path))
+    blocks = list(read([str(path)], blocks=True))
+    assert [each.source for each in blocks] == [f"{path}:1, block 1", f"{path}:1, block 2"]
+    assert {each.file for each in blocks} == {str(path)}

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from minicpt.dropout import Dropout, dropout
+from minicpt.fast.dropout import Dropout, dropout
 
 
 @pytest.mark.parametrize("probability", [0.1, 0.5, 0.9, 1 / 1024, 1023 / 1024])

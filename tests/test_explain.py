@@ -4,6 +4,7 @@ import copy
 import json
 import re
 import unicodedata
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,18 +12,23 @@ import torch.nn.functional as F
 from making import close
 
 from minicpt.batch import IGNORE
+from minicpt.common.randomness import generator
+from minicpt.common.terminal import draw, words
 from minicpt.data.corpus import Corpus
-from minicpt.data.sources import Document
+from minicpt.data.documents import Document
+from minicpt.data.order import Draw
 from minicpt.data.tokenizer import Tokenizer
-from minicpt.loss import target_losses
-from minicpt.models import decoder, encoder, encoder_decoder
+from minicpt.loss import losses_of_head, per_token_losses, target_losses
+from minicpt.models.bert import BERT
+from minicpt.models.gpt2 import GPT2
+from minicpt.models.layers import causal_mask_of
+from minicpt.models.t5 import T5
 from minicpt.objectives import causal_lm, masked_lm, next_sentence, reconstruction
-from minicpt.randomness import generator
-from minicpt.report import characters
-from minicpt.report.explain import as_data, explain
-from minicpt.report.explain_text import as_text
-from minicpt.report.terminal import draw, words
-from minicpt.verify.bounds import nats
+from minicpt.pictures import characters
+from minicpt.pictures.passage import as_data
+from minicpt.pictures.text import as_text
+from minicpt.proofs.bounds import nats
+from minicpt.runs.assembly import new_model
 
 torch.set_num_threads(1)
 
@@ -44,15 +50,13 @@ def corpus(tokenizer):
     return Corpus.build([Document("notes\n猫.txt", TEXT), Document("b", TEXT[:40])], tokenizer)
 
 
-def build(module, tokenizer):
+KINDS = {"encoder": BERT, "decoder": GPT2, "encoder-decoder": T5}
+
+
+def build(kind, objective):
     """A tiny model whose weights are large enough to tell one token from another."""
     torch.manual_seed(7)
-    sizes = {"width": 16, "layers": 2, "heads": 2}
-    if module is encoder_decoder:
-        config = module.Config(tokenizer.size, tokenizer.need("pad"), **sizes)
-    else:
-        config = module.Config(tokenizer.size, 200, **sizes)
-    model = module.Model(config)
+    model = new_model(kind, objective, {"width": 16, "layers": 2, "num_heads": 2})
     for weight in model.parameters():
         if weight.dim() > 1:
             torch.nn.init.normal_(weight, std=0.3)
@@ -63,26 +67,29 @@ def build(module, tokenizer):
 def case(tokenizer, corpus):
     """name -> (model, objective, the plan's longest passage)"""
     objectives = {
-        "causal": causal_lm.Objective(tokenizer, causal_lm.Settings(window=12)),
-        "masked": masked_lm.Objective(tokenizer, masked_lm.Settings(window=24, rate=0.3)),
-        "pair": next_sentence.Objective(tokenizer, next_sentence.Settings(window=24)),
-        "pair and tokens": next_sentence.Objective(
+        "causal": causal_lm.CausalLM(tokenizer, causal_lm.Settings(window=12)),
+        "masked": masked_lm.MaskedLM(tokenizer, masked_lm.Settings(window=24, rate=0.3)),
+        "pair": next_sentence.NextSentence(tokenizer, next_sentence.Settings(window=24)),
+        "pair and tokens": next_sentence.NextSentence(
             tokenizer, next_sentence.Settings(window=24, rate=0.3, masked=True)
         ),
-        "reconstruction": reconstruction.Objective(tokenizer),
+        "reconstruction": reconstruction.Reconstruction(tokenizer),
     }
-    modules = {"encoder": encoder, "decoder": decoder, "encoder-decoder": encoder_decoder}
-    models = {name: build(module, tokenizer) for name, module in modules.items()}
+    models = {name: build(KINDS[each.role], each) for name, each in objectives.items()}
     plans = {name: objective.plan(corpus, 0, 0) for name, objective in objectives.items()}
     return lambda name: (
-        models[objectives[name].architecture],
+        models[name],
         objectives[name],
         plans[name][int(plans[name].lengths.argmax())],
     )
 
 
 def noise():
-    return generator("evaluation", 0, 0)
+    return Draw(0, generator("evaluation", 0, 0))
+
+
+def explain(model, objective, passage, draw, columns, ascii=False, **options) -> str:
+    return as_text(as_data(model, objective, passage, draw, **options), columns, ascii=ascii)
 
 
 def width(line: str) -> int:
@@ -199,8 +206,8 @@ def test_the_answer_to_a_pair_is_said_in_words(order, label, expected, columns, 
     """Held against the text itself: whether the second side is what stands behind the first."""
     texts = ["One ran. Two sat. Three ate. Four lay. Five hid.", "Six won. Seven lost. Eight left."]
     corpus = Corpus.build([Document(text[:3], text) for text in texts], tokenizer)
-    objective = next_sentence.Objective(tokenizer, next_sentence.Settings(order=order))
-    model = build(encoder, tokenizer)
+    objective = next_sentence.NextSentence(tokenizer, next_sentence.Settings(order=order))
+    model = build(BERT, objective)
     pairs = [pair for epoch in range(8) for pair in objective.plan(corpus, 0, epoch)[:]]
     found = [pair for pair in pairs if pair.label == label]
     assert found
@@ -221,11 +228,11 @@ def test_each_chosen_token_is_marked_as_hidden_replaced_or_kept(tokenizer, corpu
     """Held against the text, which the batch corrupts; each fate, with and without pairs."""
     pair = {"masked": True, "mask": 0.4, "random": 0.3, "rate": 0.9}
     objectives = (
-        masked_lm.Objective(tokenizer, masked_lm.Settings(mask=0.4, random=0.3, rate=0.9)),
-        next_sentence.Objective(tokenizer, next_sentence.Settings(**pair)),
+        masked_lm.MaskedLM(tokenizer, masked_lm.Settings(mask=0.4, random=0.3, rate=0.9)),
+        next_sentence.NextSentence(tokenizer, next_sentence.Settings(**pair)),
     )
-    model = build(encoder, tokenizer)
     for objective in objectives:
+        model = build(BERT, objective)
         passage = objective.plan(corpus, 0, 0)[0]
         batch = objective.batch([passage], [noise()])
         read, target = batch.inputs["tokens"][0].tolist(), batch.targets["tokens"][0].tolist()
@@ -299,15 +306,14 @@ def test_bytes_that_are_no_character_stay_escaped(byte_tokenizer):
 def test_every_table_shows_characters(name, byte_tokenizer):
     """Read and predicted; of a character that is partly hidden the rest is known all the same."""
     objective = {
-        "causal": causal_lm.Objective(byte_tokenizer),
-        "masked": masked_lm.Objective(
+        "causal": causal_lm.CausalLM(byte_tokenizer),
+        "masked": masked_lm.MaskedLM(
             byte_tokenizer, masked_lm.Settings(rate=0.5, mask=1.0, random=0.0)
         ),
-        "pair": next_sentence.Objective(byte_tokenizer, next_sentence.Settings(order=True)),
-        "reconstruction": reconstruction.Objective(byte_tokenizer),
+        "pair": next_sentence.NextSentence(byte_tokenizer, next_sentence.Settings(order=True)),
+        "reconstruction": reconstruction.Reconstruction(byte_tokenizer),
     }[name]
-    modules = {"encoder": encoder, "decoder": decoder, "encoder-decoder": encoder_decoder}
-    model = build(modules[objective.architecture], byte_tokenizer)
+    model = build(KINDS[objective.role], objective)
     corpus = Corpus.build([Document("a", "猫 sat. 犬 ran.")], byte_tokenizer)
     data = as_data(model, objective, objective.plan(corpus, 0, 0)[0], noise())
     shown = [each["token"] for stream in data["streams"].values() for each in stream["positions"]]
@@ -344,8 +350,8 @@ def test_both_tables_of_an_encoder_decoder(case):
 
 
 def test_wide_tokens_line_up_in_the_terminal(case, tokenizer, corpus):
-    model = build(decoder, tokenizer)
-    objective = causal_lm.Objective(tokenizer, causal_lm.Settings(window=100))
+    objective = causal_lm.CausalLM(tokenizer, causal_lm.Settings(window=100))
+    model = build(GPT2, objective)
     plan = objective.plan(corpus, 0, 0)
     passage = max(plan[:], key=lambda each: len(each.tokens))
     _, rows = table(explain(model, objective, passage, noise(), 100), 0)
@@ -393,7 +399,80 @@ def test_prefix_runs_are_runs_of_the_model_on_the_prefix(case):
     assert lengths == [size, size, *range(1, size + 1)]
 
 
-class Leaky(decoder.Model):
+@pytest.mark.parametrize("name", ["causal", "reconstruction"])
+def test_the_last_loss_of_each_prefix_is_the_per_token_loss(case, name):
+    """Where they come from: the batch cut down to what one target may see.
+
+    Both are float64 sums over inputs of other shapes, so the last digits may differ.
+    """
+    model, objective, passage = case(name)
+    runs = as_data(model, objective, passage, noise())["triangle"]
+    double = copy.deepcopy(model).double().eval()
+    batch = objective.batch([passage], [noise()])
+    with torch.no_grad():
+        alone = per_token_losses(
+            lambda cut: target_losses(double, cut), batch, objective.visibility(batch)
+        )["tokens"]
+    assert [row[-1] for row in runs["alone"]] == pytest.approx(alone[:12].tolist(), rel=1e-12)
+
+
+class Weighted(causal_lm.CausalLM):
+    """Every second target counts twice, the others nothing; the head counts half."""
+
+    head_weights = {"tokens": 0.5}
+
+    def batch(self, passages, draws):
+        batch = super().batch(passages, draws)
+        weights = torch.zeros(batch.targets["tokens"].shape)
+        weights[:, ::2] = 2.0
+        return replace(batch, weights={"tokens": weights})
+
+
+def test_weights_of_targets_are_shown_and_counted(case, tokenizer):
+    model, _, passage = case("causal")
+    objective = Weighted(tokenizer, causal_lm.Settings(window=12))
+    data = as_data(model, objective, passage, noise())
+    head, plain = data["heads"]["tokens"], as_data(*case("causal"), noise())["heads"]["tokens"]
+    assert [each["position"] for each in head["targets"]] == list(range(0, plain["count"], 2))
+    assert {each["weight"] for each in head["targets"]} == {2.0} and head["head_weight"] == 0.5
+    assert head["count"] == plain["count"]  # a target of weight 0 counts
+    assert head["sum"] == pytest.approx(2 * sum(e["loss"] for e in plain["targets"][::2]), rel=1e-5)
+    runs = data["triangle"]
+    assert runs["positions"] == [each["position"] for each in head["targets"]][:12]
+    assert max(runs["differences"]) <= runs["tolerance"]
+    assert "without its weight" in " ".join(as_text(data, 80).split())
+
+
+class Parted(causal_lm.CausalLM):
+    """A part that learns beside the model: a layer of its own before the head."""
+
+    def parts(self, model):
+        torch.manual_seed(3)
+        return torch.nn.ModuleDict({"layer": model.block()})
+
+    def losses(self, model, parts, batch, fused=True):
+        mask = causal_mask_of(batch.inputs["tokens"], batch.inputs["mask"])
+        hidden = parts["layer"](model(**batch.inputs), mask)
+        return {"tokens": losses_of_head("tokens", hidden, model.heads["tokens"], batch, fused)}
+
+
+def test_parts_that_learn_beside_the_model_are_used(case, tokenizer):
+    model, _, passage = case("causal")
+    objective = Parted(tokenizer, causal_lm.Settings(window=12))
+    parts = objective.parts(model)
+    data = as_data(model, objective, passage, noise(), parts=parts)
+    with torch.no_grad():
+        batch = objective.batch([passage], [noise()])
+        expected = objective.losses(model.eval(), parts.eval(), batch)["tokens"].losses
+        plain = target_losses(model, batch)["tokens"].losses
+    assert [each["loss"] for each in data["heads"]["tokens"]["targets"]] == expected.tolist()
+    assert not torch.allclose(expected, plain)
+    runs = data["triangle"]
+    assert max(runs["differences"]) <= runs["tolerance"]
+    assert {each.dtype for each in parts.parameters()} == {torch.float32}
+
+
+class Leaky(GPT2):
     """A decoder that lets every position look at all others."""
 
     def forward(self, tokens, mask=None, positions=None):
@@ -419,8 +498,8 @@ def test_no_triangle_where_targets_see_what_follows(case, name):
 
 
 def test_a_long_passage_is_compressed_and_says_so(tokenizer, corpus):
-    model = build(decoder, tokenizer)
-    objective = causal_lm.Objective(tokenizer, causal_lm.Settings(window=100))
+    objective = causal_lm.CausalLM(tokenizer, causal_lm.Settings(window=100))
+    model = build(GPT2, objective)
     passage = max(objective.plan(corpus, 0, 0)[:], key=lambda each: len(each.tokens))
     data = as_data(model, objective, passage, noise())
     size = len(data["visibility"]["tokens"]["tokens"])
@@ -452,7 +531,7 @@ def test_the_mean_and_the_guess(case):
 def test_no_target_at_all(case, tokenizer, corpus):
     model, _, _ = case("masked")
     settings = masked_lm.Settings(window=24, choice="independent", rate=1e-9)
-    objective = masked_lm.Objective(tokenizer, settings)
+    objective = masked_lm.MaskedLM(tokenizer, settings)
     text = explain(model, objective, objective.plan(corpus, 0, 0)[0], noise(), 60)
     assert "no position has a target" in " ".join(text.split())
 

@@ -6,24 +6,21 @@ import sys
 
 import pytest
 
-from minicpt.cli import explain as verb
+import minicpt
 from minicpt.cli.main import main
-from minicpt.cli.pieces import objective_modules
+from minicpt.common.errors import InputError
+from minicpt.objectives import known
+from minicpt.pictures import picture
 
 LONG = " ".join(f"Line {number} of the text is here." for number in range(12))
-SMALL = {"VOCABULARY": 300}
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """A small tokenizer: what is read of the built-in text does not matter here."""
-    monkeypatch.setattr(verb, "VOCABULARY", 300)
-    documents = list(verb.read(["builtin:docs"]))[:3]
-    everything = verb.read
-    monkeypatch.setattr(
-        verb, "read", lambda sources, **how: documents
-        if sources == ["builtin:docs"] else everything(sources, **how),
-    )  # fmt: skip
+    monkeypatch.setattr(picture, "VOCABULARY", 300)
+    documents = list(picture.read(["builtin:docs"]))[:3]
+    monkeypatch.setattr(picture, "read", lambda sources: documents)
 
 
 def explained(capsys, *words):
@@ -52,7 +49,7 @@ def read_of(data, stream="tokens"):
     return "".join(each for each in found if each[0] != "[" and "<|" not in each).replace("␣", " ")
 
 
-@pytest.mark.parametrize("name", objective_modules())
+@pytest.mark.parametrize("name", known())
 def test_every_passage_is_shown_in_the_order_of_the_text(name, capsys, monkeypatch):
     words = [name, "--text", LONG, "--window", "40"]
     first, said = explained(capsys, *words)
@@ -63,7 +60,8 @@ def test_every_passage_is_shown_in_the_order_of_the_text(name, capsys, monkeypat
     for number in range(1, count + 1):
         data, _ = explained(capsys, *words, "--passage", str(number))
         assert (data["number"], data["of"]) == (number, count)
-        places.append(int(data["place"].split(" with ")[0].rpartition(" ")[2]))
+        assert data["document"] == "the text"
+        places.append(data["start"])
     if name != "next-sentence":  # a wrong second sentence may come from anywhere
         assert places[0] == 0
     assert places == sorted(places)
@@ -168,3 +166,46 @@ def test_two_sentences_are_enough_for_their_order(capsys):
     data, _ = explained(capsys, *words, "A cat sat. It slept.")
     assert data["heads"]["pair"]["targets"][0]["name"] in ("in order", "swapped")
     assert "give two or more different sentences" in error_of(capsys, *words, "A cat sat.")
+
+
+# --- from Python -----------------------------------------------------------------------------
+
+
+def test_three_lines_from_a_text_to_its_picture(capsys):
+    found = minicpt.explain("The cat sat.", objective="causal-lm")
+    data, _ = explained(capsys, "causal-lm", "--text", "The cat sat.")
+    assert json.loads(json.dumps(found.data)) == data
+    assert str(found) == repr(found) == found.text()
+    assert str(found).startswith("Causal language modelling") and "nats per target" in str(found)
+    assert any("untrained" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("name", known())
+def test_every_objective_is_explained_with_its_settings(name):
+    found = minicpt.explain(LONG, name, window=40, passage=2, seed=1)
+    assert found.data["number"] == 2 and len(found.data["streams"]["tokens"]["positions"]) <= 40
+    assert minicpt.explain(LONG, name, window=40, passage=2, seed=1).data == found.data
+
+
+def test_a_model_is_chosen_by_its_name(capsys):
+    by_name, _ = explained(capsys, "causal-lm", "--text", "One sat.", "--model", "gpt2")
+    assert by_name == minicpt.explain("One sat.", model="gpt2").data
+    with pytest.raises(InputError, match="--model bert is a model of the role encoder"):
+        minicpt.explain("One sat.", model="bert")
+    with pytest.raises(InputError, match="no model is called 'x'"):
+        minicpt.explain("One sat.", model="x")
+    with pytest.raises(InputError, match="no objective is called 'x'"):
+        minicpt.explain("One sat.", "x")
+
+
+def test_a_trained_model_is_explained(capsys, tmp_path):
+    words = "--width 16 --layers 1 --num-heads 2 --vocab-size 256 --window 32 --steps 1"
+    words += " --batch-size 4 --evaluate-passages 4"
+    run = str(tmp_path / "run")
+    assert main(["train", "causal-lm", *words.split(), "--out", run]) == 0
+    capsys.readouterr()
+    data, said = explained(capsys, "causal-lm", "--text", "One sat.", "--init", run)
+    assert "untrained" not in said and len(data["streams"]["tokens"]["positions"]) == 9
+    assert data == minicpt.explain("One sat.", init=run).data
+    both = ["--init", run, "--model", "gpt2"]
+    assert "--model is for untrained models" in error_of(capsys, "causal-lm", *both)

@@ -23,10 +23,12 @@ import killing  # noqa: E402
 import mutations  # noqa: E402
 import refusing  # noqa: E402
 
-from minicpt import checkpoint, containers, disk  # noqa: E402
-from minicpt.cli import lock  # noqa: E402
+from minicpt import checkpoint  # noqa: E402
+from minicpt.checkpoint import containers  # noqa: E402
 from minicpt.cli.main import main  # noqa: E402
-from minicpt.errors import InputError, WorkError  # noqa: E402
+from minicpt.common import disk  # noqa: E402
+from minicpt.common.errors import InputError, WorkError  # noqa: E402
+from minicpt.runs import lock  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +78,7 @@ def test_the_benchmark_writes_its_rows(folder, tmp_path, monkeypatch):
 
 def test_the_benchmark_notices_what_is_lost(folder, tmp_path, monkeypatch, little):
     """Tests that cannot fail prove nothing: without the manifest's check, mutations get through."""
-    monkeypatch.setattr(checkpoint, "verify", lambda folder: None)
+    monkeypatch.setattr("minicpt.checkpoint.folder.verify", lambda folder: None)
     found = list(faults.TESTS["mutate"][0](tmp_path, 60))
     assert any(each and "loaded with other" in each for each in found)
 
@@ -174,7 +176,8 @@ def test_a_folder_that_could_not_be_replaced_stays(finished, monkeypatch):
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_before_the_first_step_leaves_nothing(kind, folder, tmp_path):
     def pause():
-        children.command_line.VERBS["train"].prepare = lambda *rest: signal.pause()
+        train = children.command_line.verbs()["train"]
+        train.build = lambda *rest, **options: signal.pause()
 
     words = children.train("causal-lm", folder / "text.txt", tmp_path / "out", 9)
     child = children.Child(words, tmp_path, pause)
@@ -217,7 +220,7 @@ def test_changes_can_be_accepted(folder, tmp_path, capsys):
     assert main(["resume", str(out)]) == 0  # the new text is now the one of the run
 
 
-@pytest.mark.parametrize("what", ["step", "shape", "settings", "random"])
+@pytest.mark.parametrize("what", ["step", "shape", "settings", "parts"])
 def test_the_state_of_another_run_is_refused(what, finished, capsys):
     newest = checkpoint.find(finished)[0]
     state = torch.load(newest / "state.pt", weights_only=True)
@@ -227,8 +230,8 @@ def test_the_state_of_another_run_is_refused(what, finished, capsys):
         state["optimizer"]["state"][0]["exp_avg"] = torch.ones(2)
     if what == "settings":
         state["optimizer"]["param_groups"][0]["betas"] = (0.1, 0.2)
-    if what == "random":
-        state["random"] = {"cpu": torch.ones(3)}
+    if what == "parts":
+        state["parts"] = {"weight": torch.ones(3)}
     torch.save(state, newest / "state.pt")
     (newest / "manifest.json").unlink()
     checkpoint.write_manifest(newest)

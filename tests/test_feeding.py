@@ -21,15 +21,18 @@ from oracles import (
 
 from minicpt import checkpoint
 from minicpt.cli.main import main
+from minicpt.common.errors import InputError
+from minicpt.common.randomness import generator
 from minicpt.data.corpus import Corpus
-from minicpt.data.sources import Document
+from minicpt.data.documents import Document
+from minicpt.data.order import Draw
 from minicpt.data.tokenizer import Tokenizer
-from minicpt.errors import InputError
 from minicpt.generation import Sampling
-from minicpt.models import decoder, encoder, encoder_decoder
+from minicpt.models.bert import BERT
+from minicpt.models.gpt2 import GPT2
+from minicpt.models.t5 import T5
 from minicpt.objectives import causal_lm, masked_lm, next_sentence, reconstruction
-from minicpt.randomness import generator
-from minicpt.training import Trainer, Training
+from minicpt.training.trainer import Trainer, Training
 
 PAIRS = [("On day 7 the cat saw.", "It rained."), ("It counted them.", SAMPLES[1] * 3)]
 UNLIMITED = 10**9
@@ -42,14 +45,14 @@ def trained() -> Tokenizer:
     return Tokenizer.train(LINES, 300)
 
 
-def model_of(module, tokenizer, **sizes):
+def model_of(kind, tokenizer, **sizes):
     torch.manual_seed(0)
-    sizes = {"width": 16, "layers": 2, "heads": 2} | sizes
-    if module is encoder_decoder:
+    sizes = {"width": 16, "layers": 2, "num_heads": 2} | sizes
+    if kind is T5:
         sizes["pad"] = tokenizer.need("pad")
     else:
         sizes.setdefault("positions", 64)
-    return module.Model(module.Config(vocabulary=tokenizer.size, **sizes))
+    return kind(kind.Config(vocabulary=tokenizer.size, **sizes))
 
 
 def written(folder, model, tokenizer, form="export"):
@@ -145,7 +148,7 @@ def resaved(tokenizer, folder) -> str:
 def tokenizers_of(kind, folder, trained):
     """(tokenizer, words) of an encoder: ours, and what transformers opens."""
     if kind == "trained here":
-        return trained, written(folder, model_of(encoder, trained, positions=100), trained)
+        return trained, written(folder, model_of(BERT, trained, positions=100), trained)
     BASES[kind](folder.parent / "base")
     loaded = checkpoint.load(folder.parent / "base")
     return loaded.tokenizer, written(folder, loaded.model, loaded.tokenizer)
@@ -155,7 +158,7 @@ def tokenizers_of(kind, folder, trained):
 def test_an_encoder_gets_what_masked_lm_feeds(kind, tmp_path, trained):
     tokenizer, words = tokenizers_of(kind, tmp_path / "ours", trained)
     none = masked_lm.Settings(choice="independent", rate=1e-9, window=200)
-    objective = masked_lm.Objective(tokenizer, none)
+    objective = masked_lm.MaskedLM(tokenizer, none)
     texts = [LINES[0], "It rained.", LINES[3] + " " + LINES[4]]
     batch = batch_of(objective, [Document(f"{n}", text) for n, text in enumerate(texts)])
     assert set(words.model_input_names) == set(NAMES.values())
@@ -171,7 +174,7 @@ def test_an_encoder_gets_what_next_sentence_feeds(kind, order, tmp_path, trained
     """
     tokenizer, words = tokenizers_of(kind, tmp_path / "ours", trained)
     settings = next_sentence.Settings(window=100, order=order)
-    objective = next_sentence.Objective(tokenizer, settings)
+    objective = next_sentence.NextSentence(tokenizer, settings)
     batch = batch_of(objective, [Document(f"{n}", line) for n, line in enumerate(LINES[:6])])
     firsts, seconds = [], []
     for ids, segments, mask in zip(
@@ -194,7 +197,11 @@ def batch_of(objective, documents):
     """The batch of all passages of an epoch, in the order of their names."""
     plan = objective.plan(Corpus.build(documents, objective.tokenizer), 0, 0)
     passages = sorted(plan[:], key=lambda each: each.place)
-    return objective.batch(passages, [generator("test", n) for n in range(len(passages))])
+    return objective.batch(passages, [draw(number) for number in range(len(passages))])
+
+
+def draw(number):
+    return Draw(number, generator("test", number))
 
 
 def agree(found, batch):
@@ -226,8 +233,8 @@ def test_what_an_encoder_was_trained_on_counts_more_than_a_foreign_rule(tmp_path
 
 
 def test_a_decoder_begins_a_text_with_end_of_text_and_has_one_segment(tmp_path, trained):
-    words = written(tmp_path / "a", model_of(decoder, trained), trained)
-    objective = causal_lm.Objective(trained)
+    words = written(tmp_path / "a", model_of(GPT2, trained), trained)
+    objective = causal_lm.CausalLM(trained)
     batch = batch_of(objective, [Document("a", LINES[0])])
     assert words(LINES[0]).input_ids == batch.inputs["tokens"][0].tolist()
     a, b = trained.encode("It rained."), trained.encode("It stopped.")
@@ -238,13 +245,13 @@ def test_a_decoder_begins_a_text_with_end_of_text_and_has_one_segment(tmp_path, 
 
 def test_an_encoder_decoder_reads_words_alone(tmp_path, trained):
     """As reconstruction feeds its encoder; whoever makes labels ends them."""
-    words = written(tmp_path / "a", model_of(encoder_decoder, trained), trained)
-    objective = reconstruction.Objective(trained, reconstruction.Settings(deletion=0.0))
+    words = written(tmp_path / "a", model_of(T5, trained), trained)
+    objective = reconstruction.Reconstruction(trained, reconstruction.Settings(deletion=0.0))
     corpus = Corpus.build([Document("a", LINES[0])], trained)
     (passage, *_) = objective.plan(corpus, 0, 0)[:]
-    ((text, _),) = objective.damaged([passage], [generator("test", 0)])
-    batch = objective.batch([passage], [generator("test", 0)])
-    assert words(text).input_ids == batch.inputs["tokens"][0].tolist()
+    batch = objective.batch([passage], [draw(0)])
+    given = reconstruction.damage(objective.words(passage), objective.settings, draw(0).generator)
+    assert words(" ".join(given)).input_ids == batch.inputs["tokens"][0].tolist()
     sentence = trained.decode(passage.tokens.tolist())
     labels = words(sentence + words.eos_token).input_ids
     assert labels == batch.targets["tokens"][0].tolist()
@@ -256,7 +263,7 @@ def test_a_tokenizer_of_another_model_feeds_a_new_one_as_it_is_trained(tmp_path)
     t5_tokenizer().save_pretrained(tmp_path / "t5")
     (tmp_path / "text.txt").write_text(TEXT)
     words = ["train", "causal-lm", "--corpus", str(tmp_path / "text.txt"), "--steps", "1"]
-    words += ["--batch-size", "2", "--width", "16", "--heads", "2", "--layers", "1"]
+    words += ["--batch-size", "2", "--width", "16", "--num-heads", "2", "--layers", "1"]
     words += ["--window", "24", "--evaluate-passages", "2", "--out", str(tmp_path / "run")]
     assert main([*words, "--tokenizer", str(tmp_path / "t5")]) == 0
     tokenizer = checkpoint.load(tmp_path / "run").tokenizer
@@ -264,16 +271,16 @@ def test_a_tokenizer_of_another_model_feeds_a_new_one_as_it_is_trained(tmp_path)
     assert theirs("It rained").input_ids == [1, *tokenizer.encode("It rained")]
 
 
-@pytest.mark.parametrize("module", [decoder, encoder_decoder])
-def test_generate_of_transformers_stops_at_our_end_of_text(module, tmp_path, trained):
+@pytest.mark.parametrize("kind", [GPT2, T5])
+def test_generate_of_transformers_stops_at_our_end_of_text(kind, tmp_path, trained):
     """A model learns one sentence by heart; theirs writes it from the same beginning and stops."""
     sentence = LINES[2].split(". ")[0] + "."
-    if module is decoder:
-        objective, given = causal_lm.Objective(trained), sentence[:6]
+    if kind is GPT2:
+        objective, given = causal_lm.CausalLM(trained), sentence[:6]
     else:
         settings = reconstruction.Settings(deletion=0.0, shuffle=False)
-        objective, given = reconstruction.Objective(trained, settings), sentence
-    model = model_of(module, trained, width=32, dropout=0.0)
+        objective, given = reconstruction.Reconstruction(trained, settings), sentence
+    model = model_of(kind, trained, width=32, dropout=0.0)
     corpus = Corpus.build([Document("a", sentence)], trained)
     training = Training(batch_size=1, learning_rate=1e-2)
     for step in Trainer(model, objective, corpus, training, steps=60).run():
@@ -283,20 +290,20 @@ def test_generate_of_transformers_stops_at_our_end_of_text(module, tmp_path, tra
     ours = objective.generate(model, given, Sampling(length=40, temperature=0.0), draws)
     assert ours == sentence
     words = written(tmp_path / "a", model, trained)
-    kind = {decoder: "GPT2LMHeadModel", encoder_decoder: "T5ForConditionalGeneration"}[module]
-    theirs = getattr(transformers, kind).from_pretrained(tmp_path / "a").eval()
+    name = {GPT2: "GPT2LMHeadModel", T5: "T5ForConditionalGeneration"}[kind]
+    theirs = getattr(transformers, name).from_pretrained(tmp_path / "a").eval()
     found = theirs.generate(
         **words(given, return_tensors="pt"), do_sample=False, max_new_tokens=40
     )[0].tolist()
     assert words.decode(found, skip_special_tokens=True) == sentence
-    assert found[-1] == trained.need("end") and found.count(found[-1]) == 1 + (module is decoder)
+    assert found[-1] == trained.need("end") and found.count(found[-1]) == 1 + (kind is GPT2)
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o002, 0o077])
 def test_files_have_the_usual_modes(mask, tmp_path, trained):
     before = os.umask(mask)
     try:
-        model = model_of(decoder, trained)
+        model = model_of(GPT2, trained)
         for form in ("export", "checkpoint"):
             written(tmp_path / form, model, trained, form)
             modes = {
@@ -321,7 +328,7 @@ def test_a_wrong_habit_is_refused_by_name(name, value, tmp_path):
 
 def test_the_hash_is_of_what_a_tokenizer_makes_of_a_text(tmp_path, trained):
     """Not of what other tools put around it: a run and its checkpoint have one tokenizer."""
-    written(tmp_path / "a", model_of(encoder, trained), trained)
+    written(tmp_path / "a", model_of(BERT, trained), trained)
     again = Tokenizer.load(tmp_path / "a")
     assert again.sha256 == trained.sha256
     assert json.loads((tmp_path / "a/tokenizer.json").read_text())["post_processor"]

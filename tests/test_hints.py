@@ -10,15 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from minicpt import checkpoint, pretrained, weights
+from minicpt import checkpoint
+from minicpt.checkpoint import huggingface, weights
 from minicpt.cli import hints
 from minicpt.cli import main as command_line
 from minicpt.cli.main import main
+from minicpt.common import outputs
 from minicpt.data.sources import read
-from minicpt.report import files
-from minicpt.training import Trainer
+from minicpt.runs.console import command
+from minicpt.training.trainer import Trainer
 
-SMALL = ["--width", "16", "--layers", "1", "--heads", "2", "--vocab-size", "300", "--window", "32"]
+SMALL = "--width 16 --layers 1 --num-heads 2 --vocab-size 300 --window 32".split()
 SMALL += ["--batch-size", "4", "--evaluate-passages", "4"]
 KINDS = {"causal-lm": "decoder", "masked-lm": "encoder", "reconstruction": "encoder-decoder"}
 
@@ -80,21 +82,20 @@ def test_replay_proposes_only_what_the_model_can_do(name, trained, text, tmp_pat
     checkpoint.export(exported, model.model, model.tokenizer)
     words = ["train", name, "--init", str(exported), "--corpus", text]
     message = error_of([*words, "--replay", "base"], capsys)
-    assert "--replay SRC" in message
-    assert ("--replay self" in message) == (name == "causal-lm")
+    assert "is not known" in message and "name it with --old-corpus" in message
     if name != "causal-lm":
-        message = error_of([*words, "--replay", "self"], capsys).split("; use")[1]
-        assert "files" in message and "where the base says" in message
+        message = error_of([*words, "--self-replay", "0.1"], capsys)
+        assert "--self-replay fits decoder models, and this one is an encoder" in message
 
 
 def test_a_head_that_is_there_in_part_is_said_part_by_part(trained):
     model = checkpoint.load(trained / "masked-lm").model
-    state, config = pretrained.export_state(model), pretrained.export_config(model)
+    state, config = huggingface.export_state(model), huggingface.export_config(model)
     pooler = ["bert.pooler.dense.weight", "bert.pooler.dense.bias"]
     classifier = ["cls.seq_relationship.weight", "cls.seq_relationship.bias"]
 
     def note(*gone):
-        return pretrained.load(config, {k: v for k, v in state.items() if k not in gone})[1]
+        return huggingface.load(config, {k: v for k, v in state.items() if k not in gone})[1]
 
     new = "of head 'pair' is not in the folder: initialised at random"
     assert note() == []
@@ -102,7 +103,7 @@ def test_a_head_that_is_there_in_part_is_said_part_by_part(trained):
     assert note(*pooler) == [f"the pooler {new}; its classifier is kept"]
     whole = ["head 'pair' is not in the folder: initialised at random"]
     assert note(*pooler, *classifier) == whole
-    loaded, _ = pretrained.load(config, {k: v for k, v in state.items() if k not in classifier})
+    loaded, _ = huggingface.load(config, {k: v for k, v in state.items() if k not in classifier})
     assert loaded.heads["pair"].pooler.weight.equal(model.heads["pair"].pooler.weight)
 
 
@@ -117,18 +118,22 @@ def test_a_head_that_is_there_in_part_is_said_part_by_part(trained):
         ("train causal-lm", "--num_train_epochs --num-train-epochs", "--epochs"),
         ("train causal-lm", "--max_steps --max_iters", "--steps"),
         ("train causal-lm", "--output_dir --output", "--out"),
-        ("train causal-lm", "--model_name_or_path --model", "--init"),
+        ("train causal-lm", "--model_name_or_path --base_model", "--init"),
+        ("compare", "--model", "--init"),
         ("train causal-lm", "--train_file --dataset", "--corpus"),
         ("train causal-lm", "--block_size --max_seq_length --context_length", "--window"),
         ("train reconstruction", "--max_length", "--window"),
         ("train masked-lm", "--mlm_probability", "--rate"),
         ("train next-sentence", "--mlm_probability", "--rate"),
-        ("train causal-lm", "--gradient_accumulation_steps", "--micro-batches"),
+        ("train causal-lm", "--gradient_accumulation_steps", "--micro-batch-size"),
+        ("train causal-lm", "--micro-batches --device_batch_size", "--micro-batch-size"),
+        ("train causal-lm", "--num_heads --heads --n_head", "--num-heads"),
+        ("train causal-lm", "--final --min_lr", "--min-lr-ratio"),
         ("train causal-lm", "--warmup_steps --warmup_ratio", "--warmup"),
         ("train causal-lm", "--weight_decay --wd", "--weight-decay"),
         ("train causal-lm", "--fp16 --bf16", "--dtype"),
         ("train causal-lm", "--lr_scheduler_type", "--schedule"),
-        ("train causal-lm", "--max_grad_norm --grad_clip", "--clip"),
+        ("train causal-lm", "--max_grad_norm --grad_clip --clip", "--max-grad-norm"),
         ("train causal-lm", "--eval_steps --eval_interval", "--evaluate-every"),
         ("train causal-lm", "--save_steps", "--save-every"),
         ("train causal-lm", "--save_total_limit", "--keep"),
@@ -213,7 +218,7 @@ def test_commands_work_when_they_are_pasted(name, text, tmp_path, monkeypatch, c
 
 def test_a_shell_reads_the_name_that_was_meant(tmp_path):
     for name in ("my run", "-n", "it's", "a;b", "$HOME", "tab\there"):
-        words = hints.command("resume", Path(name))
+        words = command("resume", Path(name))
         code = f"minicpt() {{ for x; do printf '%s\\n' \"$x\"; done; }}; {words}"
         done = subprocess.run(["sh", "-c", code], capture_output=True, text=True, check=True)
         shown = done.stdout.splitlines()
@@ -224,7 +229,7 @@ def test_minicpt_alone_prints_its_help(capsys):
     assert main([]) == 0
     output = capsys.readouterr()
     assert output.err == "" and output.out == command_line.parser().format_help()
-    assert all(verb in output.out for verb in command_line.VERBS)
+    assert all(verb in output.out for verb in command_line.verbs())
     done = subprocess.run([sys.executable, "-m", "minicpt"], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "") and "usage: minicpt" in done.stdout
 
@@ -240,8 +245,8 @@ def test_a_missing_extra_is_named_by_its_packages(monkeypatch):
 
     assert set(weights.INSTALL.split()) - {"pip", "install"} == names("hf")
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(files.InputError) as refused:
-        files.plotting()
+    with pytest.raises(outputs.InputError) as refused:
+        outputs.plotting()
     assert set(str(refused.value).split("pip install ")[1].split()) == names("plot")
 
 

@@ -5,80 +5,76 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from making import close
+from making import close, draws, losses_of, model_of, objective_of
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+import minicpt.fast.loss as fast
 import minicpt.loss as loss_module
-import minicpt.models.decoder as decoder_module
-from minicpt.batch import IGNORE, Batch
+import minicpt.models.layers as layers
+from minicpt.batch import IGNORE, Batch, seen_by
+from minicpt.common.errors import InputError
+from minicpt.common.randomness import generator
 from minicpt.data.corpus import Corpus
 from minicpt.data.sources import Document
 from minicpt.data.tokenizer import Tokenizer
-from minicpt.errors import InputError
-from minicpt.loss import (
-    Loss,
-    objective_loss,
-    per_token_losses,
-    target_losses,
-    whole_sequence_loss,
-)
-from minicpt.models import decoder, encoder, encoder_decoder
-from minicpt.objectives import causal_lm, masked_lm, next_sentence, reconstruction
-from minicpt.randomness import generator
-from minicpt.verify.bounds import largest
+from minicpt.loss import Loss, objective_loss, per_token_losses, target_losses, whole_sequence_loss
+from minicpt.proofs.bounds import largest
 
 TEXT = (
     "The cat sat on the mat. It was warm there. A bird came by.\n\n"
     "Rain fell at noon, and the cat went home. She slept."
 )
-SIZES = {"width": 16, "layers": 2, "heads": 2, "dropout": 0.0}
 CASES = {
-    "causal-lm": (causal_lm, causal_lm.Settings(window=24), decoder),
-    "masked-lm": (masked_lm, masked_lm.Settings(window=24, rate=0.3), encoder),
-    "next-sentence": (next_sentence, next_sentence.Settings(window=48), encoder),
-    "next-sentence with masked-lm": (
-        next_sentence,
-        next_sentence.Settings(window=48, masked=True),
-        encoder,
-    ),
-    "reconstruction": (reconstruction, reconstruction.Settings(window=32), encoder_decoder),
+    "causal-lm": ("causal-lm", {"window": 24}),
+    "masked-lm": ("masked-lm", {"window": 24, "rate": 0.3}),
+    "next-sentence": ("next-sentence", {"window": 48}),
+    "next-sentence with masked-lm": ("next-sentence", {"window": 48, "masked": True}),
+    "reconstruction": ("reconstruction", {"window": 32}),
 }
 
 
 def case(name):
     """A float64 model, an objective and a batch of passages of different lengths."""
-    module, settings, kind = CASES[name]
+    kind, settings = CASES[name]
     tokenizer = Tokenizer.train([TEXT], 280)
-    objective = module.Objective(tokenizer, settings)
+    objective = objective_of(kind, tokenizer, **settings)
     documents = [Document(str(i), part) for i, part in enumerate(TEXT.split("\n\n"))]
-    plan = objective.plan(Corpus.build(documents, tokenizer), 0, 0)
-    passages = plan[:5]
-    batch = objective.batch(passages, [generator("test", i) for i in range(len(passages))])
-    positions = {} if kind is encoder_decoder else {"positions": objective.length}
-    torch.manual_seed(0)
-    model = kind.Model(kind.Config(vocabulary=tokenizer.size, **positions, **SIZES)).double()
+    passages = objective.plan(Corpus.build(documents, tokenizer), 0, 0)[:5]
+    batch = objective.batch(passages, draws(len(passages)))
+    model = model_of(objective, layers=2).double()
     for parameter in model.parameters():  # larger than at the start, so that every path matters
         parameter.data.mul_(1.4).add_(0.01 * torch.randn_like(parameter))
     return model, objective, batch
 
 
-def gradients(model, losses):
+def alone_of(model, objective, batch):
+    """The losses of a batch, each from a run of the model on what its target may see."""
+    return per_token_losses(losses_of(model, objective), batch, objective.visibility(batch))
+
+
+def gradients(model, *losses):
+    """Those of the sum of the means of each head's losses (N,)."""
     model.zero_grad()
-    sum(each.total().mean for each in losses.values()).backward()
+    sum(each.mean() for each in losses).backward()
     return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+def each_of(losses):
+    return [each.losses for each in losses.values()]
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_whole_sequence_and_one_target_at_a_time_agree(name):
     model, objective, batch = case(name)
     together = target_losses(model, batch)
-    alone = per_token_losses(model, batch, objective.visibility(batch))
+    alone = alone_of(model, objective, batch)
     assert together.keys() == alone.keys() == batch.targets.keys()
     for head in together:
         assert len(together[head].losses) == batch.counts()[head] > 0
-        close(together[head].losses, alone[head].losses, model, batch)
-    ours, theirs = gradients(model, together), gradients(model, alone)
+        close(together[head].losses, alone[head], model, batch)
+    ours = gradients(model, *each_of(together))
+    theirs = gradients(model, *alone.values())
     assert ours.keys() == theirs.keys()
     for parameter in ours:
         close(ours[parameter], theirs[parameter], model, batch, size=largest(*ours.values()))
@@ -90,17 +86,18 @@ def test_a_mask_that_is_off_by_one_is_seen(monkeypatch):
     def off_by_one(length, device=None):
         return torch.ones(length, length, dtype=torch.bool, device=device).tril(diagonal=1)
 
-    monkeypatch.setattr(decoder_module, "causal_mask", off_by_one)
+    monkeypatch.setattr(layers, "causal_mask", off_by_one)
     together = target_losses(model, batch)["tokens"].losses
-    alone = per_token_losses(model, batch, objective.visibility(batch))["tokens"].losses
+    alone = alone_of(model, objective, batch)["tokens"]
     assert (together - alone).abs().max() > 1e-3
 
 
-def test_per_token_logits_have_the_shape_batch_by_classes(monkeypatch):
+def test_per_token_logits_have_the_shape_batch_by_classes():
     model, objective, batch = case("causal-lm")
     shapes = []
     model.heads["tokens"].register_forward_hook(lambda _, __, logits: shapes.append(logits.shape))
-    per_token_losses(model, batch, objective.visibility(batch))
+    losses = losses_of(model, objective, fused=False)
+    per_token_losses(losses, batch, objective.visibility(batch))
     vocabulary = model.config.vocabulary
     assert shapes == [(1, vocabulary)] * batch.counts()["tokens"]
 
@@ -159,7 +156,7 @@ def test_a_batch_without_targets_has_loss_zero_and_no_nan():
     assert loss.count == 0 and loss.mean.item() == 0.0
     loss.mean.backward()
     assert all(p.grad is None or bool((p.grad == 0).all()) for p in model.parameters())
-    assert len(per_token_losses(model, empty, objective.visibility(empty))["tokens"].losses) == 0
+    assert len(alone_of(model, objective, empty)["tokens"]) == 0
 
 
 def test_a_uniform_guess_costs_the_logarithm_of_the_vocabulary():
@@ -169,13 +166,101 @@ def test_a_uniform_guess_costs_the_logarithm_of_the_vocabulary():
     close(loss.mean, math.log(model.config.vocabulary), model, batch)
 
 
+# --- weights and noise -------------------------------------------------------------------------
+
+
+def weighted(batch, weights):
+    """The batch with these weights (B, T) of the head "tokens"."""
+    return Batch(batch.inputs, batch.targets, {"tokens": weights})
+
+
+def test_a_weighted_loss_worked_out_by_hand():
+    """Losses log 4 and log 4/3, with the weights 2 and 1/2; a third target of weight 0 counts."""
+    logits = torch.tensor([[[0.0, math.log(3)]] * 4], dtype=torch.float64)
+    batch = Batch(
+        {"tokens": torch.zeros(1, 4, dtype=torch.int64)},
+        {"tokens": torch.tensor([[0, IGNORE, 1, 0]])},
+        {"tokens": torch.tensor([[2.0, 9.0, 0.5, 0.0]])},
+    )
+    loss = whole_sequence_loss(Table(logits), batch)["tokens"]
+    assert loss.count == 3 == batch.counts()["tokens"]
+    close(loss.sum, 2 * math.log(4) + math.log(4 / 3) / 2, 8)
+    each = target_losses(Table(logits), batch)["tokens"]
+    assert each.positions.tolist() == [0, 2] and each.weights.tolist() == [2.0, 0.5]
+    assert each.count == 3
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_target_of_weight_zero_costs_no_logits(fused):
+    model, _, batch = case("causal-lm")
+    targets = batch.targets["tokens"]
+    weights = (torch.arange(targets.numel()).view(targets.shape) % 3).double()  # a third are 0
+    rows = []
+    head = model.heads["tokens"]
+    real = head.transform
+    head.transform = lambda hidden: rows.append(len(hidden)) or real(hidden)
+    loss = target_losses(model, weighted(batch, weights), fused)["tokens"].total()
+    asked = targets != IGNORE
+    assert rows == [int((asked & (weights > 0)).sum())]
+    assert loss.count == int(asked.sum()) > rows[0]
+
+
+def test_weights_multiply_losses_and_gradients():
+    model, objective, batch = case("causal-lm")
+    weights = torch.rand(batch.targets["tokens"].shape, generator=generator("weights"))
+    weights[:, 1] = 0.0
+    heavy = weighted(batch, weights)
+    plain = target_losses(model, batch)["tokens"]
+    factors = weights[plain.rows, plain.positions].double()
+    found, expected = target_losses(model, heavy)["tokens"].total(), plain.losses * factors
+    close(found.sum, expected.sum(), model, batch)
+    assert found.count == plain.count
+    ours, theirs = gradients(model, found.sum), gradients(model, expected.sum())
+    for name in theirs:
+        close(ours[name], theirs[name], model, batch, size=largest(*theirs.values()))
+    # One target at a time: the same targets in the same order, those of weight 0 left out.
+    alone = alone_of(model, objective, heavy)["tokens"]
+    close(alone, target_losses(model, heavy)["tokens"].losses, model, batch)
+
+
+def test_what_one_target_sees_cuts_weights_and_noise():
+    """Noise of the decoder's positions is cut as the decoder's tokens are."""
+    tokens = torch.tensor([[5, 6, 7, 8], [9, 10, 11, 0]])
+    decoder = torch.tensor([[0, 5, 6], [0, 9, 10]])
+    noise = {"words": torch.arange(8.0).view(2, 4)}
+    noise["decoder_words"] = torch.arange(12.0).view(2, 3, 2)
+    batch = Batch(
+        {"tokens": tokens, "decoder_tokens": decoder},
+        {"tokens": decoder + 20},
+        {"tokens": torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]), "other": torch.ones(2, 3)},
+        noise,
+    )
+    real = torch.tensor([True, True, True, False]).expand(2, 3, 4)
+    past = torch.ones(3, 3).tril().bool().expand(2, 3, 3)
+    found = seen_by(batch, "tokens", 1, 1, {"tokens": real, "decoder_tokens": past})
+    assert found.inputs["tokens"].tolist() == [[9, 10, 11]]
+    assert found.inputs["decoder_tokens"].tolist() == [[0, 9]]
+    assert found.targets["tokens"].tolist() == [[IGNORE, 29]]
+    assert found.weights.keys() == {"tokens"} and found.weights["tokens"].tolist() == [[4.0, 5.0]]
+    assert found.noise["words"].tolist() == [[4.0, 5.0, 6.0]]
+    assert found.noise["decoder_words"].tolist() == [[[6.0, 7.0], [8.0, 9.0]]]
+
+
+def test_head_weights_multiply_the_mean_of_their_head():
+    losses = {"tokens": Loss(torch.tensor(6.0), 3), "pair": Loss(torch.tensor(8.0), 2)}
+    counts = {"tokens": 3, "pair": 2}
+    assert float(objective_loss(losses, counts)) == 2.0 + 4.0
+    assert float(objective_loss(losses, counts, {"pair": 0.25})) == 2.0 + 1.0
+    assert float(objective_loss(losses, counts, {"pair": 50.0, "tokens": 0.5})) == 1.0 + 200.0
+
+
 # --- the fused form is the plain form ----------------------------------------------------------
 
 
 @pytest.fixture
 def few_logits(monkeypatch):
     """Makes the fused form take several sweeps over a batch as small as those here."""
-    monkeypatch.setattr(loss_module, "LOGITS", 700)
+    monkeypatch.setattr(fast, "LOGITS", 700)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -186,7 +271,7 @@ def test_the_fused_form_is_the_plain_form(name, few_logits):
         close(fused[head].losses, plain[head].losses, model, batch)
         assert torch.equal(fused[head].rows, plain[head].rows)
         assert torch.equal(fused[head].positions, plain[head].positions)
-    ours, theirs = gradients(model, fused), gradients(model, plain)
+    ours, theirs = gradients(model, *each_of(fused)), gradients(model, *each_of(plain))
     assert ours.keys() == theirs.keys()
     for parameter in ours:
         close(ours[parameter], theirs[parameter], model, batch, size=largest(*ours.values()))
@@ -203,7 +288,7 @@ def random_head(bias):
 
 @pytest.mark.parametrize("bias", [True, False])
 def test_the_fused_gradient_is_that_of_finite_differences(bias, monkeypatch):
-    monkeypatch.setattr(loss_module, "LOGITS", 14)  # two rows at a time
+    monkeypatch.setattr(fast, "LOGITS", 14)  # two rows at a time
     head, hidden, targets = random_head(bias)
     parameters = list(head.parameters())
 
@@ -235,8 +320,8 @@ def test_a_second_derivative_is_that_of_finite_differences_or_is_refused():
 
 def test_a_frozen_projection_costs_no_gradient(monkeypatch):
     swept = []
-    sweep = loss_module.sweep
-    monkeypatch.setattr(loss_module, "sweep", lambda *a: swept.append(sweep(*a)) or swept[-1])
+    sweep = fast.sweep
+    monkeypatch.setattr(fast, "sweep", lambda *a: swept.append(sweep(*a)) or swept[-1])
     head, hidden, targets = random_head(bias=True)
     loss_module.head_losses(head, hidden, targets).sum().backward()
     expected = hidden.grad.clone(), head.bias.grad.clone()
@@ -249,7 +334,9 @@ def test_a_frozen_projection_costs_no_gradient(monkeypatch):
 
 def test_the_fused_form_repeats_bitwise_and_may_be_asked_twice(few_logits):
     model, _, batch = case("causal-lm")
-    first, again = (gradients(model, target_losses(model, batch)) for _ in range(2))
+    first, again = (
+        gradients(model, *each_of(target_losses(model, batch))) for _ in range(2)
+    )
     assert all(torch.equal(first[name], again[name]) for name in first)
     total = whole_sequence_loss(model, batch)["tokens"].mean
     weight = model.heads["tokens"].weight
@@ -283,7 +370,7 @@ def test_no_tensor_of_all_logits_is_ever_made(gradient):
         total = loss_module.head_losses(head, hidden, targets).sum()
         if gradient:
             total.backward()
-    assert loss_module.LOGITS / 2 < largest.numbers <= loss_module.LOGITS  # of 33.5 million
+    assert fast.LOGITS / 2 < largest.numbers <= fast.LOGITS  # of 33.5 million
 
 
 @pytest.mark.parametrize("bias", [True, False])

@@ -1,6 +1,7 @@
 """Where and in which precision a model runs: devices, bfloat16, compilation, threads."""
 
 import ctypes
+import functools
 import io
 import json
 import subprocess
@@ -10,39 +11,41 @@ import pytest
 import torch
 from making import close
 
-from minicpt import attention, checkpoint, machine
+from minicpt import checkpoint
 from minicpt.cli.main import main
-from minicpt.errors import InputError
-from minicpt.evaluation import evaluate
+from minicpt.common.errors import InputError
+from minicpt.common.randomness import generator
+from minicpt.data.order import Draw
 from minicpt.loss import whole_sequence_loss
-from minicpt.machine import Machine
-from minicpt.models import decoder, encoder, encoder_decoder
-from minicpt.objectives import causal_lm, masked_lm, next_sentence, reconstruction
-from minicpt.randomness import generator
-from minicpt.training import Trainer, Training
-from minicpt.verify.bounds import tolerance
+from minicpt.models import layers
+from minicpt.proofs.bounds import tolerance
+from minicpt.runs.assembly import make_trainer, model_kind, new_model, objective_kind
+from minicpt.training import device
+from minicpt.training.device import Machine
+from minicpt.training.evaluation import evaluate
+from minicpt.training.resuming import state_of
+from minicpt.training.trainer import Training
 
-MODELS = {"decoder": decoder, "encoder": encoder, "encoder-decoder": encoder_decoder}
-EVERY = pytest.mark.parametrize("module", [causal_lm, masked_lm, next_sentence, reconstruction])
-SETTINGS = Training(batch_size=4, micro_batches=2, learning_rate=1e-2)
+OBJECTIVES = ["causal-lm", "masked-lm", "next-sentence", "reconstruction"]
+EVERY = pytest.mark.parametrize("name", OBJECTIVES)
+SETTINGS = Training(batch_size=4, micro_batch_size=2, learning_rate=1e-2)
 SIXTEEN = Machine(dtype="bfloat16")
-SMALL = ["--width", "16", "--layers", "1", "--heads", "2", "--vocab-size", "300", "--window", "32"]
+SMALL = "--width 16 --layers 1 --num-heads 2 --vocab-size 300 --window 32".split()
 SMALL += ["--batch-size", "4", "--steps", "2"]
 
 
-def make(module, tokenizer, **sizes):
-    objective = module.Objective(tokenizer, module.Settings(window=32))
-    kind = MODELS[objective.architecture]
-    positions = {} if kind is encoder_decoder else {"positions": objective.length}
-    sizes = {"width": 16, "layers": 2, "heads": 2} | positions | sizes
-    torch.manual_seed(0)
-    return kind.Model(kind.Config(vocabulary=tokenizer.size, **sizes)), objective
+def make(name, tokenizer, **sizes):
+    kind = objective_kind(name)
+    objective = kind(tokenizer, kind.Settings(window=32))
+    sizes = {"width": 16, "layers": 2, "num_heads": 2} | sizes
+    return new_model(model_kind("", kind), objective, sizes, seed=0), objective
 
 
 def batch_of(objective, corpus):
     plan = objective.plan(corpus, 0, 0)
     places = range(min(4, len(plan)))
-    return objective.batch([plan[i] for i in places], [generator("batch", i) for i in places])
+    draws = [Draw(place, generator("batch", place)) for place in places]
+    return objective.batch([plan[place] for place in places], draws)
 
 
 # --- devices
@@ -50,94 +53,79 @@ def batch_of(objective, corpus):
 
 @EVERY
 @pytest.mark.parametrize("fused", [True, False])
-def test_a_forward_pass_makes_no_tensor_on_another_device(module, fused, tokenizer, corpus):
+def test_a_forward_pass_makes_no_tensor_on_another_device(name, fused, tokenizer, corpus):
     """On "meta", tensors have shapes and no values, and none may meet one of the CPU."""
-    model, objective = make(module, tokenizer, fused=fused)
+    model, objective = make(name, tokenizer, fused=fused)
     model.to("meta")
     batch = batch_of(objective, corpus).to("meta")
     hidden = model(**batch.inputs)
     assert hidden.device.type == "meta"
-    for name, target in batch.targets.items():
+    for head, target in batch.targets.items():
         assert hidden.shape[:2] == target.shape
-        assert model.heads[name](hidden[:, 0]).device.type == "meta"
+        assert model.heads[head](hidden[:, 0]).device.type == "meta"
     del batch.inputs["mask"]  # what a model makes in its place belongs on the device as well
     assert model(**batch.inputs).device.type == "meta"
 
 
 def test_a_mask_on_the_wrong_device_would_be_found(tokenizer, corpus, monkeypatch):
-    model, objective = make(causal_lm, tokenizer)
+    model, objective = make("causal-lm", tokenizer)
     batch = batch_of(objective, corpus).to("meta")
-    monkeypatch.setattr(decoder, "causal_mask", lambda n, device: attention.causal_mask(n))
+    on_the_cpu = functools.partial(layers.causal_mask, device=None)
+    monkeypatch.setattr(layers, "causal_mask", lambda length, device: on_the_cpu(length))
     with pytest.raises(RuntimeError, match="device"):
         model.to("meta")(**batch.inputs)
-
-
-@pytest.mark.parametrize("kind", ["cuda", "mps"])
-def test_resuming_knows_the_random_state_of_an_accelerator(kind, monkeypatch):
-    kept = {"state": torch.tensor([7])}
-    device = torch.cuda if kind == "cuda" else torch.mps
-    monkeypatch.setattr(device, "get_rng_state", lambda *where: kept["state"])
-    monkeypatch.setattr(device, "set_rng_state", lambda state, *where: kept.update(state=state))
-    machine = Machine(device=kind)
-    states = machine.random_states()
-    drawn = torch.rand(3)
-    kept["state"] = torch.tensor([8])
-    machine.set_random_states(states)
-    assert int(kept["state"]) == 7 and torch.equal(torch.rand(3), drawn)
-    # A run that moves to another device keeps what the new one has.
-    machine.set_random_states(Machine().random_states())
-    assert int(kept["state"]) == 7
 
 
 # --- bfloat16
 
 
 @EVERY
-def test_the_loss_in_bfloat16_is_that_of_float32_but_for_rounding(module, tokenizer, corpus):
-    model, objective = make(module, tokenizer)
+def test_the_loss_in_bfloat16_is_that_of_float32_but_for_rounding(name, tokenizer, corpus):
+    model, objective = make(name, tokenizer)
     model.eval()
     batch = batch_of(objective, corpus)
     plain = whole_sequence_loss(model, batch)
     with SIXTEEN.autocast():
         rounded = whole_sequence_loss(model, batch)
-    for name, loss in plain.items():
+    for head, loss in plain.items():
         # bfloat16 has 8 bits: a product is off by at most 2^-8 of itself, and logits here are O(1).
-        assert rounded[name].sum.dtype == torch.float32
-        assert 0 < (rounded[name].mean - loss.mean).detach().abs() < 2**-8 * 4
-        assert rounded[name].count == loss.count
+        assert rounded[head].sum.dtype == torch.float32
+        assert 0 < (rounded[head].mean - loss.mean).detach().abs() < 2**-8 * 4
+        assert rounded[head].count == loss.count
 
 
-def train(module, tokenizer, corpus, machine, steps=6, stop=None):
+def train(name, tokenizer, corpus, machine, steps=6, stop=None):
     """The trainer after all steps; with ``stop``, by way of a saved state and another trainer."""
-    model, objective = make(module, tokenizer)
-    trainer = Trainer(model, objective, corpus, SETTINGS, steps, machine)
+    model, objective = make(name, tokenizer)
+    trainer = make_trainer(model, objective, corpus, SETTINGS, steps, machine)
     while trainer.step < (stop or steps):
         trainer.advance()
     if stop:
         file = io.BytesIO()
-        torch.save([model.state_dict(), trainer.state()], file)
+        torch.save([model.state_dict(), state_of(trainer)], file)
         file.seek(0)
         weights, state = torch.load(file, weights_only=True)
-        model, objective = make(module, tokenizer)
+        model, objective = make(name, tokenizer)
         model.load_state_dict(weights)
-        trainer = Trainer(model, objective, corpus, SETTINGS, steps, machine)
         torch.manual_seed(5)  # another process
-        trainer.restore(state)
+        trainer = make_trainer(
+            model, objective, corpus, SETTINGS, steps, machine, state=state
+        )
         list(trainer.run())
     return trainer
 
 
 @EVERY
-def test_training_in_bfloat16_repeats_and_resumes_bitwise(module, tokenizer, corpus):
-    whole = train(module, tokenizer, corpus, SIXTEEN)
+def test_training_in_bfloat16_repeats_and_resumes_bitwise(name, tokenizer, corpus):
+    whole = train(name, tokenizer, corpus, SIXTEEN)
     for other in (
-        train(module, tokenizer, corpus, SIXTEEN),
-        train(module, tokenizer, corpus, SIXTEEN, stop=2),
+        train(name, tokenizer, corpus, SIXTEEN),
+        train(name, tokenizer, corpus, SIXTEEN, stop=2),
     ):
-        for name, value in whole.model.state_dict().items():
-            assert torch.equal(value, other.model.state_dict()[name]), name
-    plain = train(module, tokenizer, corpus, Machine()).model.state_dict()
-    assert any(not torch.equal(plain[name], v) for name, v in whole.model.state_dict().items())
+        for key, value in whole.model.state_dict().items():
+            assert torch.equal(value, other.model.state_dict()[key]), key
+    plain = train(name, tokenizer, corpus, Machine()).model.state_dict()
+    assert any(not torch.equal(plain[key], v) for key, v in whole.model.state_dict().items())
     # Only products are rounded: what is kept from step to step is in float32.
     assert all(p.dtype == p.grad.dtype == torch.float32 for p in whole.model.parameters()
                if p.grad is not None)  # fmt: skip
@@ -146,8 +134,8 @@ def test_training_in_bfloat16_repeats_and_resumes_bitwise(module, tokenizer, cor
 
 
 def test_training_in_bfloat16_learns(tokenizer, corpus):
-    model, objective = make(causal_lm, tokenizer, dropout=0.0)
-    trainer = Trainer(model, objective, corpus, SETTINGS, 60, SIXTEEN)
+    model, objective = make("causal-lm", tokenizer, dropout=0.0)
+    trainer = make_trainer(model, objective, corpus, SETTINGS, 60, SIXTEEN)
     losses = [float(step.losses["tokens"].mean) for step in trainer.run()]
     assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
 
@@ -169,32 +157,32 @@ def test_only_training_steps_are_compiled_and_names_stay(tokenizer, corpus, monk
     calls = []
 
     class Wrapper(torch.nn.Module):
-        def __init__(self, model):
+        def __init__(self, learner):
             super().__init__()
-            self.model, self.heads = model, model.heads
+            self.learner = learner
 
-        def forward(self, **inputs):
+        def forward(self, batch, first):
             calls.append(1)
-            return self.model(**inputs)
+            return self.learner(batch, first=first)
 
-    def stand_in(model, dynamic):
+    def stand_in(learner, dynamic):
         assert dynamic, "lengths differ from batch to batch"
-        return Wrapper(model)
+        return Wrapper(learner)
 
     monkeypatch.setattr(torch, "compile", stand_in)
-    plain = train(masked_lm, tokenizer, corpus, Machine()).model
-    trainer = train(masked_lm, tokenizer, corpus, Machine(compile=True), stop=2)
-    assert len(calls) == 6 * SETTINGS.micro_batches
+    plain = train("masked-lm", tokenizer, corpus, Machine()).model
+    trainer = train("masked-lm", tokenizer, corpus, Machine(compile=True), stop=2)
+    assert len(calls) == 6 * 2
     found = trainer.model.state_dict()
     assert list(found) == list(plain.state_dict())
     assert all(torch.equal(found[name], value) for name, value in plain.state_dict().items())
     evaluate(trainer.model, trainer.objective, corpus)
-    assert len(calls) == 6 * SETTINGS.micro_batches
+    assert len(calls) == 6 * 2
 
 
 def test_one_graph_serves_all_lengths(tokenizer, corpus):
     """Traced as for compilation, and then run as it is: that takes no compiler."""
-    model, objective = make(causal_lm, tokenizer, dropout=0.0, layers=1)
+    model, objective = make("causal-lm", tokenizer, dropout=0.0, layers=1)
     graphs = []
 
     def backend(graph, inputs):
@@ -250,7 +238,7 @@ def test_a_run_keeps_its_machine(text, tmp_path, capsys, monkeypatch):
     words = ["train", "causal-lm", "--corpus", text, *SMALL, "--dtype", "bfloat16"]
     assert main([*words, "--out", str(out)]) == 0
     record = checkpoint.load(out).record
-    assert record["machine"] == {
+    assert record["config"]["machine"] == {
         "device": "cpu", "dtype": "bfloat16", "compile": False, "threads": None
     }  # fmt: skip
     results = []
@@ -272,8 +260,8 @@ def test_a_run_keeps_its_machine(text, tmp_path, capsys, monkeypatch):
 
 FAULTS = """
 import resource, torch
-from minicpt import machine
-assert {asked} is False or machine.keep_freed_memory() is True
+from minicpt.training import device
+assert {asked} is False or device.keep_freed_memory() is True
 for _ in range(20):  # until the heap is large enough
     torch.ones(1 << 24)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -302,5 +290,5 @@ def test_freed_memory_is_used_again():
 
 
 def test_other_c_libraries_stay_as_they_are(monkeypatch):
-    monkeypatch.setattr(machine.ctypes, "CDLL", lambda name: object())
-    assert machine.keep_freed_memory() is False
+    monkeypatch.setattr(device.ctypes, "CDLL", lambda name: object())
+    assert device.keep_freed_memory() is False

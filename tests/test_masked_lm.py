@@ -7,14 +7,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from making import drawn, draws
 
 from minicpt.batch import IGNORE
+from minicpt.common.errors import InputError
 from minicpt.data.corpus import Corpus
 from minicpt.data.text import Document
 from minicpt.data.tokenizer import Tokenizer
-from minicpt.errors import InputError
-from minicpt.objectives.masked_lm import Objective, Settings
-from minicpt.randomness import generator
+from minicpt.objectives.masked_lm import MaskedLM, Settings
 
 BYTES = Tokenizer.train([], 256)
 CLS, SEP, MASK = 2, 3, 4
@@ -29,8 +29,8 @@ def passage(text):
 
 def one(text, draw=0, **changes):
     """(inputs, targets) of one text, as rows."""
-    objective = Objective(BYTES, Settings(window=1 << 14, **changes))
-    batch = objective.batch([passage(text)], [generator("test", draw)])
+    objective = MaskedLM(BYTES, Settings(window=1 << 14, **changes))
+    batch = objective.batch([passage(text)], [drawn("test", draw)])
     return batch.inputs["tokens"][0], batch.targets["tokens"][0]
 
 
@@ -83,8 +83,8 @@ def test_one_of_four_masked():
 
 
 def test_a_batch_with_padding():
-    objective = Objective(BYTES, Settings(window=8, rate=1.0, **ALL_MASKED))
-    batch = objective.batch([passage("abc"), passage("a")], [generator(0), generator(1)])
+    objective = MaskedLM(BYTES, Settings(window=8, rate=1.0, **ALL_MASKED))
+    batch = objective.batch([passage("abc"), passage("a")], [drawn(0), drawn(1)])
     assert batch.inputs["tokens"].tolist() == [[CLS, MASK, MASK, MASK, SEP], [CLS, MASK, SEP, 0, 0]]
     assert batch.inputs["mask"].tolist() == [[True] * 5, [True] * 3 + [False] * 2]
     assert batch.targets["tokens"][1].tolist() == [IGNORE, A, IGNORE, IGNORE, IGNORE]
@@ -93,11 +93,11 @@ def test_a_batch_with_padding():
 
 
 def test_windows_leave_room_for_the_special_tokens():
-    objective = Objective(BYTES, Settings(window=6))
+    objective = MaskedLM(BYTES, Settings(window=6))
     corpus = Corpus.build([Document("one", "abcdefghij")], BYTES)
     plan = objective.plan(corpus, 0, 0)
     assert sorted(plan.rows.tolist()) == [[0, 4], [4, 8], [8, 10]]
-    assert objective.batch(plan[:], [generator(0)] * 3).inputs["tokens"].shape == (3, 6)
+    assert objective.batch(plan[:], [drawn(0)] * 3).inputs["tokens"].shape == (3, 6)
 
 
 # --- how many are chosen ---------------------------------------------------------------------
@@ -219,10 +219,10 @@ def test_whole_words_independently_have_the_rate():
 def test_a_window_that_begins_within_a_word():
     """What is left of the word is a unit of its own: neither [CLS] nor the next word joins it."""
     corpus = Corpus.build([Document("one", "elephants be")], BYTES)
-    objective = Objective(BYTES, Settings(rate=0.5, whole_word=True, **ALL_MASKED))
+    objective = MaskedLM(BYTES, Settings(rate=0.5, whole_word=True, **ALL_MASKED))
     found = set()
     for draw in range(20):
-        batch = objective.batch([corpus.passage(6, 12)], [generator(draw)])  # "nts" and " be"
+        batch = objective.batch([corpus.passage(6, 12)], [drawn(draw)])  # "nts" and " be"
         found.add(tuple(batch.inputs["tokens"][0].tolist()))
     n, t, s, space, b, e = BYTES.encode("nts be")
     assert found == {
@@ -244,8 +244,8 @@ def test_special_tokens_within_a_passage_are_never_chosen():
     special = torch.isin(tokens, torch.tensor(BYTES.special))
     item = dataclasses.replace(passage("abcabc"), tokens=tokens)
     for choice, count in (("exact", 3), ("bert", 3), ("independent", 3)):
-        objective = Objective(BYTES, Settings(rate=1.0, choice=choice, mask=0, random=1))
-        batch = objective.batch([item], [generator(0)])
+        objective = MaskedLM(BYTES, Settings(rate=1.0, choice=choice, mask=0, random=1))
+        batch = objective.batch([item], [drawn(0)])
         targets = batch.targets["tokens"][0][1:-1]
         assert (targets[special] == IGNORE).all() and (targets != IGNORE).sum() == count
         assert torch.equal(batch.inputs["tokens"][0][1:-1][special], tokens[special])
@@ -264,10 +264,10 @@ corruptions = st.builds(
 @settings(derandomize=True, deadline=None, max_examples=80)
 @given(texts, corruptions, st.integers(0, 5))
 def test_targets_put_back_give_the_text(texts, changes, seed):
-    objective = Objective(BYTES, changes)
+    objective = MaskedLM(BYTES, changes)
     corpus = Corpus.build([Document(str(i), text) for i, text in enumerate(texts)], BYTES)
     plan = objective.plan(corpus, seed, 0)
-    batch = objective.batch(plan[:], [generator(seed, place) for place in range(len(plan))])
+    batch = objective.batch(plan[:], draws(len(plan), seed))
     for (start, stop), inputs, mask, targets in zip(
         plan.rows.tolist(), batch.inputs["tokens"], batch.inputs["mask"], batch.targets["tokens"],
         strict=True,

@@ -12,19 +12,25 @@ import torch
 import torch.nn.functional as F
 import transformers
 
-from minicpt import discovery, models, pretrained
-from minicpt.errors import InputError
-from minicpt.models import decoder, encoder, encoder_decoder
-from minicpt.verify.bounds import largest
+from minicpt import models
+from minicpt.checkpoint import huggingface
+from minicpt.common.errors import InputError
+from minicpt.models.abilities import Abilities
+from minicpt.models.bert import BERT, BERTConfig
+from minicpt.models.gpt2 import GPT2, GPT2Config
+from minicpt.models.layers import causal_mask
+from minicpt.models.narrow import Narrow
+from minicpt.models.t5 import T5, RMSNorm, T5Config, bucket
+from minicpt.proofs.bounds import largest
 
 V, P = 37, 24
 
 
 def _cases():
-    """Every module of minicpt.models, once for each choice that its config offers."""
-    for name, module in discovery.modules(models).items():
-        fields = dataclasses.fields(module.Config)
-        hints = typing.get_type_hints(module.Config)
+    """Every model, once for each choice that its config offers."""
+    for name, kind in models.known().items():
+        fields = dataclasses.fields(kind.Config)
+        hints = typing.get_type_hints(kind.Config)
         choices = {
             field.name: typing.get_args(hints[field.name])
             for field in fields
@@ -32,22 +38,23 @@ def _cases():
         }
         variants = [{name: value} for name, values in choices.items() for value in values]
         for changes in variants or [{}]:
-            yield pytest.param(module, changes, id="-".join([name, *changes.values()]))
+            yield pytest.param(kind, changes, id="-".join([name, *changes.values()]))
 
 
-EVERY = pytest.mark.parametrize("module, changes", list(_cases()))
+EVERY = pytest.mark.parametrize("kind, changes", list(_cases()))
 
 
-def config_of(module, **changes):
-    fields = {field.name for field in dataclasses.fields(module.Config)}
-    sizes = {"vocabulary": V, "positions": P, "width": 16, "layers": 2, "heads": 2, "dropout": 0.1}
-    return module.Config(**{k: v for k, v in sizes.items() if k in fields} | changes)
+def config_of(kind, **changes):
+    fields = {field.name for field in dataclasses.fields(kind.Config)}
+    sizes = {"vocabulary": V, "positions": P, "width": 16, "layers": 2, "num_heads": 2}
+    sizes["dropout"] = 0.1
+    return kind.Config(**{k: v for k, v in sizes.items() if k in fields} | changes)
 
 
-def model_of(module, changes, seed=0, **more):
+def model_of(kind, changes, seed=0, **more):
     """A tiny model in float64, in evaluation mode, whose weights are nowhere 0 or 1 exactly."""
     torch.manual_seed(seed)
-    model = module.Model(config_of(module, **changes, **more)).double().eval()
+    model = kind(config_of(kind, **changes, **more)).double().eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
@@ -78,22 +85,24 @@ def close(found, expected, model, inputs):
 
 
 @EVERY
-def test_the_module_has_the_agreed_names(module, changes):
-    for name in ("Config", "Model", "NAMES", "MODEL_TYPE", "to_foreign", "from_foreign"):
-        assert hasattr(module, name)
-    fields = dataclasses.fields(module.Config)
+def test_the_model_declares_what_the_others_rely_on(kind, changes):
+    assert kind.ROLE in ("encoder", "decoder", "encoder-decoder")
+    taken = list(inspect.signature(kind.forward).parameters)[1:]
+    assert set(kind.INPUTS) == set(taken)
+    fields = dataclasses.fields(kind.Config)
     assert fields[0].name == "vocabulary"
     assert "help" not in fields[0].metadata
     flags = {field.name for field in fields if "help" in field.metadata}
-    assert {"width", "layers", "heads", "feed_forward", "dropout", "fused"} <= flags
-    config = config_of(module, **changes)
+    assert {"width", "layers", "num_heads", "feed_forward", "dropout", "fused"} <= flags
+    config = config_of(kind, **changes)
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.width = 3
+    assert models.name_of(model_of(kind, changes)) in models.known()
 
 
 @EVERY
-def test_forward_and_heads_have_the_agreed_shapes(module, changes):
-    model = model_of(module, changes)
+def test_forward_and_heads_have_the_agreed_shapes(kind, changes):
+    model = model_of(kind, changes)
     inputs = inputs_of(model)
     hidden = model(**inputs)
     assert hidden.shape == (*inputs[required(model)[-1]].shape, model.config.width)
@@ -108,18 +117,18 @@ def test_forward_and_heads_have_the_agreed_shapes(module, changes):
 
 
 @EVERY
-def test_tied_weights_are_one_parameter_and_stay_so(module, changes):
-    tied = module is not encoder_decoder or changes["version"] == "1.0"
-    model = model_of(module, changes)
+def test_tied_weights_are_one_parameter_and_stay_so(kind, changes):
+    tied = kind is not T5 or changes["version"] == "1.0"
+    model = model_of(kind, changes)
     for one in (model, copy.deepcopy(model), model.float()):
         assert (one.heads["tokens"].weight is one.tokens.weight) == tied
 
 
 @EVERY
-def test_fused_equals_written_out_in_value_and_gradient(module, changes):
+def test_fused_equals_written_out_in_value_and_gradient(kind, changes):
     results = []
     for fused in (True, False):
-        model = model_of(module, changes, fused=fused)
+        model = model_of(kind, changes, fused=fused)
         inputs = inputs_of(model)
         mask = torch.ones_like(inputs["tokens"], dtype=torch.bool)
         mask[1, 5:] = False
@@ -133,8 +142,8 @@ def test_fused_equals_written_out_in_value_and_gradient(module, changes):
 
 
 @EVERY
-def test_padding_changes_no_real_position(module, changes):
-    model = model_of(module, changes)
+def test_padding_changes_no_real_position(kind, changes):
+    model = model_of(kind, changes)
     inputs = inputs_of(model, rows=1, length=7)
     alone = model(**inputs)
     for amount, pad in ((1, 0), (6, 0), (6, V - 1)):
@@ -149,8 +158,8 @@ def test_padding_changes_no_real_position(module, changes):
 
 
 @EVERY
-def test_no_mask_means_all_real(module, changes):
-    model = model_of(module, changes)
+def test_no_mask_means_all_real(kind, changes):
+    model = model_of(kind, changes)
     inputs = inputs_of(model)
     masks = {
         name.replace("tokens", "mask"): torch.ones_like(tokens, dtype=torch.bool)
@@ -160,20 +169,20 @@ def test_no_mask_means_all_real(module, changes):
 
 
 @EVERY
-def test_dropout_acts_in_training_only_and_where_it_is_asked_for(module, changes):
-    model = model_of(module, changes, dropout=0.3)
+def test_dropout_acts_in_training_only_and_where_it_is_asked_for(kind, changes):
+    model = model_of(kind, changes, dropout=0.3)
     inputs = inputs_of(model)
     assert torch.equal(model(**inputs), model(**inputs))
     model.train()
     assert not torch.equal(model(**inputs), model(**inputs))
-    still = model_of(module, changes, dropout=0.0).train()
+    still = model_of(kind, changes, dropout=0.0).train()
     assert torch.equal(still(**inputs), still(**inputs))
 
 
 @EVERY
-def test_a_fresh_model_starts_near_the_uniform_guess(module, changes):
+def test_a_fresh_model_starts_near_the_uniform_guess(kind, changes):
     torch.manual_seed(0)
-    model = module.Model(config_of(module, **changes, width=64)).eval()
+    model = kind(config_of(kind, **changes, width=64)).eval()
     inputs = inputs_of(model, rows=8)
     hidden = model(**inputs).flatten(0, 1)
     targets = torch.randint(V, (len(hidden),))
@@ -186,7 +195,7 @@ def test_a_fresh_model_starts_near_the_uniform_guess(module, changes):
 @pytest.mark.parametrize(
     "fault",
     [
-        {"heads": 3},
+        {"num_heads": 3},
         {"width": 0},
         {"layers": -1},
         {"vocabulary": 0},
@@ -196,25 +205,25 @@ def test_a_fresh_model_starts_near_the_uniform_guess(module, changes):
     ],
     ids=str,
 )
-def test_sizes_that_do_not_fit_are_refused_in_one_line(module, changes, fault):
+def test_sizes_that_do_not_fit_are_refused_in_one_line(kind, changes, fault):
     with pytest.raises(InputError) as error:
-        config_of(module, **changes | fault)
+        config_of(kind, **changes | fault)
     assert next(iter(fault)).replace("_", "-") in str(error.value)
     assert "\n" not in str(error.value)
 
 
 @EVERY
-def test_ids_beyond_the_vocabulary_are_refused(module, changes):
-    model = model_of(module, changes)
+def test_ids_beyond_the_vocabulary_are_refused(kind, changes):
+    model = model_of(kind, changes)
     inputs = inputs_of(model)
     for name in required(model):
         with pytest.raises(InputError, match="tokenizer"):
             model(**inputs | {name: inputs[name] + V})
 
 
-@pytest.mark.parametrize("module", [encoder, decoder])
-def test_more_positions_than_the_table_holds_are_refused(module):
-    model = model_of(module, {})
+@pytest.mark.parametrize("kind", [BERT, GPT2])
+def test_more_positions_than_the_table_holds_are_refused(kind):
+    model = model_of(kind, {})
     assert model(torch.zeros(1, P, dtype=torch.long)).shape == (1, P, 16)
     with pytest.raises(InputError, match="25 positions"):
         model(torch.zeros(1, P + 1, dtype=torch.long))
@@ -230,14 +239,14 @@ def test_parameters_of_the_encoder():
     layer = (d * 3 * d + 3 * d) + (d * d + d) + 2 * d + (d * f + f) + (f * d + d) + 2 * d
     embeddings = (V + P + 2) * d + 2 * d
     heads = (d * d + d + 2 * d + V) + (d * d + d + 2 * d + 2)
-    model = model_of(encoder, {}, feed_forward=f)
+    model = model_of(BERT, {}, feed_forward=f)
     assert sum(p.numel() for p in model.parameters()) == embeddings + layers * layer + heads
 
 
 def test_parameters_of_the_decoder():
     d, layers = 16, 2  # the well-known 12 L D^2 + 13 L D, the embeddings, and the final norm
     expected = 12 * layers * d * d + 13 * layers * d + (V + P) * d + 2 * d
-    assert sum(p.numel() for p in model_of(decoder, {}).parameters()) == expected
+    assert sum(p.numel() for p in model_of(GPT2, {}).parameters()) == expected
 
 
 @pytest.mark.parametrize("version, matrices, tables", [("1.0", 2, 1), ("1.1", 3, 2)])
@@ -251,12 +260,12 @@ def test_parameters_of_the_encoder_decoder(version, matrices, tables):
         + tables * V * d
     )
     changes = {"version": version, "head_width": k, "feed_forward": f, "decoder_layers": 3}
-    model = model_of(encoder_decoder, changes)
+    model = model_of(T5, changes)
     assert sum(p.numel() for p in model.parameters()) == expected
 
 
 def test_rms_norm_takes_off_no_mean():
-    norm = encoder_decoder.RMSNorm(2).double()
+    norm = RMSNorm(2).double()
     found = norm(torch.tensor([[3.0, 4.0]], dtype=torch.float64))
     expected = torch.tensor([[3.0, 4.0]], dtype=torch.float64) / math.sqrt(12.5 + 1e-6)
     making.close(found, expected, 8)  # two squares, their mean, a root, a quotient, a product
@@ -267,32 +276,32 @@ def test_buckets_of_all_distances(both):
     distance = torch.arange(-300, 301)
     oracle = transformers.models.t5.modeling_t5.T5Attention._relative_position_bucket
     expected = oracle(distance, bidirectional=both, num_buckets=32, max_distance=128)
-    assert torch.equal(encoder_decoder.bucket(distance, both), expected)
+    assert torch.equal(bucket(distance, both), expected)
 
 
 def test_published_initialisation():
     torch.manual_seed(0)
     sizes = {"positions": 256, "width": 128, "layers": 8}
-    gpt2 = decoder.Model(decoder.Config(vocabulary=500, **sizes))
-    bert = encoder.Model(encoder.Config(vocabulary=500, **sizes))
-    t5 = encoder_decoder.Model(encoder_decoder.Config(vocabulary=500, head_width=16))
+    a_gpt2 = GPT2(GPT2Config(vocabulary=500, **sizes))
+    a_bert = BERT(BERTConfig(vocabulary=500, **sizes))
+    a_t5 = T5(T5Config(vocabulary=500, head_width=16))
     for weight, std in (
-        (gpt2.tokens.weight, 0.02),
-        (gpt2.layers[0].attention.qkv.weight, 0.02),
-        (gpt2.layers[0].attention.output.weight, 0.02 / 4),
-        (gpt2.layers[7].feed_forward.contract.weight, 0.02 / 4),
-        (bert.segments.weight, 0.02),
-        (bert.layers[0].attention.output.weight, 0.02),
-        (bert.heads["pair"].pooler.weight, 0.02),
-        (t5.tokens.weight, 1.0),
-        (t5.encoder.layers[0].attention.qkv.weight[:64], (128 * 16) ** -0.5),
-        (t5.decoder.layers[0].cross_attention.key_value.weight, 128**-0.5),
-        (t5.decoder.layers[0].cross_attention.output.weight, 64**-0.5),
-        (t5.decoder.layers[0].feed_forward.contract.weight, 512**-0.5),
+        (a_gpt2.tokens.weight, 0.02),
+        (a_gpt2.layers[0].attention.qkv.weight, 0.02),
+        (a_gpt2.layers[0].attention.output.weight, 0.02 / 4),
+        (a_gpt2.layers[7].feed_forward.contract.weight, 0.02 / 4),
+        (a_bert.segments.weight, 0.02),
+        (a_bert.layers[0].attention.output.weight, 0.02),
+        (a_bert.heads["pair"].pooler.weight, 0.02),
+        (a_t5.tokens.weight, 1.0),
+        (a_t5.encoder.layers[0].attention.qkv.weight[:64], (128 * 16) ** -0.5),
+        (a_t5.decoder.layers[0].cross_attention.key_value.weight, 128**-0.5),
+        (a_t5.decoder.layers[0].cross_attention.output.weight, 64**-0.5),
+        (a_t5.decoder.layers[0].feed_forward.contract.weight, 512**-0.5),
     ):
         assert abs(weight.std().item() / std - 1) < 0.15
         assert abs(weight.mean().item()) < 0.1 * std
-    assert not gpt2.layers[0].attention.qkv.bias.any()
+    assert not a_gpt2.layers[0].attention.qkv.bias.any()
 
 
 # What a position may see
@@ -307,7 +316,7 @@ def influence(model, inputs, name, position, **masks):
 
 
 def test_the_decoder_sees_itself_and_what_stands_before():
-    model = model_of(decoder, {})
+    model = model_of(GPT2, {})
     inputs = inputs_of(model)
     for position in range(9):
         assert influence(model, inputs, "tokens", position).tolist() == [
@@ -316,7 +325,7 @@ def test_the_decoder_sees_itself_and_what_stands_before():
 
 
 def test_the_encoder_sees_everything_real():
-    model = model_of(encoder, {})
+    model = model_of(BERT, {})
     inputs = inputs_of(model)
     mask = torch.arange(9).expand(2, 9) < 6
     assert influence(model, inputs, "tokens", 3, mask=mask).all()
@@ -325,7 +334,7 @@ def test_the_encoder_sees_everything_real():
 
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
 def test_the_second_stack_sees_the_encoder_and_its_own_past(version):
-    model = model_of(encoder_decoder, {"version": version})
+    model = model_of(T5, {"version": version})
     inputs = inputs_of(model)
     mask = torch.arange(9).expand(2, 9) < 6
     assert influence(model, inputs, "tokens", 3, mask=mask).all()
@@ -337,13 +346,13 @@ def test_the_second_stack_sees_the_encoder_and_its_own_past(version):
 
 
 def test_packed_documents_are_as_if_alone():
-    for module in (encoder, decoder):
-        model = model_of(module, {})
+    for kind in (BERT, GPT2):
+        model = model_of(kind, {})
         tokens = inputs_of(model)["tokens"]
         packed = tokens.reshape(1, 18)
         document = torch.arange(18)[None] // 9  # (1, T)
         pattern = document[:, :, None] == document[:, None, :]  # (1, T, T)
-        if module is decoder:
+        if kind is GPT2:
             pattern = pattern & torch.ones(18, 18).tril().bool()
         positions = torch.arange(18)[None] % 9
         found = model(packed, mask=pattern, positions=positions).view(2, 9, 16)
@@ -351,26 +360,26 @@ def test_packed_documents_are_as_if_alone():
 
 
 def test_a_pattern_is_used_as_it_is():
-    model = model_of(decoder, {})
+    model = model_of(GPT2, {})
     inputs = inputs_of(model)
     prefix = torch.ones(9, 9).tril().bool()
     prefix[:, :4] = True  # a prefix of four is read in both directions
     seen = influence(model, inputs, "tokens", 3, mask=prefix.expand(2, 9, 9))
     assert seen.all()
-    model = model_of(encoder_decoder, {})
+    model = model_of(T5, {})
     inputs = inputs_of(model)
     pattern = prefix[:7, :7].expand(2, 7, 7)
     assert influence(model, inputs, "decoder_tokens", 3, decoder_mask=pattern).all()
 
 
 def test_left_padding_with_positions_changes_nothing():
-    model = model_of(decoder, {})
+    model = model_of(GPT2, {})
     tokens = inputs_of(model)["tokens"]
     padded, place = F.pad(tokens, (3, 0)), torch.arange(12).expand(2, 12)
     hidden = model(padded, mask=place >= 3, positions=(place - 3).clamp(min=0))
     close(hidden[:, 3:], model(tokens), model, padded)
     for version in ("1.0", "1.1"):  # distances are relative: positions are not needed
-        model = model_of(encoder_decoder, {"version": version})
+        model = model_of(T5, {"version": version})
         inputs = inputs_of(model)
         padded = {name: F.pad(tokens, (3, 0)) for name, tokens in inputs.items()}
         hidden = model(**padded, mask=place >= 3, decoder_mask=place[:, :10] >= 3)
@@ -378,8 +387,8 @@ def test_left_padding_with_positions_changes_nothing():
 
 
 def test_rows_that_see_nothing_stay_finite():
-    for module in (encoder, decoder):
-        model = model_of(module, {})
+    for kind in (BERT, GPT2):
+        model = model_of(kind, {})
         pattern = torch.eye(9).bool().expand(2, 9, 9).clone()
         pattern[0, 4] = False
         hidden = model(inputs_of(model)["tokens"], mask=pattern)
@@ -387,6 +396,116 @@ def test_rows_that_see_nothing_stay_finite():
         assert hidden.isfinite().all()
         gradients = [p.grad for n, p in model.named_parameters() if not n.startswith("heads")]
         assert all(gradient.isfinite().all() for gradient in gradients)
+
+
+# What a model offers beside hidden states and heads
+
+
+DECODERS = [kind for kind in models.known().values() if kind.ROLE == "decoder"]
+WITH_BLOCK = [kind for kind in models.known().values() if kind.block is not Abilities.block]
+NARROW = [kind for kind in models.known().values() if kind.smaller is not Abilities.smaller]
+
+
+def test_some_models_have_each_ability():
+    assert DECODERS and WITH_BLOCK and NARROW
+
+
+@pytest.mark.parametrize("kind", DECODERS)
+@torch.no_grad()
+def test_steps_with_a_cache_are_the_forward_pass(kind):
+    """For several rows; a prompt at once and the rest token by token, or in pieces."""
+    model = model_of(kind, {})
+    tokens = inputs_of(model, rows=3, length=P)["tokens"]
+    expected = model(tokens)
+    for pieces in ([1] * P, [9] + [1] * (P - 9), [5, 1, 7, P - 13], [P]):
+        cache, found = model.cache(3, P), []
+        for part in tokens.split(pieces, dim=1):
+            found.append(model.step(part, cache))
+        close(torch.cat(found, dim=1), expected, model, tokens)
+        assert cache.place.tolist() == [P] * 3
+
+
+@pytest.mark.parametrize("kind", DECODERS)
+@torch.no_grad()
+def test_a_row_begins_a_new_text_while_the_others_go_on(kind):
+    """Nothing of the old text is seen, in whichever step the row begins anew."""
+    model = model_of(kind, {})
+    tokens = inputs_of(model, rows=3, length=20)["tokens"]
+    for reset in (1, 4, 11):
+        cache = model.cache(3, 20)
+        model.step(tokens[:, :reset], cache)
+        cache.place[1] = 0
+        found = [model.step(tokens[:, at, None], cache)[:, 0] for at in range(reset, 20)]
+        whole = model(tokens)[:, reset:]
+        anew = model(tokens[1:2, reset:])[0]
+        for at, hidden in enumerate(found):
+            close(hidden[[0, 2]], whole[[0, 2], at], model, tokens)
+            close(hidden[1], anew[at], model, tokens)
+        # And a longer piece, read from different places.
+        cache = model.cache(3, 20)
+        model.step(tokens[:, :reset], cache)
+        cache.place[1] = 0
+        hidden = model.step(tokens[:, reset:], cache)
+        close(hidden[1], anew, model, tokens)
+        close(hidden[0], whole[0], model, tokens)
+
+
+@pytest.mark.parametrize("kind", WITH_BLOCK)
+def test_a_block_is_one_more_layer_of_its_kind(kind):
+    model = model_of(kind, {})
+    block = model.block().double().eval()
+    shapes = {name: p.shape for name, p in block.named_parameters()}
+    assert shapes == {name: p.shape for name, p in model.layers[0].named_parameters()}
+    own = {id(p) for p in model.parameters()}
+    assert not any(id(p) in own for p in block.parameters())
+    x = model(**inputs_of(model)).detach()
+    mask = causal_mask(9)
+    out = block(x, mask)
+    assert out.shape == x.shape
+    changed = x.clone()
+    changed[:, 5] = -changed[:, 5]
+    moved = (block(changed, mask) - out)[0].abs().amax(-1) > 1e-9
+    assert moved.tolist() == [place >= 5 for place in range(9)], "it looks where the mask says"
+    weight = model.block().attention.qkv.weight
+    assert abs(weight.std().item() / 0.02 - 1) < 0.15
+
+
+@pytest.mark.parametrize("kind", NARROW)
+def test_a_narrow_sister_shares_the_tables_and_feeds_the_heads(kind):
+    model = model_of(kind, {}, dropout=0.0)
+    small = model.smaller(6).double()
+    assert isinstance(small, Narrow)
+    inputs = inputs_of(model)
+    hidden = small(model, **inputs)
+    assert hidden.shape == (2, 9, model.config.width)
+    assert model.heads["tokens"](hidden[:, 0]).shape == (2, V)
+    assert len(small.inner.layers) == len(model.layers)
+    assert {p.shape[1] for p in small.inner.layers[0].attention.parameters() if p.dim() == 2} == {6}
+    # The tables are those of the model, and no copies: none is a parameter of the sister.
+    assert not any(p.shape[0] == V for p in small.parameters())
+    own = {id(p) for p in model.parameters()}
+    assert not any(id(p) in own for p in small.parameters())
+    hidden.square().sum().backward()
+    assert model.tokens.weight.grad.abs().sum() > 0
+    assert all(p.grad is None for p in model.layers.parameters())
+    assert all(p.grad is not None for p in small.parameters())
+    mask = torch.arange(9).expand(2, 9) < 6
+    changed = inputs["tokens"].clone()
+    changed[:, 7] = (changed[:, 7] + 1) % V
+    one, other = (small(model, tokens, mask=mask) for tokens in (inputs["tokens"], changed))
+    assert torch.equal(one[:, :6], other[:, :6]) and not torch.equal(one[:, 7], other[:, 7])
+
+
+def test_what_a_model_does_not_offer_is_refused_in_one_line():
+    model = model_of(T5, {"version": "1.1"})
+    for ask in (
+        model.block,
+        lambda: model.smaller(8),
+        lambda: model.cache(1, 8),
+        lambda: model.step(torch.zeros(1, 1, dtype=torch.long), None),
+    ):
+        with pytest.raises(InputError, match="T5 "):
+            ask()
 
 
 # The oracle
@@ -402,8 +521,8 @@ def randomised(model):
 
 
 def ours(oracle):
-    model = pretrained.build(oracle.config.to_dict()).double().eval()
-    assert pretrained.import_state(model, oracle.state_dict()) == []
+    model = huggingface.build(oracle.config.to_dict()).double().eval()
+    assert huggingface.import_state(model, oracle.state_dict()) == []
     return model
 
 
@@ -439,19 +558,19 @@ def test_dropout_stands_where_the_published_models_have_it(monkeypatch):
         vocab_size=V, hidden_size=24, num_hidden_layers=2, num_attention_heads=3,
         intermediate_size=96, **rates,
     )  # fmt: skip
-    model = pretrained.build(config.to_dict(), fused=False)
+    model = huggingface.build(config.to_dict(), fused=False)
     expected = dropped(eager(transformers.BertModel(config)), monkeypatch, input_ids=tokens)
     assert dropped(model, monkeypatch, tokens=tokens) == expected
     rates = {"resid_pdrop": 0.2, "attn_pdrop": 0.3, "embd_pdrop": 0.4}
     config = transformers.GPT2Config(vocab_size=V, n_embd=24, n_layer=2, n_head=3, **rates)
-    model = pretrained.build(config.to_dict(), fused=False)
+    model = huggingface.build(config.to_dict(), fused=False)
     expected = dropped(eager(transformers.GPT2Model(config)), monkeypatch, input_ids=tokens)
     assert dropped(model, monkeypatch, tokens=tokens) == expected
     for version in ("1.0", "1.1"):
         oracle = eager(t5_oracle(version))
-        model = pretrained.build(oracle.config.to_dict())
+        model = huggingface.build(oracle.config.to_dict())
         expected = dropped(oracle, monkeypatch, input_ids=tokens, decoder_input_ids=target)
-        model = encoder_decoder.Model(dataclasses.replace(model.config, fused=False))
+        model = T5(dataclasses.replace(model.config, fused=False))
         assert dropped(model, monkeypatch, tokens=tokens, decoder_tokens=target) == expected
 
 

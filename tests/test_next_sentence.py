@@ -9,22 +9,22 @@ import tokenizers
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from making import close
+from making import close, drawn, draws, model_of
 from oracles import bert_tokenizer
 
 from minicpt.batch import IGNORE
-from minicpt.data.corpus import Corpus, alone
+from minicpt.common.errors import InputError
+from minicpt.common.randomness import generator
+from minicpt.data.alone import alone
+from minicpt.data.corpus import Corpus
 from minicpt.data.sources import read
 from minicpt.data.text import Document, sentences
 from minicpt.data.tokenizer import Tokenizer
-from minicpt.errors import InputError
 from minicpt.loss import objective_loss, target_losses, whole_sequence_loss
-from minicpt.models import encoder
-from minicpt.objectives.next_sentence import Objective, Pair, Settings, trim
-from minicpt.randomness import generator
-from minicpt.replay import Mixture
-from minicpt.training import Stream
-from minicpt.verify.chance import without_order
+from minicpt.objectives.next_sentence import NextSentence, Pair, Settings, trim
+from minicpt.proofs.chance import without_order
+from minicpt.remedies.mixture import Mixture
+from minicpt.training.stream import Stream
 
 BYTES = Tokenizer.train([], 256)
 CLS, SEP, MASK = 2, 3, 4
@@ -42,7 +42,7 @@ def numbered(document, sentences):
 
 def plan_of(corpus, seed=0, epoch=0, **changes):
     """The epoch's rows (A start, A stop, B start, B stop, label)."""
-    return Objective(BYTES, Settings(**changes)).plan(corpus, seed, epoch).rows.tolist()
+    return NextSentence(BYTES, Settings(**changes)).plan(corpus, seed, epoch).rows.tolist()
 
 
 def document_of(corpus, start):
@@ -59,8 +59,8 @@ def text_of(corpus, start, stop):
 def test_a_pair():
     corpus = corpus_of("Ab. Cd.")
     pair = Pair(corpus.passage(0, 3), corpus.passage(3, 7), IS_NEXT)
-    objective = Objective(BYTES, Settings(window=16))
-    batch = objective.batch([pair], [generator(0)])
+    objective = NextSentence(BYTES, Settings(window=16))
+    batch = objective.batch([pair], [drawn(0)])
     a, b, dot, _, c, d = BYTES.encode("Ab. Cd")
     assert batch.inputs["tokens"].tolist() == [[CLS, a, b, dot, SEP, c, d, dot, SEP]]
     assert batch.inputs["segments"].tolist() == [[0, 0, 0, 0, 0, 1, 1, 1, 1]]
@@ -77,7 +77,7 @@ def test_a_batch_with_padding():
         Pair(corpus.passage(0, 3), corpus.passage(3, 7), IS_NEXT),
         Pair(corpus.passage(0, 3), corpus.passage(7, 9), IS_NOT_NEXT),
     ]
-    batch = Objective(BYTES, Settings(window=16)).batch(pairs, [generator(0), generator(1)])
+    batch = NextSentence(BYTES, Settings(window=16)).batch(pairs, [drawn(0), drawn(1)])
     assert batch.inputs["tokens"][1, 8:].tolist() == [0]
     assert batch.inputs["mask"][1].tolist() == [True] * 8 + [False]
     assert batch.inputs["segments"][1].tolist() == [0] * 5 + [1] * 3 + [0]
@@ -195,7 +195,7 @@ def test_order():
 def surface(objective, plan):
     """What can be said of each pair without reading a word, and its class."""
     for place, pair in enumerate(plan):
-        batch = objective.batch([pair], [generator("surface", place)])
+        batch = objective.batch([pair], [drawn("surface", place)])
         read = batch.inputs["tokens"][0].tolist()
         middle = read.index(SEP)
         a, b = read[1:middle], read[middle + 1 : -1]
@@ -220,7 +220,7 @@ def guessed_right(found):
 def test_the_surface_of_text_without_order_tells_nothing(order, window):
     """Lengths, white space, the place of the separator, trimming, ends of documents."""
     tokenizer = Tokenizer.train(["A b. C d. Ab cd. Bc da."] * 9, 280)
-    objective = Objective(tokenizer, Settings(window=window, order=order))
+    objective = NextSentence(tokenizer, Settings(window=window, order=order))
     found = []
     for seed in range(2):
         corpus = Corpus.build(without_order(str(seed), 900), tokenizer)
@@ -232,7 +232,7 @@ def test_the_surface_of_text_without_order_tells_nothing(order, window):
 @pytest.mark.parametrize("documents", [1, 2])
 def test_the_surface_of_a_few_small_documents_tells_nothing(documents):
     """Where another place as far from the end is hard to find."""
-    objective, found = Objective(BYTES, Settings(window=48)), []
+    objective, found = NextSentence(BYTES, Settings(window=48)), []
     for seed in range(250):
         parts = [each.text.strip() for each in without_order(str(seed), 4)]
         texts = [" ".join(parts)] if documents == 1 else [" ".join(parts[:1]), " ".join(parts[1:])]
@@ -248,12 +248,12 @@ def test_no_white_space_is_no_sign_of_the_class(order):
     """The rule "B has no white space before it: class 1" was right in 72 and 79 of 100 pairs."""
     documents = [Document(str(i), each.text) for i, each in enumerate(read(["builtin:docs"], True))]
     tokenizer = Tokenizer.train((each.text for each in documents[:200]), 1000)
-    objective = Objective(tokenizer, Settings(order=order))
+    objective = NextSentence(tokenizer, Settings(order=order))
     plan = objective.plan(Corpus.build(documents, tokenizer), 0, 0)
     for segment in (0, 1):
         right = 0
         for place, pair in enumerate(plan):
-            batch = objective.batch([pair], [generator(place)])
+            batch = objective.batch([pair], [drawn(place)])
             read_by = batch.inputs["tokens"][0][batch.inputs["segments"][0] == segment].tolist()
             text = tokenizer.decode([token for token in read_by if token not in (CLS, SEP)])
             right += (text == text.lstrip()) == pair.label
@@ -280,8 +280,8 @@ def test_a_wrong_text_starts_where_true_ones_do():
 def test_where_a_ends_does_not_depend_on_what_comes_next():
     """With long sentences among short ones: what did not fit behind A would be a long one."""
     short, long = "Ab.", "Abcdefgh ijklmnop qrstuvwx yz."
-    draws = random.Random(0)
-    texts = (" ".join(draws.choices([short, long], k=300)) for _ in range(4))
+    picks = random.Random(0)
+    texts = (" ".join(picks.choices([short, long], k=300)) for _ in range(4))
     corpus = corpus_of(*texts)
     starts = {label: [] for label in (0, 1)}
     for epoch in range(3):
@@ -294,10 +294,10 @@ def test_where_a_ends_does_not_depend_on_what_comes_next():
 
 @pytest.mark.parametrize("order", [False, True])
 def test_replayed_pairs_are_of_both_classes_too(order):
-    objective = Objective(BYTES, Settings(window=40, order=order))
+    objective = NextSentence(BYTES, Settings(window=40, order=order))
     old = corpus_of(*(numbered(document, 9) for document in range(20, 60)))
     new = corpus_of(*(numbered(document, 9) for document in range(20)))
-    mixture = Mixture(Stream(objective, new, 0), Stream(objective, old, 0), 0.5)
+    mixture = Mixture(Stream(objective, new, 0), old, 0.5)
     pairs, _ = mixture.passages(0, 2 * len(objective.plan(new, 0, 0)))
     labels = {True: [], False: []}
     for pair in pairs:
@@ -371,11 +371,11 @@ def test_a_pair_is_read_as_transformers_reads_it(tmp_path):
         text, begin, _ = spans[places.index(start)]
         return text[begin : spans[places.index(stop) - 1][2]]
 
-    objective, seen = Objective(tokenizer, Settings(window=200)), 0
+    objective, seen = NextSentence(tokenizer, Settings(window=200)), 0
     for epoch in range(20):
         plan = objective.plan(corpus, 0, epoch)
         for pair, (a, a_stop, b, b_stop, _) in zip(plan, plan.rows.tolist(), strict=True):
-            batch = objective.batch([pair], [generator(0)])
+            batch = objective.batch([pair], [drawn(0)])
             expected = theirs(original(a, a_stop), original(b, b_stop))
             assert batch.inputs["tokens"][0].tolist() == expected.input_ids
             assert batch.inputs["segments"][0].tolist() == expected.token_type_ids
@@ -433,9 +433,9 @@ def test_trimming_takes_from_both_ends_of_the_longer_run():
 
 
 def test_a_pair_fills_the_window_after_trimming():
-    objective = Objective(BYTES, Settings(window=12))
+    objective = NextSentence(BYTES, Settings(window=12))
     plan = objective.plan(LONG, 0, 0)
-    batch = objective.batch(plan[:], [generator(place) for place in range(len(plan))])
+    batch = objective.batch(plan[:], draws(len(plan)))
     assert batch.inputs["tokens"].shape[1] == 12 and batch.inputs["mask"].all()
     assert (batch.inputs["tokens"] == SEP).sum(1).tolist() == [2] * len(plan)
 
@@ -445,12 +445,12 @@ def test_a_pair_fills_the_window_after_trimming():
 
 def test_masked_adds_masked_targets_to_the_same_pairs():
     plain, masked = Settings(window=40), Settings(window=40, masked=True)
-    objective = Objective(BYTES, masked)
+    objective = NextSentence(BYTES, masked)
     plan = objective.plan(LONG, 0, 0)
-    assert torch.equal(plan.rows, Objective(BYTES, plain).plan(LONG, 0, 0).rows)
-    draws = [[generator(place) for place in range(len(plan))] for _ in range(2)]
-    batch = objective.batch(plan[:], draws[0])
-    pairs = Objective(BYTES, plain).batch(plan[:], draws[1])
+    assert torch.equal(plan.rows, NextSentence(BYTES, plain).plan(LONG, 0, 0).rows)
+    noise = [draws(len(plan)) for _ in range(2)]
+    batch = objective.batch(plan[:], noise[0])
+    pairs = NextSentence(BYTES, plain).batch(plan[:], noise[1])
     assert batch.targets.keys() == {"pair", "tokens"}
     assert torch.equal(batch.targets["pair"], pairs.targets["pair"])
     targets, inputs = batch.targets["tokens"], batch.inputs["tokens"]
@@ -465,10 +465,10 @@ def test_masked_adds_masked_targets_to_the_same_pairs():
 def test_whole_words_of_a_pair():
     """Words are chosen as wholes in A and in B, of which trimming may have cut the first."""
     corpus = corpus_of("Abcde fg hijkl. Mn opqrs tu.")
-    objective = Objective(BYTES, Settings(window=25, masked=True, whole_word=True, rate=0.4))
+    objective = NextSentence(BYTES, Settings(window=25, masked=True, whole_word=True, rate=0.4))
     pair = Pair(corpus.passage(0, 15), corpus.passage(15, 28), IS_NEXT)
     for draw in range(40):
-        batch = objective.batch([pair], [generator(draw)])
+        batch = objective.batch([pair], [drawn(draw)])
         targets, inputs = batch.targets["tokens"][0], batch.inputs["tokens"][0]
         chosen = targets != IGNORE
         original = torch.where(chosen, targets, inputs).tolist()
@@ -490,18 +490,16 @@ def test_the_count_of_bert_has_three_special_tokens():
     corpus = corpus_of("Abc. De.")  # 7 tokens: 1.05 of them, with the special ones 1.5
     pair = Pair(corpus.passage(0, 4), corpus.passage(4, 8), IS_NEXT)
     for choice, count in (("exact", 1), ("bert", 2)):
-        objective = Objective(BYTES, Settings(masked=True, choice=choice))
-        batch = objective.batch([pair], [generator(0)])
+        objective = NextSentence(BYTES, Settings(masked=True, choice=choice))
+        batch = objective.batch([pair], [drawn(0)])
         assert (batch.targets["tokens"] != IGNORE).sum() == count
 
 
 def test_the_total_is_the_sum_of_two_means():
-    objective = Objective(BYTES, Settings(window=40, masked=True))
+    objective = NextSentence(BYTES, Settings(window=40, masked=True))
     plan = objective.plan(LONG, 0, 0)
-    batch = objective.batch(plan[:6], [generator(place) for place in range(6)])
-    torch.manual_seed(0)
-    sizes = {"width": 16, "layers": 1, "heads": 2, "dropout": 0.0}
-    model = encoder.Model(encoder.Config(vocabulary=BYTES.size, positions=40, **sizes))
+    batch = objective.batch(plan[:6], draws(6))
+    model = model_of(objective)
     each = target_losses(model, batch)
     assert len(each["pair"].losses) == 6 < len(each["tokens"].losses)
     total = objective_loss(whole_sequence_loss(model, batch), batch.counts())
@@ -522,7 +520,7 @@ documents = st.lists(
 @given(documents, st.integers(5, 40), st.integers(0, 3), st.booleans(), st.booleans())
 def test_pairs_of_any_text(documents, window, epoch, order, masked):
     corpus = corpus_of(*(" ".join(sentences) for sentences in documents))
-    objective = Objective(BYTES, Settings(window=window, order=order, masked=masked))
+    objective = NextSentence(BYTES, Settings(window=window, order=order, masked=masked))
     try:
         plan = objective.plan(corpus, 0, epoch)
     except InputError:
@@ -539,7 +537,7 @@ def test_pairs_of_any_text(documents, window, epoch, order, masked):
             true_next = text_of(corpus, a_stop, min(following, end))
             start = min((s for s in corpus.sentences.tolist() if s > b), default=b_stop)
             assert text_of(corpus, b, min(start, b_stop)) != true_next
-    batch = objective.batch(plan[:], [generator(place) for place in range(len(plan))])
+    batch = objective.batch(plan[:], draws(len(plan)))
     assert batch.inputs["tokens"].shape[1] <= window
     assert torch.equal(batch.targets["pair"][:, 0], plan.rows[:, 4])
     assert (batch.inputs["tokens"][:, 0] == CLS).all()

@@ -6,14 +6,12 @@ import torch
 import transformers
 from oracles import FULLEST, KINDS, P, bert, exact, gpt2, make, t5, t5_10, t5_11
 
-from minicpt import checkpoint
 from minicpt.batch import IGNORE
-from minicpt.errors import InputError
+from minicpt.checkpoint import folder as checkpoint
+from minicpt.common.errors import InputError
 from minicpt.loss import objective_loss, whole_sequence_loss
-from minicpt.objectives import causal_lm, masked_lm, next_sentence, reconstruction
-from minicpt.randomness import generator
-from minicpt.training import Trainer, Training
-from minicpt.verify.bounds import additions, tolerance
+from minicpt.proofs.bounds import additions, tolerance
+from minicpt.training.trainer import Trainer, Training
 
 VARIANTS = [bert, gpt2, t5_10, t5_11]
 # Rows, positions, and how many of the last row's are padding: batch 1, odd, up to the last one.
@@ -78,12 +76,12 @@ def test_logits(name, dtype, tokenizer, tmp_path, monkeypatch):
 # --- losses
 
 OBJECTIVES = {
-    "causal-lm": ("GPT2LMHeadModel", causal_lm, {}),
-    "masked-lm": ("BertForMaskedLM", masked_lm, {}),
-    "next-sentence": ("BertForNextSentencePrediction", next_sentence, {}),
-    "next-sentence --masked": ("BertForPreTraining", next_sentence, {"masked": True}),
-    "reconstruction 1.0": ("T5ForConditionalGeneration-1.0", reconstruction, {}),
-    "reconstruction 1.1": ("T5ForConditionalGeneration-1.1", reconstruction, {}),
+    "causal-lm": ("GPT2LMHeadModel", "causal-lm", {}),
+    "masked-lm": ("BertForMaskedLM", "masked-lm", {}),
+    "next-sentence": ("BertForNextSentencePrediction", "next-sentence", {}),
+    "next-sentence --masked": ("BertForPreTraining", "next-sentence", {"masked": True}),
+    "reconstruction 1.0": ("T5ForConditionalGeneration-1.0", "reconstruction", {}),
+    "reconstruction 1.1": ("T5ForConditionalGeneration-1.1", "reconstruction", {}),
 }
 
 
@@ -126,12 +124,12 @@ def labelled(batch):
 
 def loaded(name, tokenizer, path):
     """An oracle without dropout, in float64, and our model and objective from its folder."""
-    kind, module, settings = OBJECTIVES[name]
+    kind, of, settings = OBJECTIVES[name]
     off = {"GPT2": ("resid_pdrop", "embd_pdrop", "attn_pdrop"), "T5Fo": ("dropout_rate",)}
     off["Bert"] = ("hidden_dropout_prob", "attention_probs_dropout_prob")
     oracle = make(kind, **dict.fromkeys(off[kind[:4]], 0.0))
     base = checkpoint.load(folder_of(oracle, tokenizer, path / "theirs"), dropout=0.0)
-    objective = module.Objective(base.tokenizer, module.Settings(window=P - 1, **settings))
+    objective = making.objective_of(of, base.tokenizer, window=P - 1, **settings)
     return oracle.double(), base.model.double(), objective
 
 
@@ -143,8 +141,7 @@ def test_losses(name, tokenizer, corpus, tmp_path, monkeypatch):
     padded = 0
     for start in range(0, min(len(plan), 12), 3):
         passages = [plan[i] for i in range(start, min(start + 3, len(plan)))]
-        draws = [generator("test", start + i) for i in range(len(passages))]
-        batch = objective.batch(passages, draws)
+        batch = objective.batch(passages, making.draws(len(passages), "test", start))
         padded += not batch.inputs["mask"].all()
         with torch.no_grad():
             found = objective_loss(whole_sequence_loss(model, batch), batch.counts())
@@ -160,14 +157,14 @@ def test_twenty_steps_of_training(name, tokenizer, corpus, tmp_path, monkeypatch
     oracle, model, objective = loaded(name, tokenizer, tmp_path)
     batches, make_batch = [], objective.batch
 
-    def remember(passages, generators):
-        batches.append(make_batch(passages, generators))
+    def remember(passages, draws):
+        batches.append(make_batch(passages, draws))
         return batches[-1]
 
     objective.batch = remember
     settings = Training(
         batch_size=3, learning_rate=3e-3, schedule="constant", warmup=0.25, weight_decay=0.1,
-        beta1=0.9, beta2=0.99, epsilon=1e-8, clip=1.0,
+        beta1=0.9, beta2=0.99, epsilon=1e-8, max_grad_norm=1.0,
     )  # fmt: skip
     trainer = Trainer(model, objective, corpus, settings, steps=20)
     found = [sum(float(loss.mean) for loss in step.losses.values()) for step in trainer.run()]

@@ -8,16 +8,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from making import drawn, draws, model_of
 
 from minicpt.batch import IGNORE
+from minicpt.common.errors import InputError
+from minicpt.common.randomness import generator
 from minicpt.data.corpus import Corpus
 from minicpt.data.text import Document
 from minicpt.data.tokenizer import Tokenizer
-from minicpt.errors import InputError
 from minicpt.generation import Sampling
-from minicpt.models import encoder_decoder
-from minicpt.objectives.reconstruction import Objective, Settings, damage
-from minicpt.randomness import generator
+from minicpt.objectives.reconstruction import Reconstruction, Settings, damage
 
 BYTES = Tokenizer.train([], 256)
 START, END = 0, 1  # the pad id starts the decoder, as in T5
@@ -44,8 +44,8 @@ def test_an_undamaged_sentence():
     """The second sentence of a text: the decoder writes its leading space, the encoder reads its
     words joined by single spaces."""
     corpus = corpus_of("A. Be  it.")
-    objective = Objective(BYTES, Settings(**WHOLE))
-    batch = objective.batch([corpus.passage(2, 10)], [generator(0)])
+    objective = Reconstruction(BYTES, Settings(**WHOLE))
+    batch = objective.batch([corpus.passage(2, 10)], [drawn(0)])
     space, b, e, i, t, dot = BYTES.encode(" Beit.")
     assert batch.inputs["tokens"].tolist() == [[b, e, space, i, t, dot]]
     target = [space, b, e, space, space, i, t, dot]
@@ -56,9 +56,9 @@ def test_an_undamaged_sentence():
 
 def test_a_batch_with_padding():
     corpus = corpus_of("ab. Ab cd.")
-    objective = Objective(BYTES, Settings(window=16, **WHOLE))
+    objective = Reconstruction(BYTES, Settings(window=16, **WHOLE))
     passages = [corpus.passage(0, 2), corpus.passage(3, 10)]
-    batch = objective.batch(passages, [generator(0), generator(1)])
+    batch = objective.batch(passages, [drawn(0), drawn(1)])
     a, b = 69, 70
     assert batch.inputs["tokens"][0].tolist() == [a, b, 0, 0, 0, 0]
     assert batch.inputs["mask"][0].tolist() == [True, True] + [False] * 4
@@ -148,11 +148,11 @@ def test_what_is_read_is_the_joined_words_tokenised(tokenizer):
     comes to stand before it."""
     text = "The cat sat on the mat"
     corpus = corpus_of(text, tokenizer=tokenizer)
-    passage, objective = whole(corpus), Objective(tokenizer, Settings(deletion=0.2))
+    passage, objective = whole(corpus), Reconstruction(tokenizer, Settings(deletion=0.2))
     assert objective.words(passage) == text.split()
     moved = 0
     for draw in range(30):
-        tokens = objective.batch([passage], [generator(draw)]).inputs["tokens"][0].tolist()
+        tokens = objective.batch([passage], [drawn(draw)]).inputs["tokens"][0].tolist()
         words = damage(text.split(), objective.settings, generator(draw))
         assert tokens == tokenizer.encode(" ".join(words))
         assert tokenizer.decode(tokens).split() == words
@@ -175,8 +175,8 @@ def test_only_the_words_that_are_read_tell_of_their_order(tokenizer):
             corpus = corpus_of(whole_text, tokenizer=tokenizer)
             start = len(tokenizer.encode(text[:6])) if start else 0
             passage = corpus.passage(start, len(corpus.tokens))
-            objective = Objective(tokenizer, Settings(deletion=0.3))
-            batches = (objective.batch([passage], [generator(draw)]) for draw in range(300))
+            objective = Reconstruction(tokenizer, Settings(deletion=0.3))
+            batches = (objective.batch([passage], [drawn("order", draw)]) for draw in range(300))
             readings.append({tuple(batch.inputs["tokens"][0].tolist()) for batch in batches})
     assert len(readings[0]) == 15  # one word of three, two or three of them in any order
     assert all(each == readings[0] for each in readings)
@@ -185,16 +185,15 @@ def test_only_the_words_that_are_read_tell_of_their_order(tokenizer):
 def test_spaces_longer_than_the_window():
     """A piece without a word is read as it stands; the encoder is never left with nothing."""
     corpus = corpus_of("One two." + " " * 50 + "Three.")
-    objective = Objective(BYTES, Settings(window=16))
+    objective = Reconstruction(BYTES, Settings(window=16))
     for passage in objective.plan(corpus, 0, 0):
-        batch = objective.batch([passage], [generator(0)])
+        batch = objective.batch([passage], [drawn(0)])
         assert batch.inputs["mask"].any()
         if not objective.words(passage):
             assert torch.equal(batch.inputs["tokens"][0], passage.tokens)
-    sizes = {"width": 16, "layers": 1, "heads": 2}
-    model = encoder_decoder.Model(encoder_decoder.Config(vocabulary=BYTES.size, **sizes))
+    model = model_of(objective)
     blank = next(each for each in objective.plan(corpus, 0, 0) if not objective.words(each))
-    assert isinstance(objective.probe(model, blank, Sampling(length=2), generator(0)), str)
+    assert isinstance(objective.probe(model, blank, Sampling(length=2), drawn(0)), str)
     with pytest.raises(InputError, match="holds none"):
         objective.generate(model, "  ", Sampling(), generator(0))
 
@@ -204,7 +203,7 @@ def test_spaces_longer_than_the_window():
 
 def pieces(corpus, window):
     """The texts of the plan's pieces, in the order of the text."""
-    plan = Objective(BYTES, Settings(window=window)).plan(corpus, 0, 0)
+    plan = Reconstruction(BYTES, Settings(window=window)).plan(corpus, 0, 0)
     return [BYTES.decode(corpus.tokens[a:b].tolist()) for a, b in sorted(plan.rows.tolist())]
 
 
@@ -226,7 +225,7 @@ def test_a_word_too_long_is_cut_inside():
 
 def test_the_order_is_another_one_in_each_epoch():
     corpus = corpus_of("Go on. Be it. No! So what? Yes. Now then. Why? Well.")
-    objective = Objective(BYTES, Settings())
+    objective = Reconstruction(BYTES, Settings())
     orders = {tuple(objective.plan(corpus, 0, epoch).rows[:, 0].tolist()) for epoch in range(4)}
     assert len(orders) == 4 and len({frozenset(order) for order in orders}) == 1
 
@@ -245,11 +244,11 @@ choices = st.builds(
 @given(texts, choices, st.integers(0, 3))
 def test_every_token_is_in_one_piece_and_one_target(texts, choices, epoch):
     corpus = corpus_of(*texts)
-    objective = Objective(BYTES, choices)
+    objective = Reconstruction(BYTES, choices)
     plan = objective.plan(corpus, 0, epoch)
     places = sorted(place for start, stop in plan.rows.tolist() for place in range(start, stop))
     assert places == list(range(len(corpus.tokens)))
-    batch = objective.batch(plan[:], [generator(place) for place in range(len(plan))])
+    batch = objective.batch(plan[:], draws(len(plan)))
     assert batch.inputs["decoder_tokens"].shape[1] <= choices.window
     for row, (start, stop) in enumerate(plan.rows.tolist()):
         tokens = corpus.tokens[start:stop].tolist()

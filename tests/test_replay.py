@@ -6,18 +6,19 @@ from fractions import Fraction
 
 import pytest
 import torch
-from making import close
+from making import close, model_of, objective_of
 
+from minicpt.common.randomness import generator
 from minicpt.data.corpus import Corpus
 from minicpt.data.documents import Document
 from minicpt.data.tokenizer import Tokenizer
-from minicpt.models import decoder
-from minicpt.objectives import causal_lm
-from minicpt.randomness import generator
-from minicpt.replay import Mixture, Replay, replayed
-from minicpt.sampling import Cache, Samples, choose_each, sample
-from minicpt.training import Stream, Trainer, Training
-from minicpt.verify.bounds import additions, largest
+from minicpt.proofs.bounds import additions, largest
+from minicpt.remedies.base import Situation
+from minicpt.remedies.mixture import Mixture, replayed
+from minicpt.remedies.replay import Replay
+from minicpt.remedies.self_replay import Samples, SelfReplay, choose_each, sample
+from minicpt.training.stream import Stream
+from minicpt.training.trainer import Trainer, Training
 
 NEW = "The ship sank. Nobody swam, and a bell rang under the sea. " * 4
 OLD = "It rained on the old house at noon, day after day. " * 4
@@ -30,7 +31,7 @@ def tokenizer():
 
 @pytest.fixture(scope="module")
 def objective(tokenizer):
-    return causal_lm.Objective(tokenizer, causal_lm.Settings(window=16))
+    return objective_of("causal-lm", tokenizer, window=16)
 
 
 def corpus_of(name, text, tokenizer):
@@ -39,16 +40,13 @@ def corpus_of(name, text, tokenizer):
 
 def mixture_of(objective, fraction, seed=3):
     new, old = (
-        Stream(objective, corpus_of(name, text, objective.tokenizer), seed)
-        for name, text in (("new", NEW), ("old", OLD))
+        corpus_of(name, text, objective.tokenizer) for name, text in (("new", NEW), ("old", OLD))
     )
-    return Mixture(new, old, fraction)
+    return Mixture(Stream(objective, new, seed), old, fraction)
 
 
 def make(objective, seed=0, dropout=0.0):
-    torch.manual_seed(seed)
-    sizes = {"width": 16, "layers": 2, "heads": 2, "dropout": dropout, "positions": 16}
-    model = decoder.Model(decoder.Config(vocabulary=objective.tokenizer.size, **sizes))
+    model = model_of(objective, seed, layers=2, dropout=dropout)
     with torch.no_grad():  # far from uniform, so that what it reads matters
         for parameter in model.parameters():
             parameter.mul_(4)
@@ -71,7 +69,7 @@ def test_the_mixture_is_a_pure_function_of_the_position(objective, fraction):
     mixture = mixture_of(objective, fraction)
     passages, noise = mixture.passages(0, 120)
     places = [passage.place for passage in passages]
-    draws = [torch.rand((), generator=each).item() for each in noise]
+    draws = [torch.rand((), generator=each.generator).item() for each in noise]
     of_old = [place.startswith("old") for place in places]
     for count in range(121):
         assert abs(sum(of_old[:count]) - fraction * count) <= 0.5 + 1e-9
@@ -82,7 +80,8 @@ def test_the_mixture_is_a_pure_function_of_the_position(objective, fraction):
     for begin, count in ((0, 7), (33, 1), (50, 70)):
         again, others = mixture_of(objective, fraction).passages(begin, count)
         assert [passage.place for passage in again] == places[begin : begin + count]
-        assert [torch.rand((), generator=g).item() for g in others] == draws[begin : begin + count]
+        found = [torch.rand((), generator=each.generator).item() for each in others]
+        assert found == draws[begin : begin + count]
 
 
 @pytest.mark.parametrize("fraction", [0.05, 0.3, 0.7])
@@ -98,16 +97,25 @@ def test_an_epoch_is_over_when_the_new_text_has_been_seen(objective, fraction):
 
 
 def test_order_of_the_two_sides_differs_and_micro_batches_are_alike(objective, tokenizer):
-    results = []
-    for parts in (1, 3):
+    results, asked, old = [], [], corpus_of("old", OLD, tokenizer)
+
+    def old_text(names):
+        asked.append(names)
+        return old
+
+    for size in (0, 4):
         model = make(objective).double()
-        replay = Replay(corpus_of("old", OLD, tokenizer), 0.25)
-        settings = Training(batch_size=6, micro_batches=parts)
+        replay = Replay(Replay.Settings(replay=("somewhere",), replay_fraction=0.25))
+        replay.begin(Situation(model, objective, old_text=old_text))
+        settings = Training(batch_size=6, micro_batch_size=size)
         new = corpus_of("new", NEW, tokenizer)
-        trainer = Trainer(model, objective, new, settings, 4, replay=replay)
+        trainer = Trainer(model, objective, new, settings, 4, remedies=[replay])
         list(trainer.run())
         results.append(model.state_dict())
-        assert trainer.stream.corpus is new and trainer.stream.old.seed != trainer.stream.new.seed
+        mixture = trainer.stream
+        assert mixture.new.corpus is new and mixture.old.corpus is old
+        assert mixture.old.seed != mixture.new.seed
+    assert asked == [("somewhere",)] * 2
     batch = objective.batch(*trainer.stream.passages(0, 6))
     operations = 4 * additions(model, batch)  # each step goes through the model once more
     for name, value in results[0].items():
@@ -119,14 +127,15 @@ def test_order_of_the_two_sides_differs_and_micro_batches_are_alike(objective, t
 
 def test_the_cache_gives_what_the_model_gives_on_the_whole_window(objective):
     model = make(objective).double().eval()
-    cache = Cache(model, rows=3, window=16)
+    cache = model.cache(3, 16)
     tokens = torch.randint(5, 200, (3, 40), generator=generator("tokens"))
     starts = [{0, 16, 32}, {0, 5, 21, 30}, {0, 1, 2, 18, 34}]  # where each row begins anew
     place = torch.zeros(3, dtype=torch.int64)
     with torch.no_grad():
         for at in range(40):
             place = torch.tensor([0 if at in starts[r] else place[r] + 1 for r in range(3)])
-            found = cache.read(tokens[:, at], place)
+            cache.place = place.clone()
+            found = model.step(tokens[:, at, None], cache)[:, 0]
             for row in range(3):
                 window = tokens[row, at - int(place[row]) : at + 1]
                 expected = model(tokens=window[None])[0, -1]
@@ -176,7 +185,7 @@ def test_a_text_that_is_broken_off_has_no_end_to_predict(objective):
     assert samples.tokens.tolist() == [50, 51, 60, 70]
     targets = {}
     for passage in objective.plan(samples, 0, 0):
-        batch = objective.batch([passage], [None])
+        batch = objective.batch([passage], [None])  # it draws nothing
         targets[tuple(batch.inputs["tokens"][0].tolist())] = batch.targets["tokens"][0].tolist()
     assert targets == {
         (end, 50, 51): [50, 51, end],
@@ -187,3 +196,23 @@ def test_a_text_that_is_broken_off_has_no_end_to_predict(objective):
 
 def test_nothing_but_ends_gives_no_text(objective):
     assert len(Samples.of(torch.full((2, 3), objective.end), objective.end).tokens) == 0
+
+
+def test_self_replay_writes_what_the_run_needs_and_goes_on_with_it(objective, tokenizer):
+    model = make(objective)
+    new = Stream(objective, corpus_of("new", NEW, tokenizer), 0)
+    remedy = SelfReplay(SelfReplay.Settings(self_replay=0.25))
+    remedy.begin(Situation(model, objective, seed=5, passages=40))
+    rows, length = remedy.written.shape
+    assert 10 * 16 <= rows * length < 10 * 16 + rows  # 10 of 40 passages, of 16 tokens each
+    again = SelfReplay(SelfReplay.Settings(self_replay=0.25))
+    again.begin(Situation(make(objective, seed=1), objective, seed=5), remedy.state(model))
+    assert torch.equal(remedy.written, again.written)
+    mixtures = [each.mixed(new) for each in (remedy, again)]
+    one, other = ([p.tokens.tolist() for p in each.passages(0, 40)[0]] for each in mixtures)
+    assert one == other
+    written = [p.place.startswith("text") for p in mixtures[0].passages(0, 40)[0]]
+    assert sum(written) == 10
+    few = SelfReplay(SelfReplay.Settings(self_replay=0.25, self_replay_tokens=32))
+    few.begin(Situation(model, objective, seed=5, passages=40))
+    assert few.written.numel() == 32

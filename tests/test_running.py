@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from minicpt import checkpoint
-from minicpt.cli import metrics, table
 from minicpt.cli.main import main
-from minicpt.training import Trainer
+from minicpt.runs import metrics, table
+from minicpt.training.trainer import Trainer
 
-SMALL = ["--width", "16", "--layers", "1", "--heads", "2", "--vocab-size", "300", "--window", "32"]
+SMALL = "--width 16 --layers 1 --num-heads 2 --vocab-size 300 --window 32".split()
 OFTEN = ["--batch-size", "4", "--evaluate-passages", "6", "--evaluate-every", "2"]
 
 
@@ -215,20 +215,20 @@ def test_a_run_that_was_killed_ends_with_the_lines_of_one_that_was_not(
 
 def test_an_evaluation_that_was_interrupted_is_there_once(bases, texts, tmp_path, monkeypatch):
     """Stopped within the evaluation after step 2; the next try is killed after evaluating."""
-    from minicpt.cli import running
+    from minicpt.runs import loop
 
     whole, out = tmp_path / "whole", tmp_path / "out"
     assert main(continuing(bases, texts, whole)) == 0
-    real, calls = running.evaluate, []
+    real, calls = loop.evaluate, []
 
     def interrupted(*arguments, **options):
         calls.append(1)
         if len(calls) == 4:  # the old text, after step 2
-            raise running.Interrupted(signal.SIGTERM)
+            raise loop.Interrupted(signal.SIGTERM)
         return real(*arguments, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(running, "evaluate", interrupted)
+        patch.setattr(loop, "evaluate", interrupted)
         assert main(continuing(bases, texts, out)) == 143
 
     class Killed(BaseException):
@@ -263,15 +263,15 @@ def test_a_folder_with_nothing_but_the_lines_of_a_killed_run_can_be_used(texts, 
 
 
 def test_a_run_that_fails_at_its_first_step_leaves_nothing(texts, tmp_path, monkeypatch, capsys):
-    from minicpt import training
+    from minicpt.training import trainer
 
-    real = training.whole_sequence_loss
+    real = trainer.Learner.forward
 
-    def poisoned(*arguments):
-        loss = real(*arguments)["tokens"]
-        return {"tokens": training.Loss(loss.sum * math.nan, loss.count)}
+    def poisoned(*arguments, **options):
+        loss = real(*arguments, **options)[""]["tokens"]
+        return {"": {"tokens": trainer.Loss(loss.sum * math.nan, loss.count)}}
 
-    monkeypatch.setattr(training, "whole_sequence_loss", poisoned)
+    monkeypatch.setattr(trainer.Learner, "forward", poisoned)
     out = tmp_path / "out"
     words = ["train", "causal-lm", "--corpus", texts["new"], "--steps", "9", *OFTEN, *SMALL]
     assert main([*words, "--out", str(out)]) == 1

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from minicpt.common.errors import InputError
 from minicpt.data import builtin
 from minicpt.data.builtin import origin
 from minicpt.data.documents import Document
 from minicpt.data.sources import read as read_documents
-from minicpt.errors import InputError
 
 
 def read(*arguments, **options) -> list[Document]:
@@ -27,7 +27,7 @@ def write(path: Path, content: str | bytes) -> str:
 
 
 def names(documents: list[Document], folder: Path) -> list[str]:
-    return [os.path.relpath(item.name, folder) for item in documents]
+    return [os.path.relpath(item.source, folder) for item in documents]
 
 
 def refusal(*given: str) -> str:
@@ -97,8 +97,8 @@ def test_jsonl_has_a_document_per_line_split_at_newlines_alone(tmp_path):
     lines = [first, "", third, '{"text":"4"}\r']
     path = write(tmp_path / "a.jsonl", "\n".join(lines))
     assert read([path]) == [
-        Document(f"{path}:1", "one\u2028still one\nend"),
-        Document(f"{path}:4", "4"),
+        Document(f"{path}:1", "one\u2028still one\nend", inside=path),
+        Document(f"{path}:4", "4", inside=path),
     ]
     assert read([str(tmp_path)]) == read([path])
 
@@ -128,9 +128,9 @@ def test_a_whole_surrogate_pair_in_jsonl_is_a_character(tmp_path):
 def test_blocks_are_documents_of_their_own(tmp_path):
     path = write(tmp_path / "a.txt", "\n\none\n  more\n \t\ntwo\n\n\n\n  three\n")
     assert read([path], blocks=True) == [
-        Document(f"{path}, block 1", "one\n  more"),
-        Document(f"{path}, block 2", "two"),
-        Document(f"{path}, block 3", "  three"),
+        Document(f"{path}, block 1", "one\n  more", inside=path),
+        Document(f"{path}, block 2", "two", inside=path),
+        Document(f"{path}, block 3", "  three", inside=path),
     ]
 
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from minicpt.common.errors import InputError
 from minicpt.data.documents import Document, Documents
 from minicpt.data.split import divide, sample
-from minicpt.errors import InputError
 
 always = settings(derandomize=True, deadline=None, max_examples=200)
 
@@ -55,7 +55,7 @@ def test_few_documents_are_cut_at_the_first_sentence_after_the_fraction():
     text = "Aaaa bbbb. Cccc dddd. Eeee ffff. Gggg hhhh."  # 43 characters, sentences at 0 11 22 33
     assert parts([Document("a", text)], 0.3) == (  # 43 - 12 = 31: the next sentence is at 33
         [Document("a", text[:33])],
-        [Document("a, from character 33", text[33:])],
+        [Document("a", text[33:], 33)],
     )
     assert parts([Document("a", text)], 0.5)[1][0].text == text[22:]  # 43 - 21 = 22, exactly
     # 43 - 4 = 39 has no sentence after it, nor a word: from the character.

@@ -2,18 +2,21 @@
 
 import json
 import shutil
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 from minicpt import checkpoint
 from minicpt.batch import Batch
-from minicpt.cli import terms
 from minicpt.cli.main import main
-from minicpt.data.plan import Plan
+from minicpt.data.order import Plan
+from minicpt.models.gpt2 import GPT2, GPT2Config
+from minicpt.remedies import ewc
+from minicpt.remedies.base import Situation
+from minicpt.runs.build import objective_of
+from minicpt.runs.texts import OldText, old_texts, recorded_texts
 
-SMALL = ["--width", "16", "--layers", "1", "--heads", "2", "--vocab-size", "300", "--window", "32"]
+SMALL = "--width 16 --layers 1 --num-heads 2 --vocab-size 300 --window 32".split()
 FEW = ["--batch-size", "4", "--evaluate-passages", "4"]
 NEAR = ["--kl", "0.5", "--l2", "0.1", "--ewc", "2", "--ewc-passages", "5"]
 
@@ -69,13 +72,13 @@ def test_each_term_is_reported_by_itself_and_resuming_needs_no_base(base, texts,
         f", {name} 0." in line for line in lines for name in ("kl", "l2", "ewc")
     )
     record = checkpoint.load(whole).record
-    assert record["regularizers"] == {
+    assert record["config"]["remedies"] == {
         "ewc": {"ewc": 2.0, "ewc_passages": 5},
         "kl": {"kl": 0.5},
         "l2": {"l2": 0.1},
     }
     first, _, last = record["evaluations"]
-    assert first["terms"] == {} and set(last["terms"]) == set(record["regularizers"])
+    assert first["terms"] == {} and set(last["terms"]) == {"ewc", "kl", "l2"}
     assert all(0 < value < 1 for value in last["terms"].values())
     # From the middle on, in a folder where nothing but that is, without the base and its text.
     shutil.rmtree(folder)
@@ -105,22 +108,24 @@ def test_weight_zero_is_the_run_without_the_term(base, texts, tmp_path, capsys):
     assert main(continuing(base, texts, tmp_path / "none")) == 0
     assert main(continuing(base, texts, tmp_path / "zero", "--kl", "0", "--l2", "0")) == 0
     assert same_weights(tmp_path / "none", tmp_path / "zero")
-    assert checkpoint.load(tmp_path / "zero").record["regularizers"] == {}
+    assert checkpoint.load(tmp_path / "zero").record["config"]["remedies"] == {}
 
 
 @pytest.mark.parametrize("flag", ["--kl", "--l2", "--ewc", "--ewc-passages"])
 def test_without_a_base_there_is_nothing_to_stay_near(flag, texts, tmp_path, capsys):
     words = ["train", "causal-lm", "--corpus", str(texts / "new.txt"), flag, "1"]
     message = error_of([*words, "--out", str(tmp_path / "out")], capsys)
-    assert f"{flag} cannot be used here" in message
-    assert "--init" in message or "--ewc is not given" in message
+    if flag == "--ewc-passages":
+        assert message.endswith("--ewc-passages belongs to --ewc, which is not given")
+    else:
+        assert f"{flag} cannot be used here: there is no base without --init" in message
 
 
 def test_what_is_refused(base, texts, tmp_path, capsys):
     words = continuing(base, texts, tmp_path / "out")
     assert "--kl must be at least 0" in error_of([*words, "--kl", "-1"], capsys)
     assert "--l2 must be a finite number" in error_of([*words, "--l2", "nan"], capsys)
-    assert "--ewc is not given" in error_of([*words, "--ewc-passages", "9"], capsys)
+    assert "belongs to --ewc" in error_of([*words, "--ewc-passages", "9"], capsys)
     assert not (tmp_path / "out").exists()
 
 
@@ -131,24 +136,24 @@ def test_ewc_needs_old_text(base, texts, tmp_path, capsys):
     for name in ("manifest.json", "training.json", "state.pt"):
         (tmp_path / "foreign" / name).unlink()
     words = continuing(tmp_path / "foreign", texts, tmp_path / "out", "--ewc", "1")
-    assert "--ewc needs text that the base was trained on" in error_of(words, capsys)
+    assert "needs the text that" in error_of(words, capsys)
     assert not (tmp_path / "out").exists()
     assert main([*words, "--old-corpus", str(texts / "old.txt"), "--ewc-passages", "2"]) == 0
 
 
-def test_old_text_is_read_one_passage_at_a_time_and_repeats(base, texts):
-    from minicpt.cli import pieces
-    from minicpt.data.corpus import Corpus
-
+def test_old_text_is_read_one_passage_at_a_time_and_repeats(base):
     loaded = checkpoint.load(base)
-    objective = pieces.objective_of(loaded, None)
-    corpus = Corpus.build(pieces.recorded_texts(loaded.record["text"]).training, loaded.tokenizer)
-    read = terms.reader("ewc", objective, corpus, seed=0, device="cpu")
-    first, again = list(read(3)), list(read(3))
+    objective = objective_of(loaded)
+    (old,) = old_texts(loaded.record["texts"])
+    (text,) = [recorded_texts(each) for each in loaded.record["texts"]]
+    old_text = OldText(text, [old], objective, "", old.settings)
+    situation = Situation(loaded.model, objective, 0, old_text=old_text)
+    first, again = (list(ewc.old_batches(situation, 3)) for _ in range(2))
     assert [len(batch.inputs["tokens"]) for batch in first] == [1, 1, 1]
     for one, other in zip(first, again, strict=True):
         assert torch.equal(one.inputs["tokens"], other.inputs["tokens"])
-    assert len(list(read(10**6))) == len(objective.plan(corpus, 0, 0))
+    everything = len(objective.plan(old_text(), 0, 0))
+    assert len(list(ewc.old_batches(situation, 10**6))) == everything
 
 
 def test_old_text_is_read_in_all_its_lengths():
@@ -157,10 +162,14 @@ def test_old_text_is_read_in_all_its_lengths():
 
     class Lengths:
         plan = staticmethod(lambda corpus, seed, epoch: Plan(lengths[:, None], int, lengths))
-        batch = staticmethod(lambda passages, noise: Batch({}, {"tokens": torch.tensor(passages)}))
+        batch = staticmethod(lambda passages, draws: Batch({}, {"tokens": torch.tensor(passages)}))
 
-    read = terms.reader("ewc", Lengths, SimpleNamespace(plans=[]), seed=0, device="cpu")
-    found = [int(batch.targets["tokens"]) for batch in read(20)]
+    class Old:
+        plans = {}
+
+    model = GPT2(GPT2Config(vocabulary=9, positions=4, width=4, layers=1, num_heads=1))
+    situation = Situation(model, Lengths, old_text=lambda sources: Old)
+    found = [int(batch.targets["tokens"]) for batch in ewc.old_batches(situation, 20)]
     assert sum(found) / 20 == pytest.approx(49.5, abs=5)
     assert min(found) < 10 and max(found) > 90
 
@@ -215,5 +224,5 @@ def test_a_falling_rate_is_not_made_longer(base, capsys):
 def test_continued_from_the_stable_part_at_the_same_rate(base, texts, tmp_path, capsys):
     words = continuing(base, texts, tmp_path / "out", *LEVEL[:2], "--warmup", "0", "--json")
     assert main(words) == 0
-    settings = json.loads(capsys.readouterr().out)["training"]
+    settings = json.loads(capsys.readouterr().out)["config"]["training"]
     assert settings["warmup"] == 0 and settings["schedule"] == "constant"

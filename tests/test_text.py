@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from minicpt.common.errors import InputError
 from minicpt.data.documents import Document
 from minicpt.data.text import SPACES, sentences, stretches, words
-from minicpt.errors import InputError
 
 always = settings(derandomize=True, deadline=None, max_examples=200)
 
@@ -87,9 +87,9 @@ def test_every_character_that_is_no_white_space_is_in_one_sentence_and_one_word(
 )
 def test_sentences_take_linear_time(piece):
     """Half a million times the same: a quadratic rule would take minutes."""
-    begin = time.perf_counter()
+    begin = time.process_time()  # of this process alone, however busy the machine is
     sentences(piece * 500_000)
-    assert time.perf_counter() - begin < 5
+    assert time.process_time() - begin < 10
 
 
 mixed = st.lists(

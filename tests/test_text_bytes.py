@@ -10,19 +10,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from making import model_of, objective_of
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as Engine
 
 from minicpt.cli.main import main
+from minicpt.common.errors import InputError
 from minicpt.comparison import measure
 from minicpt.data import building, text
 from minicpt.data.corpus import Corpus
 from minicpt.data.documents import Document, Documents
 from minicpt.data.tokenizer import Tokenizer
-from minicpt.errors import InputError
-from minicpt.evaluation import evaluate
-from minicpt.models import decoder, encoder_decoder
-from minicpt.objectives import causal_lm, reconstruction
+from minicpt.training.evaluation import evaluate
 
 UNKNOWN = "[UNK]"
 
@@ -202,11 +201,11 @@ def test_more_bytes_than_32_bits_can_count(monkeypatch):
 
 
 def causal(tokenizer: Tokenizer, window: int, pack=False):
-    return causal_lm.Objective(tokenizer, causal_lm.Settings(window, pack))
+    return objective_of("causal-lm", tokenizer, window=window, pack=pack)
 
 
 def rebuilt(tokenizer: Tokenizer, window: int):
-    return reconstruction.Objective(tokenizer, reconstruction.Settings(window))
+    return objective_of("reconstruction", tokenizer, window=window)
 
 
 OBJECTIVES = {"causal": causal, "packed": partial(causal, pack=True), "reconstruction": rebuilt}
@@ -219,10 +218,7 @@ def declared(engine: Engine, end: str, pad: str) -> Tokenizer:
 
 def uniform(objective):
     """A model that gives every token the probability 1 / V."""
-    kind = encoder_decoder if objective.architecture == "encoder-decoder" else decoder
-    positions = {} if kind is encoder_decoder else {"positions": objective.length}
-    sizes = {"vocabulary": objective.tokenizer.size, "width": 8, "layers": 1, "heads": 1}
-    model = kind.Model(kind.Config(**sizes, **positions)).double()
+    model = model_of(objective, width=8, num_heads=1).double()
     torch.nn.init.zeros_(model.heads["tokens"].weight)
     return model
 
@@ -292,7 +288,8 @@ def test_train_and_evaluate_say_what_is_hidden(tmp_path, capsys):
         (tmp_path / name).write_text("\n\n".join(blocks))
     words = ["train", "causal-lm", "--corpus", str(tmp_path / "half"), "--steps", "1"]
     words += ["--tokenizer", str(tmp_path), "--out", str(tmp_path / "run"), "--width", "8"]
-    words += ["--layers", "1", "--heads", "1", "--window", "32", "--batch-size", "2", "--blocks"]
+    words += ["--layers", "1", "--num-heads", "1", "--window", "32", "--batch-size", "2"]
+    words += ["--blocks"]
     assert main(words) == 0
     shown = capsys.readouterr().out
     assert re.search(r"no bits/byte: unknown tokens hide [34]\d\.\d%", shown)

@@ -28,12 +28,14 @@ import timing  # noqa: E402
 import turns  # noqa: E402
 import worker  # noqa: E402
 
-from minicpt import machine, pretrained  # noqa: E402
 from minicpt.batch import IGNORE, Batch  # noqa: E402
+from minicpt.checkpoint import huggingface  # noqa: E402
+from minicpt.cli.main import parser as command_line  # noqa: E402
+from minicpt.common.errors import WorkError  # noqa: E402
 from minicpt.data.documents import Documents  # noqa: E402
-from minicpt.errors import WorkError  # noqa: E402
 from minicpt.loss import objective_loss, whole_sequence_loss  # noqa: E402
-from minicpt.verify.bounds import tolerance  # noqa: E402
+from minicpt.proofs.bounds import tolerance  # noqa: E402
+from minicpt.training import device as machine  # noqa: E402
 
 TINY = material.Sizes(vocabulary=300, width=16, layers=2, batch_size=2, window=32, batches=2)
 WORDS = (
@@ -114,7 +116,7 @@ class TestMaterial:
     def test_their_loss_is_ours(self, case):
         pytest.importorskip("transformers")
         ours, theirs = case.model(), worker.their_model(case, "sdpa")
-        theirs.load_state_dict(pretrained.export_state(ours), strict=False)
+        theirs.load_state_dict(huggingface.export_state(ours), strict=False)
         assert sum(each.numel() for each in theirs.parameters()) == sum(
             parameter.numel() for name, parameter in ours.named_parameters()
             if not name.startswith(UNUSED.get(case.objective, "-"))
@@ -316,6 +318,14 @@ class TestAgainst:
             given[side] = found
         assert given["new"] == given["old"] == given["again"]
         assert given["new"][:2] == ["train", "masked-lm"]
+
+    def test_its_flags_are_known_to_both_sides(self):
+        options = throughput.read_options([*self.WORDS, "--against", "unused"])
+        for name in options.objectives:
+            words = against.words_of(name, 300, options, "folder")
+            command_line().parse_args(words)
+            # What older checkouts call otherwise, or do not have.
+            assert not {"--num-heads", "--max-grad-norm", "--min-lr-ratio", "--model"} & set(words)
 
     def test_a_checkout_that_fails_is_named(self, tmp_path, capsys):
         other = self.checkout(tmp_path, "raise SystemExit('it has no such flag')")

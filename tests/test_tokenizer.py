@@ -17,11 +17,12 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as Engine
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
+from minicpt.common.errors import InputError, WorkError
 from minicpt.data import bpe
+from minicpt.data.documents import Document
 from minicpt.data.sources import read
-from minicpt.data.text import SPACES
-from minicpt.data.tokenizer import Tokenizer, cut
-from minicpt.errors import InputError, WorkError
+from minicpt.data.text import SPACES, stretches
+from minicpt.data.tokenizer import Tokenizer
 
 TEXT = "low lower lowest, and slow: slower than the slowest.\n\n  Naïve café — 你好 😀\t" * 5
 SPECIAL_LOOKALIKES = "a [MASK] b </s><pad> <|endoftext|> [CLS]<mask>[UNK] <unk> <extra_id_0> <s>"
@@ -364,18 +365,22 @@ def test_a_tokenizer_without_an_unknown_token_says_so(tmp_path):
         tokenizer.encode("zzz")
 
 
+def cut(text: str, breaks: str, size: int) -> list[str]:
+    return [each.text for each in stretches(Document("x", text), breaks, size)]
+
+
 def test_a_long_text_in_portions_encodes_as_the_whole(kind, tokenizer):
     text = (TEXT + "x  y\n z . " * 3 + "low") * 3
-    portions = cut(text, size=7)
-    assert len(portions) > 20 and "".join(portions) == text
-    together = [i for ids in tokenizer.encode_batch(portions) for i in ids]
-    assert together == tokenizer.encode(text)
-    assert tokenizer.portions("a b " * 50_000) == cut("a b " * 50_000, tokenizer.breaks)
+    for breaks in {" ", tokenizer.breaks}:
+        portions = cut(text, breaks, 7)
+        assert len(portions) > 20 and "".join(portions) == text
+        together = [i for ids in tokenizer.encode_batch(portions) for i in ids]
+        assert together == tokenizer.encode(text)
     assert tokenizer.breaks == (" " if kind == "t5" else SPACES)
 
 
 @settings(derandomize=True, deadline=None)
-@given(st.text(st.sampled_from("low er.\n\t 1é's\u2028\x1c"), max_size=60), st.integers(1, 9))
+@given(st.text(st.sampled_from("lower er.\n\t 1é's\u2028\x1c。"), max_size=60), st.integers(1, 9))
 def test_a_text_may_be_cut_before_any_white_space_in_breaks(text, size):
     for tokenizer in test_a_text_may_be_cut_before_any_white_space_in_breaks.tokenizers:
         portions = cut(text, tokenizer.breaks, size)
@@ -402,7 +407,8 @@ def test_without_a_pre_tokenizer_a_text_stays_whole(tmp_path):
     engine = byte_level()
     engine.pre_tokenizer = None
     engine.save(str(tmp_path / "tokenizer.json"))
-    assert len(Tokenizer.load(tmp_path).portions("a b " * 50_000)) == 1
+    breaks = Tokenizer.load(tmp_path).breaks
+    assert breaks == "" and len(cut("low lower " * 50_000, breaks, 100)) == 1
 
 
 def test_saving_where_nothing_can_be_written_is_a_work_error(trained, tmp_path):
@@ -500,7 +506,7 @@ def work(arguments):
     print("ready", flush=True)
     Tokenizer.train([text], 30_000)
 
-command_line.VERBS["demo"].run = work
+command_line.verbs()["demo"].run = work
 sys.argv = ["minicpt", "demo"]
 sys.exit(__main__.main())
 """

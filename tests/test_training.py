@@ -5,27 +5,28 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from making import batches_of, close
+from making import batches_of, close, model_of, objective_of, step_of
 
 from minicpt.batch import IGNORE, Batch
+from minicpt.common.randomness import generator
 from minicpt.data.corpus import Corpus
 from minicpt.data.sources import Document
 from minicpt.data.tokenizer import Tokenizer
-from minicpt.evaluation import evaluate
-from minicpt.loss import objective_loss, whole_sequence_loss
-from minicpt.models import decoder, encoder, encoder_decoder
-from minicpt.objectives import causal_lm, masked_lm, next_sentence, reconstruction
-from minicpt.optimizer import Optimization, learning_rate, lengthened, make_optimizer
-from minicpt.randomness import generator
-from minicpt.training import NotFinite, Stream, Trainer, Training, train_step
-from minicpt.verify.bounds import additions, largest
+from minicpt.loss import losses_of_head, objective_loss, whole_sequence_loss
+from minicpt.models.layers import causal_mask_of
+from minicpt.objectives.causal_lm import CausalLM
+from minicpt.proofs.bounds import additions, largest
+from minicpt.training.evaluation import evaluate
+from minicpt.training.optimizer import Optimization, learning_rate, make_optimizer
+from minicpt.training.resuming import lengthened, restore, state_of
+from minicpt.training.stream import Stream
+from minicpt.training.trainer import NotFinite, Trainer, Training, train_step
 
-KINDS = {"decoder": decoder, "encoder": encoder, "encoder-decoder": encoder_decoder}
 OBJECTIVES = {
-    "causal-lm": (causal_lm, causal_lm.Settings(window=16)),
-    "masked-lm": (masked_lm, masked_lm.Settings(window=16)),
-    "next-sentence": (next_sentence, next_sentence.Settings(window=32, masked=True)),
-    "reconstruction": (reconstruction, reconstruction.Settings(window=24)),
+    "causal-lm": {"window": 16},
+    "masked-lm": {"window": 16},
+    "next-sentence": {"window": 32, "masked": True},
+    "reconstruction": {"window": 24},
 }
 EVERY = pytest.mark.parametrize("name", OBJECTIVES)
 WORDS = "the cat sat on a mat and saw rain fall by the old house at noon".split()
@@ -57,13 +58,8 @@ def corpus(documents, tokenizer):
 
 
 def make(name, tokenizer, dropout=0.1, seed=0):
-    module, settings = OBJECTIVES[name]
-    objective = module.Objective(tokenizer, settings)
-    kind = KINDS[objective.architecture]
-    positions = {} if kind is encoder_decoder else {"positions": objective.length}
-    torch.manual_seed(seed)
-    sizes = {"width": 16, "layers": 1, "heads": 2, "dropout": dropout}
-    return kind.Model(kind.Config(vocabulary=tokenizer.size, **positions, **sizes)), objective
+    objective = objective_of(name, tokenizer, **OBJECTIVES[name])
+    return model_of(objective, seed, dropout=dropout), objective
 
 
 def weights(model):
@@ -84,7 +80,8 @@ def test_however_a_step_is_split_it_is_one_step(name, tokenizer, corpus):
         batches = batches_of(objective, corpus, *sizes)
         without = batches[0]
         empty = {head: torch.full_like(t, IGNORE) for head, t in without.targets.items()}
-        losses = train_step(model, optimizer, [*batches, Batch(without.inputs, empty)], clip=0)
+        batches.append(Batch(without.inputs, empty))
+        losses, _ = step_of(model, objective, optimizer, batches)
         results.append((losses, weights(model)))
     (first, expected), *others = results
     (whole,) = batches_of(objective, corpus, 7)
@@ -114,7 +111,7 @@ def test_a_mean_of_means_would_be_another_gradient(tokenizer, corpus):
 
 
 def test_steps_are_those_of_a_plain_loop_with_torchs_own_parts(tokenizer, corpus):
-    settings = Training(learning_rate=1e-2, batch_size=4, clip=0.5, micro_batches=2)
+    settings = Training(learning_rate=1e-2, batch_size=4, max_grad_norm=0.5, micro_batch_size=2)
     ours, objective = make("causal-lm", tokenizer, dropout=0.0)
     theirs, _ = make("causal-lm", tokenizer, dropout=0.0)
     ours.double(), theirs.double()
@@ -151,10 +148,10 @@ def test_a_step_without_targets_changes_nothing(tokenizer, corpus):
     (batch,) = batches_of(objective, corpus, 3)
     before = weights(model)
     empty = Batch(batch.inputs, {"tokens": torch.full_like(batch.targets["tokens"], IGNORE)})
-    losses = train_step(model, optimizer, [empty, empty], clip=1.0)
+    losses, _ = step_of(model, objective, optimizer, [empty, empty], 1.0)
     assert losses["tokens"].count == 0
     assert all(torch.equal(before[key], value) for key, value in weights(model).items())
-    train_step(model, optimizer, [batch], clip=1.0)  # and one with targets does change it
+    step_of(model, objective, optimizer, [batch], 1.0)  # and one with targets does change it
     assert not torch.equal(before["tokens.weight"], weights(model)["tokens.weight"])
 
 
@@ -178,7 +175,7 @@ def test_a_gradient_that_is_not_finite_stops_too(tokenizer, corpus):
     before = weights(model)
     model.tokens.weight.register_hook(lambda gradient: gradient * math.nan)
     with pytest.raises(NotFinite, match="gradient"):
-        train_step(model, optimizer, batches_of(objective, corpus, 2), clip=1.0)
+        step_of(model, objective, optimizer, batches_of(objective, corpus, 2), 1.0)
     assert all(torch.equal(before[key], value) for key, value in weights(model).items())
 
 
@@ -213,7 +210,7 @@ def test_only_matrices_decay_and_tied_weights_come_once(tokenizer):
 
 
 def test_schedules_worked_out_by_hand():
-    settings = {"learning_rate": 1.0, "warmup": 0.2, "final": 0.1}
+    settings = {"learning_rate": 1.0, "warmup": 0.2, "min_lr_ratio": 0.1}
     steps = 11  # warm-up over 2 steps; the last rate at step 10
     rates = {
         name: [learning_rate(i, steps, Optimization(**settings, schedule=name)) for i in range(11)]
@@ -234,7 +231,7 @@ def rates(steps, **settings):
 
 def test_warm_up_stable_and_decay_worked_out_by_hand():
     """Two steps rise, four stay, and the last four fall linearly to the end."""
-    stable = {"schedule": "warmup-stable-decay", "warmup": 0.2, "decay": 0.4, "final": 0.2}
+    stable = {"schedule": "warmup-stable-decay", "warmup": 0.2, "decay": 0.4, "min_lr_ratio": 0.2}
     expected = [0.5, 1, 1, 1, 1, 1, 0.8, 0.6, 0.4, 0.2]
     assert rates(10, **stable) == pytest.approx(expected)
     assert rates(10, **stable | {"decay": 0.0}) == [0.5] + [1.0] * 9
@@ -250,7 +247,7 @@ def test_continued_without_a_warm_up_the_rate_goes_on(schedule):
 
 @pytest.mark.parametrize("schedule", ["cosine", "linear"])
 def test_a_continued_run_warms_up_again_and_decays_again(schedule):
-    found = rates(20, schedule=schedule, warmup=0.2, final=0.0)
+    found = rates(20, schedule=schedule, warmup=0.2, min_lr_ratio=0.0)
     assert found[:4] == [0.25, 0.5, 0.75, 1.0] and found[-1] == pytest.approx(0)
     assert all(now > then for now, then in zip(found[4:], found[5:], strict=False))
 
@@ -287,7 +284,10 @@ def test_the_stream_is_a_pure_function_of_the_position(name, tokenizer, corpus):
     assert [p.place for p in fresh.passages(1, 3)[0]] == in_order[1:4]
     # Epochs differ in order, and so does the noise of a passage.
     assert in_order[:length] != in_order[length : 2 * length]
-    draws = [torch.rand((), generator=g).item() for g in fresh.passages(0, 2 * length)[1]]
+    draws = [
+        torch.rand((), generator=each.generator).item()
+        for each in fresh.passages(0, 2 * length)[1]
+    ]
     assert len(set(draws)) == 2 * length
 
 
@@ -316,7 +316,7 @@ def test_a_stream_and_evaluations_plan_each_epoch_once(name, tokenizer, document
 
 @EVERY
 def test_a_run_that_stopped_goes_on_bitwise(name, tokenizer, corpus):
-    settings = Training(batch_size=5, micro_batches=2, seed=1, learning_rate=1e-2)
+    settings = Training(batch_size=5, micro_batch_size=3, seed=1, learning_rate=1e-2)
     steps = 12
     whole, objective = make(name, tokenizer)
     trainer = Trainer(whole, objective, corpus, settings, steps)
@@ -326,14 +326,14 @@ def test_a_run_that_stopped_goes_on_bitwise(name, tokenizer, corpus):
         # What is kept must survive what comes after it, as on a disk.
         states[step.number] = [
             {key: value.clone() for key, value in whole.state_dict().items()},
-            torch.load(_saved(trainer.state()), weights_only=True),
+            torch.load(_saved(state_of(trainer)), weights_only=True),
         ]
     for stop in (1, 5, 11):
         torch.manual_seed(99)  # another process has another random state
         again, objective = make(name, tokenizer, seed=7)
         resumed = Trainer(again, objective, corpus, settings, steps)
         again.load_state_dict(states[stop][0])
-        resumed.restore(states[stop][1])
+        restore(resumed, states[stop][1])
         assert [step.number for step in resumed.run()] == list(range(stop + 1, steps + 1))
         for key, value in weights(whole).items():
             assert torch.equal(weights(again)[key], value), (stop, key)
@@ -359,6 +359,173 @@ def test_dropout_and_evaluation_do_not_disturb_each_other(tokenizer, corpus):
                 assert model.training
         runs.append(weights(model))
     assert all(torch.equal(runs[0][key], runs[1][key]) for key in runs[0])
+
+
+# --- dropout and micro-batches
+
+
+def trained(name, tokenizer, corpus, disturb=False, dropout=0.3, **settings):
+    """The weights after four steps; ``disturb``: between them somebody uses torch's generator."""
+    model, objective = make(name, tokenizer, dropout)
+    model.double()
+    settings = Training(**{"batch_size": 6, "learning_rate": 1e-2} | settings)
+    trainer = Trainer(model, objective, corpus, settings, steps=4)
+    for _ in trainer.run():
+        if disturb:
+            torch.manual_seed(99)
+            torch.rand(7)
+    return weights(model)
+
+
+@pytest.mark.parametrize("size", [0, 2, 4])
+def test_the_same_split_gives_the_same_weights_whatever_happened_before(size, tokenizer, corpus):
+    """Dropout is seeded by (step, micro-batch), so torch's generator decides nothing."""
+    before = trained("masked-lm", tokenizer, corpus, micro_batch_size=size)
+    again = trained("masked-lm", tokenizer, corpus, disturb=True, micro_batch_size=size)
+    assert all(torch.equal(before[key], value) for key, value in again.items())
+    other = trained("masked-lm", tokenizer, corpus, micro_batch_size=size, seed=1)
+    assert not torch.equal(before["tokens.weight"], other["tokens.weight"])
+
+
+def test_each_micro_batch_and_each_step_draws_dropout_of_its_own(tokenizer, corpus, monkeypatch):
+    seeds = []
+    model, objective = make("causal-lm", tokenizer)
+    settings = Training(batch_size=4, micro_batch_size=2)
+    trainer = Trainer(model, objective, corpus, settings, steps=3)
+    monkeypatch.setattr(torch, "manual_seed", seeds.append)
+    list(trainer.run())
+    assert len(seeds) == len(set(seeds)) == 3 * 2
+
+
+@EVERY
+def test_however_a_step_is_cut_into_micro_batches_it_has_one_gradient(name, tokenizer, corpus):
+    model, objective = make(name, tokenizer)
+    (batch,) = batches_of(objective, corpus, 6)
+    operations = 4 * additions(model, batch)  # each step goes through the model once more
+    whole, *others = (
+        trained(name, tokenizer, corpus, dropout=0.0, micro_batch_size=size, epsilon=1e-2)
+        for size in (0, 1, 4, 6, 100)
+    )
+    for found in others:
+        for key, value in whole.items():
+            close(found[key], value, operations, size=largest(*whole.values()))
+
+
+# --- an objective with a part
+
+
+class Deep(CausalLM):
+    """Causal LM, and the same targets once more from behind one more layer."""
+
+    heads = ("tokens",)
+    head_weights = {"deep": 0.5}
+
+    def batch(self, passages, draws):
+        batch = super().batch(passages, draws)
+        target = batch.targets["tokens"]
+        heavy = (torch.arange(target.shape[1]) % 2).float().expand(target.shape)
+        return Batch(batch.inputs, {"tokens": target, "deep": target}, {"deep": heavy})
+
+    def visibility(self, batch):
+        (seen,) = super().visibility(batch).values()
+        return {"tokens": seen, "deep": seen}
+
+    def parts(self, model):
+        return torch.nn.ModuleDict({"layer": model.block()})
+
+    def losses(self, model, parts, batch, fused=True):
+        hidden = model(**batch.inputs)
+        mask = causal_mask_of(batch.inputs["tokens"], batch.inputs["mask"])
+        deeper = parts["layer"](hidden, mask)
+        head = model.heads["tokens"]
+        return {
+            "tokens": losses_of_head("tokens", hidden, head, batch, fused),
+            "deep": losses_of_head("deep", deeper, head, batch, fused),
+        }
+
+
+def deep_trainer(tokenizer, corpus, steps=6, **settings):
+    objective = Deep(tokenizer, Deep.Settings(window=16))
+    settings = Training(**{"batch_size": 4, "learning_rate": 1e-2} | settings)
+    return Trainer(model_of(objective, dropout=0.1), objective, corpus, settings, steps)
+
+
+def test_a_part_learns_with_the_model(tokenizer, corpus):
+    trainer = deep_trainer(tokenizer, corpus)
+    held = {id(p) for group in trainer.optimizer.param_groups for p in group["params"]}
+    assert {id(p) for p in trainer.parts.parameters()} <= held
+    assert {id(p) for p in trainer.learner.parameters()} == held
+    before = weights(trainer.parts)
+    step = trainer.advance()
+    assert step.losses.keys() == {"tokens", "deep"}
+    assert step.losses["tokens"].count == step.losses["deep"].count  # those of weight 0 included
+    after = weights(trainer.parts)
+    assert not all(torch.equal(before[key], after[key]) for key in before)
+    assert not any(name.startswith("layer.") for name in trainer.model.state_dict())
+
+
+def test_a_part_begins_as_the_seed_says(tokenizer, corpus):
+    random = torch.get_rng_state()
+    parts = [weights(deep_trainer(tokenizer, corpus, seed=seed).parts) for seed in (0, 0, 1)]
+    torch.set_rng_state(random)
+    for key, value in parts[0].items():
+        assert torch.equal(value, parts[1][key])
+    key = "layer.attention.qkv.weight"
+    assert not torch.equal(parts[0][key], parts[2][key])
+
+
+def test_a_run_with_a_part_goes_on_bitwise(tokenizer, corpus):
+    whole = deep_trainer(tokenizer, corpus)
+    for step in whole.run():
+        if step.number == 3:
+            kept = {key: value.clone() for key, value in whole.model.state_dict().items()}
+            state = torch.load(_saved(state_of(whole)), weights_only=True)
+    assert state["parts"].keys() == whole.parts.state_dict().keys()
+    again = deep_trainer(tokenizer, corpus)
+    again.model.load_state_dict(kept)
+    restore(again, state)
+    list(again.run())
+    for one, other in ((whole.model, again.model), (whole.parts, again.parts)):
+        for key, value in weights(one).items():
+            assert torch.equal(weights(other)[key], value), key
+    with pytest.raises(ValueError, match="does not fit"):
+        restore(deep_trainer(tokenizer, corpus), state | {"parts": {}})
+
+
+def test_head_weights_count_in_the_step_and_in_the_evaluation(tokenizer, corpus):
+    """With plain gradient descent: a head of weight 1/2 has half of its gradient."""
+    trainer = deep_trainer(tokenizer, corpus)
+    model, objective, parts = trainer.model.double().eval(), trainer.objective, trainer.parts
+    parts.double().eval()
+    (batch,) = batches_of(objective, corpus, 4)
+    losses = {name: each.total() for name, each in objective.losses(model, parts, batch).items()}
+    expected = losses["tokens"].mean + losses["deep"].mean / 2
+    total = objective_loss(losses, batch.counts(), objective.head_weights)
+    close(total, expected, model, batch)
+    found = evaluate(model, objective, corpus, parts=parts)
+    means = [float(found.losses[name].mean) for name in ("tokens", "deep")]
+    assert found.total == pytest.approx(means[0] + means[1] / 2, rel=1e-12)
+    gradient = torch.autograd.grad(expected, list(parts.parameters()))
+    before = [each.detach().clone() for each in parts.parameters()]
+    optimizer = torch.optim.SGD([*model.parameters(), *parts.parameters()], lr=1.0)
+    trainer.learner.eval()
+    train_step(trainer.learner, optimizer, [batch], head_weights=objective.head_weights)
+    for then, now, slope in zip(before, parts.parameters(), gradient, strict=True):
+        close(then - now.detach(), slope, model, batch, size=largest(*before, *gradient))
+
+
+def test_a_target_of_weight_zero_counts_in_an_evaluation(tokenizer, corpus):
+    trainer = deep_trainer(tokenizer, corpus)
+    model, parts = trainer.model.double(), trainer.parts.double()
+    random = torch.get_rng_state()
+    found = evaluate(model, trainer.objective, corpus, parts=parts)
+    assert found.losses["deep"].count == found.losses["tokens"].count
+    other = evaluate(model, trainer.objective, corpus, batch_size=3, parts=parts)
+    every = additions(model, batches_of(trainer.objective, corpus, 1)[0], len(corpus.tokens))
+    close(other.losses["deep"].sum, found.losses["deep"].sum, every)
+    new = evaluate(model.float(), trainer.objective, corpus, passages=2)  # with parts of its own
+    assert new.losses.keys() == found.losses.keys()
+    assert torch.equal(random, torch.get_rng_state())
 
 
 # --- evaluation

@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from minicpt.errors import InputError
-from minicpt.verify import endings
-from minicpt.verify.foreign import load_model, report, verify_model
-from minicpt.verify.influence import backward
+from minicpt.common.errors import InputError
+from minicpt.proofs.black_box import endings
+from minicpt.proofs.black_box.verdict import load_model, report, verify_model
+from minicpt.proofs.influence import backward
 
 V, D = 13, 8
 SHORT = (3, 17)  # most leaks show here; the defaults are tried on GPT-2

@@ -15,8 +15,8 @@ from oracles import (
     t5_tokenizer,
 )
 
+from minicpt.common.errors import InputError
 from minicpt.data.tokenizer import Tokenizer
-from minicpt.errors import InputError
 
 
 def agree(ours, theirs):

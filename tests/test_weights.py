@@ -9,8 +9,9 @@ import safetensors.torch
 import torch
 from oracles import FULLEST, KINDS, bert, gpt2, make
 
-from minicpt import checkpoint, weights
-from minicpt.errors import InputError
+from minicpt import checkpoint
+from minicpt.checkpoint import weights
+from minicpt.common.errors import InputError
 
 
 def same(found, expected):
@@ -122,9 +123,10 @@ def test_reading_needs_no_numpy_and_training_no_safetensors(theirs):
     import subprocess
 
     code = (
-        "import sys; sys.modules['numpy'] = None; from minicpt import weights, checkpoint;"
-        "import minicpt.cli.main; assert 'safetensors' not in sys.modules;"
-        f"assert weights.read(checkpoint.Path({str(theirs[0])!r}))"
+        "import sys, pathlib; sys.modules['numpy'] = None;"
+        "from minicpt.checkpoint import weights; from minicpt.cli.main import parser; parser();"
+        "assert 'safetensors' not in sys.modules;"
+        f"assert weights.read(pathlib.Path({str(theirs[0])!r}))"
     )
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
 

@@ -13,26 +13,27 @@ differs in the 2nd decimal.
 import argparse
 import copy
 import textwrap
+from collections.abc import Callable
 
 import torch
-from tqdm import tqdm
 
-from minicpt.cli import pieces
-from minicpt.cli.running import print_json, summary_of
+from minicpt.common.errors import WorkError
+from minicpt.common.randomness import generator
 from minicpt.data.builtin import origin
 from minicpt.data.corpus import Corpus
+from minicpt.data.order import Draw
 from minicpt.data.tokenizer import Tokenizer
-from minicpt.errors import WorkError
-from minicpt.evaluation import evaluate
 from minicpt.generation import Sampling
-from minicpt.loss import per_token_losses, target_losses
-from minicpt.models import decoder
-from minicpt.objectives import causal_lm
-from minicpt.randomness import generator
-from minicpt.training import Trainer, Training
-from minicpt.verify.bounds import additions, gap, largest, nats, tolerance
+from minicpt.proofs.both_ways import BothWays
+from minicpt.runs.assembly import make_trainer, model_kind, new_model, objective_kind
+from minicpt.runs.config import Text
+from minicpt.runs.console import print_json, progress, summary_of
+from minicpt.runs.texts import held_out, texts
+from minicpt.training.evaluation import evaluate
+from minicpt.training.trainer import Training
 
 SEED = 0
+OBJECTIVE = "causal-lm"
 VOCABULARY = 2048
 WINDOW = 128
 BASE = Training(seed=SEED, learning_rate=2e-3), 500
@@ -63,21 +64,20 @@ def run(arguments: argparse.Namespace) -> int:
     tell = (lambda *words: None) if arguments.json else print
     for source in (DOCS, CODE):
         tell(origin(source))
-    texts = {source: pieces.texts(pieces.Text(corpus=(source,))) for source in (DOCS, CODE)}
-    held_out = pieces.held_out(texts[CODE], [texts[DOCS]], tell)
-    tokenizer = Tokenizer.train((each.text for each in texts[DOCS].training), VOCABULARY)
+    found = {source: texts(Text(corpus=(source,))) for source in (DOCS, CODE)}
+    apart = held_out(found[CODE], [found[DOCS]], tell)
+    tokenizer = Tokenizer.train((each.text for each in found[DOCS].training), VOCABULARY)
     corpora = {
         source: tuple(Corpus.build(part, tokenizer, progress=True) for part in parts)
         for source, parts in {
-            DOCS: (texts[DOCS].training, held_out["old text"]),
-            CODE: (texts[CODE].training, held_out["held out"]),
+            DOCS: (found[DOCS].training, apart["old text"]),
+            CODE: (found[CODE].training, apart["held out"]),
         }.items()
     }
-    objective = causal_lm.Objective(tokenizer, causal_lm.Settings(window=WINDOW))
-    torch.manual_seed(SEED)
-    config = decoder.Config(vocabulary=tokenizer.size, positions=WINDOW, dropout=0.0)
-    model = decoder.Model(config)
-    parameters = sum(each.numel() for each in model.parameters())
+    kind = objective_kind(OBJECTIVE)
+    objective = kind(tokenizer, kind.Settings(window=WINDOW))
+    model = new_model(model_kind("", kind), objective, {"dropout": 0.0}, SEED)
+    config, parameters = model.config, sum(each.numel() for each in model.parameters())
     tell(f"model: GPT-2, {config.layers} layers, width {config.width}, {parameters:,} parameters\n")
 
     rows, samples = {}, {}
@@ -110,10 +110,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def train(model, objective, corpus, settings: Training, steps: int, what: str) -> None:
-    trainer = Trainer(model, objective, corpus, settings, steps)
-    with tqdm(trainer.run(), total=steps, desc=what, disable=None, dynamic_ncols=True) as bar:
-        for step in bar:
+    trainer = make_trainer(model, objective, corpus, settings, steps)
+    with progress(steps, 0) as bar:
+        bar.set_description(what)
+        for step in trainer.run():
             bar.set_postfix_str(f"loss {float(step.losses['tokens'].mean):.3f}", refresh=False)
+            bar.update()
 
 
 def compare(model, objective, corpus) -> dict:
@@ -122,32 +124,28 @@ def compare(model, objective, corpus) -> dict:
     passage = next(
         passage for passage in objective.plan(corpus, SEED, 0) if len(passage.tokens) >= CHECKED
     )
-    batch = objective.batch([passage.part(0, CHECKED)], [generator("demo", SEED)])
-    losses, gradients = [], []
-    for each in (
-        target_losses(model, batch),
-        per_token_losses(model, batch, objective.visibility(batch)),
-    ):
-        losses.append(each["tokens"].losses)
-        model.zero_grad()
-        each["tokens"].total().mean.backward()
-        gradients.append([parameter.grad for parameter in model.parameters()])
-    losses_apart = gap(*losses, nats(*losses))
-    size = largest(*gradients[0])
-    gradients_apart = max(gap(*both, size) for both in zip(*gradients, strict=True))
-    allowed = tolerance(additions(model, batch))
+    batch = objective.batch([passage.part(0, CHECKED)], [Draw(0, generator("demo", SEED))])
+    parts = objective.parts(model)
+    ways = BothWays(
+        model,
+        lambda some: objective.losses(model, parts, some),
+        batch,
+        objective.visibility(batch),
+    )
+    losses_apart, gradients_apart = ways.losses_apart()[0], ways.gradients_apart()[0]
+    together, alone = (float(each.detach()) for each in ways.means())
     return {
-        "targets": len(losses[0]),
-        "whole_sequence": float(losses[0].detach().mean()),
-        "per_token": float(losses[1].detach().mean()),
+        "targets": batch.counts()["tokens"],
+        "whole_sequence": together,
+        "per_token": alone,
         "losses_apart": losses_apart,
         "gradients_apart": gradients_apart,
-        "tolerance": allowed,
-        "equal": max(losses_apart, gradients_apart) <= allowed,
+        "tolerance": ways.tolerance,
+        "equal": max(losses_apart, gradients_apart) <= ways.tolerance,
     }
 
 
-def tell_equality(tell, equality: dict) -> None:
+def tell_equality(tell: Callable, equality: dict) -> None:
     tell("Is the loss of the whole sequence, from one forward pass, the loss token by token?\n")
     count = equality["targets"]
     tell(f"  {f'one forward pass, {count} targets':<36}{equality['whole_sequence']:.12f}")
@@ -161,7 +159,7 @@ def tell_equality(tell, equality: dict) -> None:
     tell("\nYes: the causal mask shows each position just what it sees when it stands last.\n")
 
 
-def tell_table(tell, rows: dict) -> None:
+def tell_table(tell: Callable, rows: dict) -> None:
     tell("Loss on held-out text, in bits per byte:\n")
     tell(f"  {'':<18}{'Python reference':>18}{'library source':>18}")
     for name, values in rows.items():

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 from minicpt import checkpoint
-from minicpt.cli import flags, pieces
-from minicpt.cli.running import bar_over, print_json, say, summary_of
-from minicpt.cli.table import figures
-from minicpt.errors import InputError
-from minicpt.evaluation import evaluate
-from minicpt.machine import Machine
-from minicpt.settings import Checked, setting
+from minicpt.cli import flags
+from minicpt.common.errors import InputError
+from minicpt.common.settings import Checked, setting
+from minicpt.runs import texts
+from minicpt.runs.build import objective_of, parts_of
+from minicpt.runs.console import bar_over, print_json, say, summary_of
+from minicpt.runs.table import figures
+from minicpt.training.device import Machine
+from minicpt.training.evaluation import evaluate
 
 EXAMPLES = """examples:
   minicpt evaluate runs/first
@@ -57,22 +59,26 @@ def run(arguments: argparse.Namespace) -> int:
     base = checkpoint.load(arguments.folder)
     for note in base.notes:
         say(note)
-    objective = pieces.objective_of(base, what.objective)
+    objective = objective_of(base, what.objective)
     if what.corpus:
-        documents = {" ".join(what.corpus): pieces.documents(what)}
+        documents = {" ".join(what.corpus): texts.documents(what)}
     elif base.record:
-        old = pieces.old_texts(base.record["old_texts"])
-        documents = pieces.held_out(pieces.recorded_texts(base.record["text"]), old)
-        pieces.check_held_out(documents, base.record.get("held_out"))
+        (text,) = map(texts.recorded_texts, base.record["texts"])
+        documents = texts.held_out(text, texts.old_texts(base.record["old_texts"]))
+        found = {name: each.sha256 for name, each in documents.items()}
+        texts.check_held_out(found, base.record.get("held_out"))
     else:
         raise InputError(f"{arguments.folder} does not say what it was trained on; give --corpus")
     model = base.model.to(machine.device)
+    parts = objective.parts(model)
+    if known := parts_of(base, objective):
+        parts.load_state_dict(known)
     results = {}
     for name, each in documents.items():
-        corpus = pieces.corpus(each, base.tokenizer)
+        corpus = texts.corpus(each, base.tokenizer)
         with machine.autocast():
             results[name] = evaluate(
-                model, objective, corpus, what.passages, what.batch_size, bar_over
+                model, objective, corpus, what.passages, what.batch_size, bar_over, parts=parts
             ).summary()
     if not results:
         raise InputError(f"{arguments.folder} held no text out from training; give --corpus")

@@ -1,35 +1,19 @@
 """``minicpt explain``: what the model reads, may see and must predict, and each token's loss."""
 
 import argparse
-import shutil
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
-
-from minicpt import checkpoint
-from minicpt.cli import flags, pieces
-from minicpt.cli.running import print_json, say, summary_of
-from minicpt.data.corpus import Corpus
-from minicpt.data.documents import Document, LongDocument
-from minicpt.data.plan import Plan
+from minicpt.cli import flags
+from minicpt.common.errors import InputError
+from minicpt.common.settings import MOST, Checked, setting
+from minicpt.data.documents import Document, decode
 from minicpt.data.sources import read
-from minicpt.data.tokenizer import Tokenizer
-from minicpt.data.utf8 import decode
-from minicpt.errors import InputError
-from minicpt.randomness import generator
-from minicpt.report.explain import as_data, explain
-from minicpt.report.terminal import needs_ascii
-from minicpt.settings import MOST, Checked, setting
+from minicpt.pictures.picture import TEXT, explain
+from minicpt.runs.assembly import objective_kind, trainable
+from minicpt.runs.console import print_json, say, summary_of
 
-TEXT = (
-    "The cat sat on the mat. It was warm there, and it fell asleep. A bird came to the window."
-    " The cat dreamt of rain."
-)
-VOCABULARY = 2048
-EPOCHS = 20  # that are tried for a passage
 STANDARD_INPUT = "-"
 EXAMPLES = """examples:
   minicpt explain {name} --text "The sun rises. Birds sing. Then it is noon. We eat." --seed 3
@@ -51,6 +35,10 @@ class What(Checked):
     passage: int = setting(
         1, "which window (pair, sentence) of the text, in its order", least=1, metavar="K"
     )
+    model: str = setting(
+        "", "the architecture of the untrained model (default: the first one that fits)",
+        metavar="NAME",
+    )  # fmt: skip
     init: str | None = setting(
         None, "a checkpoint folder (default: a small untrained model)", metavar="DIR"
     )
@@ -58,62 +46,45 @@ class What(Checked):
 
 
 def add(verbs) -> None:
-    explain = verbs.add_parser(
+    verb = verbs.add_parser(
         "explain",
         help="what a model reads, sees and must predict, and each token's loss",
         description=summary_of(__doc__),
         epilog=EXAMPLES.format(name="causal-lm"),
     )
-    names = explain.add_subparsers(dest="objective", metavar="OBJECTIVE", required=True)
-    for name, module in pieces.objective_modules().items():
-        summary = module.__doc__.splitlines()[0]
+    names = verb.add_subparsers(dest="objective", metavar="OBJECTIVE", required=True)
+    for name, kind in trainable().items():
+        summary = flags.summary(kind)
         usage = f"minicpt explain {name} [FLAG …]"
         parser = names.add_parser(name, help=summary, description=summary, usage=usage)
         parser.epilog = EXAMPLES.format(name=name)
         flags.add(parser, "what to explain", What)
-        flags.add(parser, f"the objective, {name}", module.Settings)
+        flags.add(parser, f"the objective, {name}", kind.Settings)
         parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
     what = flags.build(arguments, What)
-    module = pieces.objective_module(arguments.objective)
-    settings = flags.build(arguments, module.Settings)
-    documents = given(what)
-    if what.init:
-        base = checkpoint.load(what.init, what.seed)
-        for note in base.notes:
-            say(note)
-        changed = flags.given(arguments, module.Settings)
-        model, objective = base.model, pieces.fitted(base, arguments.objective, changed)
-    else:
-        training = (document.text for document in read(["builtin:docs"]))
-        objective = module.Objective(Tokenizer.train(training, VOCABULARY), settings)
-        torch.manual_seed(what.seed)
-        model = pieces.untrained(objective)
-        say("an untrained model; --init DIR shows what a trained one makes of it")
-    passages = in_order(objective, Corpus.build(documents, objective.tokenizer), what.seed)
-    unit, count = getattr(objective, "unit", "passage"), len(passages)
-    if what.passage > count:
-        found = f"{count} {unit}s; use 1 to {count}" if count > 1 else f"one {unit}; use 1"
-        raise InputError(f"--passage is {what.passage}, but the text gives {found}")
-    if count > 1:
-        say(f"the text gives {count} {unit}s; --passage K shows another")
-    passage = passages[what.passage - 1]
-    draws, number = generator("explain", what.seed), (what.passage, count)
+    settings = flags.given(arguments, objective_kind(arguments.objective).Settings)
+    picture = explain(
+        given(what),
+        arguments.objective,
+        model=what.model,
+        init=what.init,
+        passage=what.passage,
+        seed=what.seed,
+        **settings,
+    )
+    for note in picture.notes:
+        say(note)
     if arguments.json:
-        print_json(as_data(model, objective, passage, draws, number=number))
+        print_json(picture.data)
     else:
-        width, ascii = shutil.get_terminal_size().columns, needs_ascii(sys.stdout.encoding)
-        color = sys.stdout.isatty()
-        report = explain(
-            model, objective, passage, draws, width, number=number, ascii=ascii, color=color
-        )
-        print(report)
+        print(picture.text(color=sys.stdout.isatty()))
     return 0
 
 
-def given(what: What) -> list[Document | LongDocument]:
+def given(what: What) -> list[Document]:
     """The documents to explain. InputError for what is no text."""
     if what.text and what.file:
         raise InputError("--text and --file are both given; use one of them")
@@ -151,21 +122,3 @@ def standard_input(errors: str) -> Document:
         raise InputError(f"{name} is empty; pipe a text into it")
     return Document(name, text.replace("\r\n", "\n").replace("\r", "\n"))
 
-
-def in_order(objective, corpus: Corpus, seed: int) -> Sequence:
-    """The passages of an epoch as they stand in the text, each cut when it is asked for.
-
-    Where an objective draws what it reads, a short text may give nothing in an epoch: then it is
-    the first epoch that has some. Raises the InputError of the objective where none has.
-    """
-    refused = None
-    for epoch in range(EPOCHS):
-        try:
-            plan = objective.plan(corpus, seed, epoch)
-        except InputError as error:
-            refused = refused or error
-            continue
-        if len(plan):
-            order = sorted(range(len(plan)), key=plan.rows.tolist().__getitem__)
-            return Plan(plan.rows[order], plan.cut)
-    raise refused or InputError("the objective finds nothing to read in the text; give more")

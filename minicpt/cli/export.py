@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 
 from minicpt import checkpoint
-from minicpt.cli.running import print_json, say, summary_of
-from minicpt.errors import InputError
+from minicpt.common.errors import InputError
+from minicpt.runs.console import print_json, say, summary_of
 
 EXAMPLES = """examples:
   minicpt export runs/first --to exported

@@ -2,10 +2,16 @@
 
 import argparse
 import dataclasses
+import sys
 import typing
 
-from minicpt.errors import InputError
-from minicpt.settings import flag
+from minicpt.common.errors import InputError
+from minicpt.common.settings import flag
+
+
+def summary(kind: type) -> str:
+    """The first line of what a class's file says of itself."""
+    return (sys.modules[kind.__module__].__doc__ or kind.__name__).splitlines()[0]
 
 
 def add(
@@ -14,22 +20,29 @@ def add(
     *classes: type,
     but: tuple = (),
     default: str | None = None,
-) -> None:
+    alternatives: bool = False,
+):
     """A group of flags for the fields of ``classes`` that have help, those in ``but`` apart.
 
     A flag that is not given leaves no trace in the namespace, so that the caller can tell a value
     that was asked for from a default; ``default`` is shown where that is not the field's own.
+    With ``alternatives``, one of the classes will be used: a name that several of them have becomes
+    one flag. Returns the group.
     """
     group = parser.add_argument_group(title)
-    known = {action.dest for action in parser._actions}
+    known, added = {action.dest for action in parser._actions}, set()
     for settings in classes:
         hints = typing.get_type_hints(settings)
         for field in dataclasses.fields(settings):
-            if "help" in field.metadata and field.name not in but:
-                if field.name in known:
-                    raise TypeError(f"two settings of one verb are called {field.name}")
-                known.add(field.name)
-                add_flag(group, field, hints[field.name], default)
+            if "help" not in field.metadata or field.name in but:
+                continue
+            if alternatives and field.name in added:
+                continue
+            if field.name in known | added:
+                raise TypeError(f"two settings of one verb are called {field.name}")
+            added.add(field.name)
+            add_flag(group, field, hints[field.name], default)
+    return group
 
 
 def add_flag(group, field: dataclasses.Field, hint, default: str | None = None) -> None:
@@ -67,9 +80,9 @@ def default_text(field: dataclasses.Field) -> str:
     return str(field.default)
 
 
-def given(arguments: argparse.Namespace, settings: type) -> dict:
-    """The fields of ``settings`` whose flags were given."""
-    names = {field.name for field in dataclasses.fields(settings)}
+def given(arguments: argparse.Namespace, *classes: type) -> dict:
+    """The fields of the settings classes whose flags were given."""
+    names = {field.name for settings in classes for field in dataclasses.fields(settings)}
     return {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in vars(arguments).items()

@@ -5,13 +5,14 @@ import argparse
 from dataclasses import dataclass
 
 from minicpt import checkpoint
-from minicpt.cli import flags, pieces
-from minicpt.cli.running import print_json, say, summary_of
-from minicpt.errors import InputError
+from minicpt.cli import flags
+from minicpt.common.errors import InputError
+from minicpt.common.randomness import generator
+from minicpt.common.settings import MOST, Checked, setting
 from minicpt.generation import Sampling
-from minicpt.machine import Machine
-from minicpt.randomness import generator
-from minicpt.settings import MOST, Checked, setting
+from minicpt.runs.build import objective_of
+from minicpt.runs.console import print_json, say, summary_of
+from minicpt.training.device import Machine
 
 EXAMPLES = """examples:
   minicpt generate runs/first "The statement"
@@ -48,8 +49,8 @@ def run(arguments: argparse.Namespace) -> int:
     base = checkpoint.load(arguments.folder)
     for note in base.notes:
         say(note)
-    objective = pieces.objective_of(base, how.objective)
-    if not arguments.text.strip() and objective.architecture != "decoder":
+    objective = objective_of(base, how.objective)
+    if not arguments.text.strip() and objective.role != "decoder":
         raise InputError(f"the model in {arguments.folder} needs a TEXT to work on; give one")
     draws = generator("generate", how.seed)
     with machine.autocast():

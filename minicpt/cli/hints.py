@@ -1,23 +1,22 @@
-"""Commands in messages: what to type next, and what to type instead."""
+"""What to type instead: the flags of minicpt for those of other tools."""
 
-import shlex
 from collections.abc import Container
-from pathlib import Path
 
 # Our flag -> what others call the same: transformers' Trainer and configs, nanoGPT, and more.
 ELSEWHERE = {
     "--learning-rate": "lr max_lr peak_lr base_lr",
     "--schedule": "lr_scheduler_type lr_scheduler scheduler lr_schedule",
     "--warmup": "warmup_ratio warmup_steps num_warmup_steps warmup_iters warmup_proportion",
-    "--final": "min_lr min_lr_ratio",
+    "--min-lr-ratio": "min_lr final",
     "--weight-decay": "wd",
     "--beta1": "adam_beta1",
     "--beta2": "adam_beta2",
     "--epsilon": "adam_epsilon adam_eps eps",
-    "--clip": "max_grad_norm grad_clip clip_grad_norm gradient_clip_val gradient_clipping",
+    "--max-grad-norm": "clip grad_clip clip_grad_norm gradient_clip_val gradient_clipping",
     "--batch-size": "per_device_train_batch_size per_gpu_train_batch_size train_batch_size"
     " per_device_eval_batch_size eval_batch_size bs",
-    "--micro-batches": "gradient_accumulation_steps grad_accum accumulate_grad_batches",
+    "--micro-batch-size": "micro_batches gradient_accumulation_steps grad_accum"
+    " accumulate_grad_batches device_batch_size",
     "--epochs": "num_train_epochs num_epochs n_epochs max_epochs",
     "--steps": "max_steps max_iters num_steps n_steps max_train_steps num_train_steps iters",
     "--minutes": "max_time max_hours",
@@ -39,7 +38,7 @@ ELSEWHERE = {
     "--pack": "packing",
     "--width": "hidden_size n_embd d_model embed_dim",
     "--layers": "num_hidden_layers n_layer n_layers num_layers",
-    "--heads": "num_attention_heads n_head n_heads num_heads",
+    "--num-heads": "num_attention_heads n_head n_heads heads",
     "--feed-forward": "intermediate_size d_ff n_inner",
     "--dropout": "hidden_dropout_prob attention_probs_dropout_prob dropout_rate resid_pdrop"
     " embd_pdrop attn_pdrop attention_dropout",
@@ -54,6 +53,7 @@ ELSEWHERE = {
     "--keep": "save_total_limit",
     "--lora": "lora_r lora_rank use_lora",
     "--ewc": "ewc_lambda",
+    "--self-replay-tokens": "replay_tokens",
 }
 
 
@@ -70,13 +70,3 @@ def counterpart(word: str, known: Container[str]) -> str | None:
     name = word.partition("=")[0].lstrip("-").replace("-", "_").lower()
     same = [flag for flag, names in ELSEWHERE.items() if name in names.split()]
     return next((each for each in ["--" + name.replace("_", "-"), *same] if each in known), None)
-
-def command(*words: object) -> str:
-    """A command of minicpt as a shell takes it: quoted where need be; no name looks like a flag.
-
-    >>> command("resume", Path("-my run"))
-    "minicpt resume './-my run'"
-    """
-    names = (f"./{each}" if isinstance(each, Path) and str(each)[0] == "-" else str(each)
-             for each in words)  # fmt: skip
-    return " ".join(["minicpt", *map(shlex.quote, names)])

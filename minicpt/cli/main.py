@@ -11,25 +11,15 @@ import shutil
 import signal
 import sys
 import textwrap
+from types import ModuleType
 
-from minicpt import __version__
-from minicpt.cli import compare, demo, evaluate, explain, export, generate, resume, train, verify
+from minicpt import __version__, cli
 from minicpt.cli.hints import counterpart
-from minicpt.errors import InputError, WorkError
+from minicpt.common import registry
+from minicpt.common.errors import InputError, WorkError
 
-VERBS = {
-    "demo": demo,
-    "train": train,
-    "resume": resume,
-    "evaluate": evaluate,
-    "generate": generate,
-    "explain": explain,
-    "verify": verify,
-    "compare": compare,
-    "export": export,
-}
-
-
+# In which order the help lists the verbs; others come after them.
+ORDER = "demo train resume evaluate generate explain verify compare export".split()
 SIMILAR = 0.7  # of 1; all flags share their dashes, so what is less like one is not meant for it
 
 
@@ -52,7 +42,6 @@ class Parser(argparse.ArgumentParser):
             self.error(f"unknown argument {unknown[0]}{self.meant(unknown[0])}")
         return found, unknown
 
-
     def meant(self, word: str) -> str:
         """What an unknown flag may stand for: its name in another tool, or a misspelt one."""
         flags = self._option_string_actions
@@ -62,6 +51,14 @@ class Parser(argparse.ArgumentParser):
         return f", perhaps {near[0]}" if near else ""
 
 
+def verbs() -> dict[str, ModuleType]:
+    """The verbs by name: the modules in this folder that have ``add`` and ``run``."""
+    found = registry.modules(cli)
+    names = [name for name, each in found.items() if hasattr(each, "add") and hasattr(each, "run")]
+    order = [*filter(names.__contains__, ORDER), *(name for name in names if name not in ORDER)]
+    return {name: found[name] for name in order}
+
+
 def parser() -> Parser:
     top = Parser(
         prog="minicpt",
@@ -69,9 +66,9 @@ def parser() -> Parser:
         epilog="`minicpt VERB --help` tells more. A first command to try: minicpt demo",
     )
     top.add_argument("--version", action="version", version=f"minicpt {__version__}")
-    verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=Parser)
-    for verb in VERBS.values():
-        verb.add(verbs)
+    parts = top.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=Parser)
+    for verb in verbs().values():
+        verb.add(parts)
     return top
 
 
@@ -82,7 +79,7 @@ def main(words: list[str]) -> int:
             parser().print_help()
             return 0
         arguments = parser().parse_args(words)
-        return VERBS[arguments.verb].run(arguments)
+        return verbs()[arguments.verb].run(arguments)
     except InputError as error:
         return complain(error, 2)
     except WorkError as error:

@@ -8,19 +8,17 @@ import sys
 import textwrap
 from collections.abc import Iterable
 
-from minicpt import discovery, models
-from minicpt.cli import pieces
-from minicpt.cli.running import print_json, say, summary_of
-from minicpt.errors import InputError
-from minicpt.report.terminal import needs_ascii
-from minicpt.verify import suite
-from minicpt.verify.endings import SECONDS
-from minicpt.verify.faults import FAULTS, Fault
-from minicpt.verify.foreign import prove_model
-from minicpt.verify.loading import load_model
-from minicpt.verify.probing import ROWS
-from minicpt.verify.result import Proof, unchecked
-from minicpt.verify.subject import Subject
+from minicpt.common.errors import InputError
+from minicpt.common.terminal import needs_ascii
+from minicpt.proofs import faults, suite
+from minicpt.proofs.black_box.endings import SECONDS
+from minicpt.proofs.black_box.loading import load_model
+from minicpt.proofs.black_box.probing import ROWS
+from minicpt.proofs.black_box.verdict import prove_model
+from minicpt.proofs.faults.base import Fault
+from minicpt.proofs.result import Proof, unchecked
+from minicpt.runs.assembly import objective_kind
+from minicpt.runs.console import print_json, say, summary_of
 
 EXAMPLES = """examples:
   minicpt verify causal-lm
@@ -29,12 +27,12 @@ EXAMPLES = """examples:
 
 
 def add(verbs) -> None:
-    faults = textwrap.fill("faults: " + ", ".join(FAULTS), 78, break_on_hyphens=False)
+    known = textwrap.fill("faults: " + ", ".join(faults.known()), 78, break_on_hyphens=False)
     parser = verbs.add_parser(
         "verify",
         help="prove that the losses are right, for our models or for yours",
         description=summary_of(__doc__),
-        epilog=f"{faults}\n\n{EXAMPLES}",
+        epilog=f"{known}\n\n{EXAMPLES}",
     )
     parser.add_argument("objectives", metavar="OBJECTIVE", nargs="*", help="all by default")
     parser.add_argument("--details", action="store_true", help="explain each proof")
@@ -77,7 +75,7 @@ def seconds(text: str) -> float:
 def run(arguments: argparse.Namespace) -> int:
     names = [name for name in arguments.objectives if name != "all"]
     for name in names:
-        pieces.objective_module(name)
+        objective_kind(name)
     if arguments.model is not None:
         if arguments.faults or arguments.objectives:
             raise InputError("--model is verified alone; leave out the objectives and --break")
@@ -89,7 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
         return broken(wanted_faults(arguments.faults, names), arguments.json)
     found = {
         subject.name: show(subject.name, suite.prove(subject), arguments)
-        for subject in subjects(names)
+        for subject in suite.subjects(names)
     }
     if arguments.json:
         print_json({name: [proof.as_data() for proof in each] for name, each in found.items()})
@@ -101,13 +99,6 @@ def run(arguments: argparse.Namespace) -> int:
             for proof in proofs
         ], arguments)  # fmt: skip
     return int(any(proof.passed is False for each in found.values() for proof in each))
-
-
-def subjects(names: Iterable[str]) -> list[Subject]:
-    """Those of the objectives that are named, or of all: no other is even made."""
-    found = pieces.objective_modules()
-    wanted = {name: module for name, module in found.items() if not names or name in names}
-    return suite.subjects(wanted, discovery.modules(models))
 
 
 # --- what is shown
@@ -175,41 +166,36 @@ def own(arguments: argparse.Namespace) -> int:
 
 def wanted_faults(asked: list[str], names: list[str]) -> list[Fault]:
     """The faults that were asked for, each once. InputError where there is none."""
-    known = pieces.objective_modules()
+    known = faults.known()
     for name in asked:
         if name == "all":
             continue
-        if name not in FAULTS:
-            raise InputError(f"no fault is called {name!r}; use all or one of {', '.join(FAULTS)}")
-        if names and objective_of(FAULTS[name]) not in names:
+        if name not in known:
+            raise InputError(f"no fault is called {name!r}; use all or one of {', '.join(known)}")
+        if names and known[name].objective not in names:
             raise InputError(
-                f"the fault {name} belongs to {FAULTS[name].subject}, not to {', '.join(names)}"
+                f"the fault {name} belongs to {known[name].objective}, not to {', '.join(names)}"
             )
     found = [
         each
-        for each in FAULTS.values()
-        if each.name in asked or "all" in asked and objective_of(each) in (names or known)
+        for each in known.values()
+        if each.name in asked or ("all" in asked and each.objective in (names or [each.objective]))
     ]
     if not found:
         raise InputError(f"no fault belongs to {', '.join(names)}")
     return found
 
 
-def objective_of(fault: Fault) -> str:
-    """The name of the objective that its subject is made of; "" where there is none any more."""
-    known = pieces.objective_modules()
-    return next((word for word in fault.subject.split() if word in known), "")
-
-
-def broken(faults: list[Fault], as_json: bool) -> int:
+def broken(made: list[Fault], as_json: bool) -> int:
     """Makes the faults and shows which proofs catch each; status 1 if one is missed.
 
     False alarms are counted beside them: proofs that fail on the sound pieces.
     """
-    sound = {each.name: each for each in subjects({objective_of(fault) for fault in faults})}
+    objectives = dict.fromkeys(fault.objective for fault in made)
+    sound = {each.name: each for each in suite.subjects(objectives)}
     out = sys.stderr if as_json else sys.stdout
     rows = []
-    for fault in faults:
+    for fault in made:
         caught = suite.catch(fault, sound[fault.subject])
         row = {
             "number": fault.number,
@@ -224,7 +210,7 @@ def broken(faults: list[Fault], as_json: bool) -> int:
         for name, message in row["caught_by"].items() or [("MISSED by every proof", "")]:
             lines += filled(f"{name}: {message}" if message else name, "   ")
         print("\n".join(lines), file=out, flush=True)
-    used = dict.fromkeys(fault.subject for fault in faults)
+    used = dict.fromkeys(fault.subject for fault in made)
     proofs = [proof for name in used for proof in suite.prove(sound[name])]
     checked = sum(proof.passed is not None for proof in proofs)
     alarms = sum(proof.passed is False for proof in proofs)

@@ -1,12 +1,13 @@
 """Held-out losses by unit of text, so that before and after, and one remedy and another, pair up.
 
 A measurement is plain data, for a file: ``{"unit", "units", "heads": {name: [sums, sizes]}}``. The
-loss is the sum over heads of sum(sums) / sum(sizes): bits over bytes of text (end-of-text left out)
-where that says something, else nats over targets.
+loss is the sum over heads of sum(sums) / sum(sizes): nats over targets, the head's weight counted
+in. Where bits per byte say something, it is the first head's bits over bytes of text instead,
+without those of end-of-text.
 
-A unit is a document; passages of one document are like each other, and to draw them apart would
-claim more text than there is. So are parts of one document, between which copies are left out
-(``data.copies``). With fewer than FEW documents it is a passage.
+A unit is a document: passages of one document are like each other, and to draw them apart would
+claim more text than there is. The parts of a document, between which copies are left out
+(``data.copies``), are one unit too. With fewer than FEW documents a unit is a passage.
 """
 
 import math
@@ -16,9 +17,8 @@ import torch
 from torch import nn
 
 from minicpt.comparison.statistics import Figures
-from minicpt.data.documents import whole
 from minicpt.data.split import FEW
-from minicpt.evaluation import HIDDEN, evaluate, text_of
+from minicpt.training.evaluation import HIDDEN, evaluate, text_of
 
 
 def in_bits(objective, corpora: Iterable) -> bool:
@@ -26,28 +26,43 @@ def in_bits(objective, corpora: Iterable) -> bool:
     return objective.whole_text and all(corpus.hidden <= HIDDEN for corpus in corpora)
 
 
-def measure(model: nn.Module, objective, corpus, passages: int, bits: bool) -> dict:
-    """The loss of the model on held-out text, by unit; ``bits``: in bits per byte."""
-    rows: list[tuple[str, str, float, int]] = []  # place of the passage, head, sum, size
+def measure(
+    model: nn.Module,
+    objective,
+    corpus,
+    passages: int,
+    bits: bool,
+    parts: nn.ModuleDict | None = None,
+) -> dict:
+    """The loss of the model on held-out text, by unit; ``bits``: in bits per byte.
+
+    parts  what learnt beside the model; None: new ones
+    """
+    rows: list[tuple[object, str, float, float]] = []  # passage, head, sum, size
 
     def collect(together, losses) -> None:
         for head, each in losses.items():
-            nats = each.losses.cpu().double()  # (N,)
-            sizes = torch.ones_like(nats)
+            if bits and head != objective.heads[0]:
+                continue
+            nats = (each.losses * each.weights).cpu().double()  # (N,)
+            # Targets of weight 0 count too. They are not among the N, and are shared out to these.
+            sizes = torch.full_like(nats, each.count / max(len(nats), 1))
             if bits:
                 text = text_of(objective, corpus, together)
                 sizes = text.sizes.double()
                 nats = nats.where(text.stands, 0.0) / math.log(2)  # bits from here on
+            else:
+                nats *= objective.head_weights.get(head, 1.0)
             of_row = torch.zeros(2, len(together), dtype=torch.float64)
             of_row.index_add_(1, each.rows.cpu(), torch.stack([nats, sizes]))
             for passage, value, size in zip(together, *of_row.tolist(), strict=True):
-                rows.append((passage.place, head, value, int(size)))
+                rows.append((passage, head, value, size))
 
-    evaluate(model, objective, corpus, passages, each=collect)
-    documents = {document(place) for place, *_ in rows}
+    evaluate(model, objective, corpus, passages, each=collect, parts=parts)
+    many = len({passage.document for passage, *_ in rows}) >= FEW
     heads: dict[str, dict[str, list]] = {}
-    for place, head, value, size in rows:
-        name = document(place) if len(documents) >= FEW else place
+    for passage, head, value, size in rows:
+        name = passage.document if many else passage.place
         entry = heads.setdefault(head, {}).setdefault(name, [0.0, 0])
         entry[0] += value
         entry[1] += size
@@ -60,11 +75,6 @@ def measure(model: nn.Module, objective, corpus, passages: int, bits: bool) -> d
             for head, entries in heads.items()
         },
     }
-
-
-def document(place: str) -> str:
-    """The name of the document that the place of a passage names."""
-    return whole(place.split(", token ")[0])
 
 
 def loss(measured: dict) -> float:

@@ -26,6 +26,7 @@ from minicpt.generation import evaluating
 
 PENALTY = 1e-2  # on half the squared weights, features standardised
 ITERATIONS = 200
+# What stands before and after a text that a model of this role reads.
 AROUND = {"encoder": ("cls", "sep"), "decoder": ("end", None), "encoder-decoder": (None, None)}
 
 
@@ -44,19 +45,15 @@ class Labelled:
 
 @torch.no_grad()
 def features(
-    model: nn.Module,
-    architecture: str,
-    tokenizer: Tokenizer,
-    passages: Sequence[Passage],
-    batch_size: int = 32,
+    model: nn.Module, tokenizer: Tokenizer, passages: Sequence[Passage], batch_size: int = 32
 ) -> Tensor:
     """The hidden states of each passage averaged over its own tokens: (P, D) float32.
 
-    What the architecture puts around a text is read, but not averaged.
+    What models of this role read around a text is read, but not averaged.
     """
     before, after = (
         torch.tensor([tokenizer.need(role)] if role else [], dtype=torch.int64)
-        for role in AROUND[architecture]
+        for role in AROUND[model.ROLE]
     )
     device = next(model.parameters()).device
     rows = []
@@ -105,11 +102,9 @@ def classify(training: Tensor, labels: Tensor, tested: Tensor, classes: int) -> 
 
 
 def probe(
-    model: nn.Module, architecture: str, tokenizer: Tokenizer, training: Labelled, tested: Labelled
+    model: nn.Module, tokenizer: Tokenizer, training: Labelled, tested: Labelled
 ) -> list[bool]:
     """Whether each tested passage is put into its own part."""
-    given, asked = (
-        features(model, architecture, tokenizer, each.passages) for each in (training, tested)
-    )
+    given, asked = (features(model, tokenizer, each.passages) for each in (training, tested))
     found = classify(given, training.labels, asked, len(training.parts))
     return (found == tested.labels).tolist()

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from minicpt.randomness import generator
+from minicpt.common.randomness import generator
 
 DRAWS = 2000
 LEVEL = 0.95

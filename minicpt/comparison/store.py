@@ -1,34 +1,39 @@
 """The folder of a comparison: each part's result once it is done, and the bases.
 
-    comparison.json       the settings; another comparison in the same folder is refused
-    parts/NAME.json       a part's result, the hash of its settings, and the versions it ran on
-    bases/ARCHITECTURE-N  checkpoints of the bases, for any other use as well
+    comparison.json   the settings; another comparison in the same folder is refused
+    parts/NAME.json   a part's result, the hash of its settings, and the versions it ran on
+    bases/ROLE-N      checkpoints of the bases, for any other use as well
 
 A file is written under a temporary name, synced and renamed, so that a part is either done or not
 there, whenever the program is killed.
 """
 
-import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from minicpt.comparison.parts import Part
-from minicpt.disk import read_json, refusals, sync
-from minicpt.errors import InputError
+from minicpt.common.disk import digest, read_json, write_file
+from minicpt.common.errors import InputError
+from minicpt.comparison.plan import Part
 
 FILE = "comparison.json"
+REMEDIES = "remedies"  # in that file: the settings of each
 MOST = 1 << 26  # bytes of a part's file
 
 
 class Store:
-    """``settings``, which ``open`` sets, hold all that a part's result depends on."""
+    """A comparison's folder.
+
+    settings   all that every part's result depends on; ``open`` sets it
+    strengths  the settings of each remedy, on which its own parts depend too
+    """
 
     def __init__(self, folder: str | os.PathLike, versions: dict, say: Callable[[str], None]):
         self.folder, self.versions, self.say = Path(folder), versions, say
         self.settings: dict = {}
+        self.strengths: Mapping[str, dict] = {}
         self.warned = False
 
     def check(self) -> None:
@@ -40,22 +45,28 @@ class Store:
         if used and not (self.folder / FILE).exists():
             raise InputError(f"--out {self.folder} holds no comparison; give a new folder")
 
-    def open(self, settings: dict) -> None:
-        """Takes the folder for this comparison. InputError, naming what differs, for another."""
+    def open(self, settings: dict, strengths: Mapping[str, dict]) -> None:
+        """Takes the folder for this comparison. InputError, naming what differs, for another.
+
+        A remedy that the folder does not know yet is added.
+        """
         self.check()
-        self.settings = settings
+        self.settings, self.strengths = settings, strengths
         path = self.folder / FILE
+        known: dict = {}
         if path.exists():
             found = read_json(path)
-            differ = [name for name in settings if found.get(name) != settings[name]]
-            if differ:
-                name = differ[0]
-                raise InputError(
-                    f"--out {self.folder} holds a comparison with {name} {found.get(name)}, and"
-                    f" this one has {settings[name]}; give the same, or another folder"
-                )
-        else:
-            self.write(path, settings)
+            known = found.get(REMEDIES, {})
+            pairs = [(name, found.get(name), settings[name]) for name in settings]
+            pairs += [(name, known[name], strengths[name]) for name in strengths if name in known]
+            for name, then, now in pairs:
+                if then != json.loads(json.dumps(now)):
+                    raise InputError(
+                        f"--out {self.folder} holds a comparison with {name} {then}, and this one"
+                        f" has {now}; give the same, or another folder"
+                    )
+        if not path.exists() or strengths.keys() - known.keys():
+            write_json(path, settings | {REMEDIES: known | dict(strengths)})
 
     def load(self, part: Part) -> dict | None:
         """The result of a part that is done, else None."""
@@ -79,33 +90,20 @@ class Store:
 
     def keep(self, part: Part, result: dict) -> None:
         record = {"key": self.key(part), "part": asdict(part), "versions": self.versions}
-        self.write(self.path(part), record | {"result": result})
+        write_json(self.path(part), record | {"result": result})
 
     def key(self, part: Part) -> str:
         """A hash of all that the part's result depends on."""
-        return digest({"part": asdict(part), "settings": self.settings})
+        remedy = self.strengths.get(part.arm)
+        return digest({"part": asdict(part), "settings": self.settings, "remedy": remedy})
 
     def path(self, part: Part) -> Path:
         return self.folder / "parts" / f"{part.name}.json"
 
     def base(self, part: Part) -> Path:
         """The checkpoint of a base."""
-        return self.folder / "bases" / f"{part.architecture}-{part.base}"
-
-    def write(self, path: Path, content: dict) -> None:
-        temporary = path.with_name(f".{path.name}.tmp")
-        with refusals(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(json.dumps(content) + "\n", encoding="utf-8")
-            sync(temporary)
-            os.replace(temporary, path)
-            sync(path.parent)
+        return self.folder / "bases" / f"{part.role}-{part.base}"
 
 
-def digest(settings: dict) -> str:
-    """A hash of settings, the same in any order of their names.
-
-    >>> digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
-    True
-    """
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+def write_json(path: Path, content: dict) -> None:
+    write_file(path, json.dumps(content) + "\n")

@@ -10,7 +10,7 @@ zero.
 from dataclasses import asdict, dataclass, field
 
 from minicpt.comparison import measure
-from minicpt.comparison.parts import CONTROL, NOTHING, Part
+from minicpt.comparison.plan import CONTROL, NOTHING, Part
 from minicpt.comparison.statistics import Figures, Interval, interval, less, negative
 
 SIDES = ("new", "old")
@@ -55,9 +55,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Base:
-    """What the bases of an architecture score on the probe, and what guessing would, by side."""
+    """What the bases of a role score on the probe, and what guessing would, by side."""
 
-    architecture: str
+    role: str
     probe: dict[str, Interval | None]
     majority: dict[str, float | None]
     parts: dict[str, list[str]]
@@ -130,18 +130,18 @@ def _probed(results: list[dict], side: str) -> list[Figures] | None:
 
 
 def bases(results: dict[Part, dict]) -> list[Base]:
-    """A row for the bases of each architecture."""
+    """A row for the bases of each role."""
     found: dict[str, list[dict]] = {}
     for part, result in results.items():
         if part.arm is None:
-            found.setdefault(part.architecture, []).append(result)
+            found.setdefault(part.role, []).append(result)
     rows = []
-    for architecture, members in found.items():
+    for role, members in found.items():
         probed = {side: _probed(members, side) for side in SIDES}
         first = members[0]["probe"]
         rows.append(
             Base(
-                architecture,
+                role,
                 {side: each and interval(each) for side, each in probed.items()},
                 {side: first[side] and first[side]["majority"] for side in SIDES},
                 {side: first[side]["parts"] if first[side] else [] for side in SIDES},

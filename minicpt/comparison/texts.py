@@ -1,38 +1,75 @@
-"""The texts of a comparison: bounded, and labelled in parts.
+"""The texts of a comparison: read, held apart, bounded, tokenised, and labelled for the probe.
 
-A part of a text is what the probe has to tell: the first folder below the one that all documents
-share (for builtin:code the package; modules that stand alone belong to none), or a file that
-holds several documents (.jsonl, --blocks). builtin:docs has no folders: there, topics on a
-statement are told from the rest.
+What the probe tells apart are the parts of a text: the first folder below the one that all files
+share (for builtin:code the package; modules that stand alone belong to none), or a file that holds
+several documents (.jsonl, --blocks). builtin:docs has no folders: there, topics on a statement are
+told from the rest.
 """
 
 import os
-import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 
+from minicpt.checkpoint import Checkpoint
+from minicpt.common.errors import InputError
+from minicpt.common.randomness import generator
+from minicpt.comparison.plan import Sources
 from minicpt.comparison.probe import Labelled
 from minicpt.data.corpus import Corpus
-from minicpt.data.documents import Document, Documents, whole
-from minicpt.data.plan import windows
+from minicpt.data.documents import Document, Documents
+from minicpt.data.order import windows
 from minicpt.data.tokenizer import Tokenizer
-from minicpt.randomness import generator
+from minicpt.runs.texts import Texts, clear, known_texts, nothing_left, texts
 
 MOST_PARTS = 8
 LEAST_TOKENS = 16  # of a passage that the probe sees
 DOCUMENTS = 2  # of a part, at least, on each side
 
 
-@dataclass(frozen=True)
-class Domain:
-    """A text as the comparison uses it; ``probe`` is None where it has too few parts."""
+# --- reading ---------------------------------------------------------------------------------
 
-    training: Corpus
-    held_out: Corpus
-    probe: tuple[Labelled, Labelled] | None = None
+
+def sides(sources: Sources, base: Checkpoint | None, control: bool) -> dict[str, list[Texts]]:
+    """The texts by side: "old", "new" and, if it is another text, "wrong"."""
+    found = {
+        "old": old_texts(sources, base),
+        "new": [texts(sources.text(sources.corpus))],
+    }
+    if control and sources.control:
+        found["wrong"] = [texts(sources.text(sources.control))]
+    if found["new"][0].record["sha256"] in [each.record["sha256"] for each in found["old"]]:
+        raise InputError("the new text is the old one; give another --corpus or --old-corpus")
+    return found
+
+
+def old_texts(sources: Sources, base: Checkpoint | None) -> list[Texts]:
+    if base is None:
+        return [texts(sources.text(sources.old_corpus or ("builtin:docs",)))]
+    if found := known_texts(base, sources.old_corpus, sources.text(sources.corpus)):
+        return found
+    raise InputError(f"{sources.init} does not say what text it knows; name it with --old-corpus")
+
+
+def divided(
+    found: Mapping[str, Sequence[Texts]], characters: int
+) -> dict[str, list[list[Document]]]:
+    """By side: the documents to train on, and those held out, which stand in no training text.
+
+    Both together have at most so many characters (0: any number); each keeps its share.
+    """
+    everything = [each for side in found.values() for each in side]
+    result = {}
+    for side, some in found.items():
+        left = [clear(each, everything) for each in some]
+        if not any(left):
+            raise InputError(f"the {side} text: {nothing_left(some[0])}; give another text")
+        both = [Documents.joined(each.training for each in some), Documents.joined(left)]
+        share = min(1, characters / sum(each.characters for each in both)) if characters else 1
+        result[side] = [bounded(each, max(1, round(share * each.characters))) for each in both]
+    return result
 
 
 def bounded(documents: Documents, characters: int) -> list[Document]:
@@ -52,11 +89,13 @@ def bounded(documents: Documents, characters: int) -> list[Document]:
         if not left:
             break
     cut = (
-        Document(each.name, each.part(0, sizes[number], each.name).text)
-        for number, each in enumerate(documents)
-        if number in sizes
+        each.part(0, sizes[number]) for number, each in enumerate(documents) if number in sizes
     )
-    return [document for document in cut if document.text.strip()]
+    held = [replace(each, content=each.text) for each in cut]
+    return [document for document in held if document.text.strip()]
+
+
+# --- the probe's labels ----------------------------------------------------------------------
 
 
 def parts(documents: Sequence[Document], sources: Sequence[str]) -> list[str]:
@@ -68,8 +107,7 @@ def parts(documents: Sequence[Document], sources: Sequence[str]) -> list[str]:
     if tuple(sources) == ("builtin:docs",):
         titles = [each.text.strip().split("\n")[0] for each in documents]
         return ["statement" if "statement" in title else "other" for title in titles]
-    names = [whole(document.name) for document in documents]
-    files = [re.sub(r"(:\d+|, block \d+)$", "", name) for name in names]
+    files = [document.file for document in documents]
     folders = {os.path.dirname(each) for each in files}
     try:
         shared = os.path.commonpath(folders)
@@ -99,23 +137,36 @@ def labelled(
     for documents, side, corpus, room in zip(
         (training, held_out), sides, corpora, (most, max(1, most // 2)), strict=True
     ):
-        of_name = {each.name: part for each, part in zip(documents, side, strict=True)}
+        places = [(document.source, document.start) for document in documents]
+        of_document = dict(zip(places, side, strict=True))
         passages, labels, units = [], [], []
         left = dict.fromkeys(able, room)
         for start, stop in windows(corpus, size, 0, 0).tolist():
             if stop - start < min(LEAST_TOKENS, size):
                 continue
             passage = corpus.passage(start, stop)
-            name = passage.place.split(", token ")[0]
-            if left.get(of_name[name], 0):
-                left[of_name[name]] -= 1
+            part = of_document[passage.document, passage.character]
+            if left.get(part, 0):
+                left[part] -= 1
                 passages.append(passage)
-                labels.append(able.index(of_name[name]))
-                units.append(name)
+                labels.append(able.index(part))
+                units.append(passage.document)
         if len(set(labels)) < 2 or len(set(labels)) < len(able):
             return None
         found.append(Labelled(passages, torch.tensor(labels), units, able))
     return found[0], found[1]
+
+
+# --- the text as it is used ------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Domain:
+    """A text as the comparison uses it; ``probe`` is None where it has too few parts."""
+
+    training: Corpus
+    held_out: Corpus
+    probe: tuple[Labelled, Labelled] | None = None
 
 
 def domain(
@@ -127,6 +178,6 @@ def domain(
     most: int,
 ) -> Domain:
     """The corpora of a divided text, and its probe: see ``labelled``."""
-    sides = training, held_out
-    corpora = [Corpus.build(each, tokenizer, progress=True) for each in sides]
-    return Domain(*corpora, labelled(*sides, corpora, sources, size, most))
+    both = training, held_out
+    corpora = [Corpus.build(each, tokenizer, progress=True) for each in both]
+    return Domain(*corpora, labelled(*both, corpora, sources, size, most))

@@ -1,8 +1,12 @@
-"""Does a part: trains a base or continues one, and measures it on the old and on the new text."""
+"""One part of a comparison: how it is trained, and how it is measured.
 
-import dataclasses
+Every part is trained as ``train`` does it: a ``RunConfig`` says how, and ``runs.assembly`` makes
+model, remedies and trainer of it. Every part is measured in the same way, on the new and on the old
+text.
+"""
+
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,140 +15,177 @@ from torch import nn
 
 from minicpt import checkpoint
 from minicpt.comparison.measure import in_bits, measure
-from minicpt.comparison.parts import BASES, Comparison, Part
+from minicpt.comparison.plan import CONTROL, Asked, Part, base_objective, model_of
 from minicpt.comparison.probe import probe
-from minicpt.comparison.remedies import trainer_of
 from minicpt.comparison.store import Store
+from minicpt.comparison.summary import SIDES
 from minicpt.comparison.texts import Domain
 from minicpt.data.tokenizer import Tokenizer
-from minicpt.machine import Machine
-from minicpt.training import Trainer, Training
-
-SIDES = ("new", "old")  # the texts on which everything is measured
+from minicpt.objectives.base import Objective
+from minicpt.runs import assembly
+from minicpt.runs.config import Base, Length, RunConfig, Vocabulary
+from minicpt.runs.texts import Texts
+from minicpt.training.resuming import state_of
+from minicpt.training.trainer import Trainer, Training
 
 
 @dataclass(frozen=True)
 class Work:
     """What all parts share.
 
-    domains       "new", "old" and "wrong"
-    objectives    the objectives that are compared, by name
-    objective     from a name and settings to an objective
-    untrained     from an objective to a new model
-    given         the folder of a base that is there already; None: they are trained
-    old_record    what a base's checkpoint says of its text
+    roles    of the model that each objective trains
+    sides    the texts that were read: "old", "new" and, if it is another text, "wrong"
+    domains  the same as they are used, and "wrong" always
+    given    the folder of a base that is there already; None: bases are trained
     """
 
-    comparison: Comparison
+    asked: Asked
+    roles: Mapping[str, str]
+    sides: Mapping[str, Sequence[Texts]]
+    domains: Mapping[str, Domain]
     tokenizer: Tokenizer
-    domains: dict[str, Domain]
-    objectives: dict[str, object]
-    objective: Callable[..., object]
-    untrained: Callable[[object], nn.Module]
     store: Store
-    machine: Machine
     given: Path | None
-    old_record: dict
 
-    def do(self, part: Part, watch: Callable[[Iterable], Iterable]) -> dict:
-        """The result of a part. ``watch`` stands around the steps, and may end them.
+    def do(self, part: Part, watch: Callable[[Iterable], None]) -> dict:
+        """The result of a part. ``watch`` goes through the steps, and may end them.
 
-        A base gives the losses of every objective of its architecture, a continuation those of
-        its own.
+        A base gives the losses of every objective that continues it, a continuation those of its
+        own.
         """
         begun = time.perf_counter()
-        if part.arm is None:
-            model = self.base_model(part, watch)
-            names = [n for n, o in self.objectives.items() if o.architecture == part.architecture]
+        trainer = None
+        if part.arm is None and (folder := self.folder(part)).is_dir():
+            model = self.loaded(folder)
         else:
-            model = self.continued(part, watch)
-            names = [part.objective]
+            trainer = self.trainer(part)
+            watch(trainer.run())
+            model = trainer.model
+            if part.arm is None:
+                self.save(part, trainer)
         trained = time.perf_counter()
+        names = [name for name, role in self.roles.items() if role == part.role]
         result = {
-            "losses": {name: self.losses(model, self.objectives[name]) for name in names},
-            "probe": {side: self.probed(model, part.architecture, side) for side in SIDES},
+            "losses": {
+                name: self.losses(part, name, model, trainer)
+                for name in (names if part.arm is None else [part.objective])
+            },
+            "probe": {side: self.probed(model, side) for side in SIDES},
         }
         now = time.perf_counter()
         seconds = {"training": trained - begun, "measuring": now - trained}
         return result | {"seconds": seconds}
 
-    def base_model(self, part: Part, watch) -> nn.Module:
-        """The base, from its checkpoint if it has one, else trained and saved."""
-        folder = self.given or self.store.base(part)
-        if self.given or folder.is_dir():
-            return self.loaded(folder)
-        name, changes = BASES[part.architecture]
-        objective = self.objective(name, **changes)
-        torch.manual_seed(part.base)
-        settings = Training(
-            batch_size=self.comparison.batch_size,
-            seed=part.base,
-            learning_rate=self.comparison.base_learning_rate,
+    def config(self, part: Part) -> RunConfig:
+        """How a part is trained."""
+        comparison = self.asked.comparison
+        if part.objective is None:
+            name, settings = base_objective(part.role)
+            seed, rate = part.base, comparison.base_learning_rate
+        else:
+            name, settings, seed, rate = part.objective, {}, part.seed, comparison.learning_rate
+        side = "old" if part.objective is None else "wrong" if part.arm == CONTROL else "new"
+        return RunConfig(
+            objective=name,
+            settings={"window": comparison.window} | settings,
+            model=model_of(part.role) if self.given is None else "",
+            sizes=comparison.sizes,
+            text=self.sides.get(side, self.sides["old"])[0].settings,
+            vocabulary=Vocabulary(vocab_size=comparison.vocab_size),
+            base=Base(init=None if part.objective is None else str(self.folder(part.from_base))),
+            length=Length(steps=part.steps(comparison)),
+            training=Training(batch_size=comparison.batch_size, seed=seed, learning_rate=rate),
+            machine=self.asked.machine,
+            remedies=self.asked.remedies(part.arm),
         )
-        steps, text = self.comparison.base_steps, self.domains["old"].training
-        trainer = Trainer(self.untrained(objective), objective, text, settings, steps, self.machine)
-        for _ in watch(trainer.run()):
-            pass
-        record = {
-            "objective": name,
-            "objective_settings": dataclasses.asdict(objective.settings),
-            "training": dataclasses.asdict(settings),
-            "machine": dataclasses.asdict(self.machine),
-            "fused": trainer.model.config.fused,
-            "steps": steps,
-            "step": steps,
-            "text": self.old_record,
-            "old_texts": [],
-            "base": None,
-            "tokenizer": self.tokenizer.sha256,
-            "versions": self.store.versions,
-        }
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        checkpoint.save(folder, trainer.model, self.tokenizer, record, trainer.state())
-        return trainer.model
 
-    def continued(self, part: Part, watch) -> nn.Module:
-        model = self.loaded(self.given or self.store.base(part.from_base))
-        trainer = trainer_of(
-            part.arm,
+    def objective(self, part: Part) -> Objective:
+        config = self.config(part)
+        kind = assembly.objective_kind(config.objective)
+        return kind(self.tokenizer, kind.Settings(**config.settings), part.role)
+
+    def new_model(self, part: Part) -> nn.Module:
+        """The model of a base, untrained."""
+        config, objective = self.config(part), self.objective(part)
+        kind = assembly.model_kind(config.model, type(objective))
+        return assembly.new_model(kind, objective, config.sizes, config.training.seed)
+
+    def trainer(self, part: Part) -> Trainer:
+        config = self.config(part)
+        if part.arm is None:
+            model, side = self.new_model(part), "old"
+        else:
+            model = self.loaded(self.folder(part.from_base))
+            side = "wrong" if part.arm == CONTROL else "new"
+        return assembly.make_trainer(
             model,
-            self.objectives[part.objective],
-            self.domains,
-            self.comparison,
-            part.seed,
-            self.machine,
+            self.objective(part),
+            self.domains[side].training,
+            config.training,
+            config.length.count,
+            config.machine,
+            assembly.make_remedies(config.remedies, part.role),
+            lambda sources: self.domains["old"].training,
         )
-        for _ in watch(trainer.run()):
-            pass
-        return trainer.model
+
+    def folder(self, base: Part) -> Path:
+        return self.given or self.store.base(base)
 
     def loaded(self, folder: Path) -> nn.Module:
-        return checkpoint.load(folder, dropout=0.0).model.to(self.machine.device)
+        return checkpoint.load(folder, dropout=0.0).model.to(self.asked.machine.device)
 
-    def losses(self, model: nn.Module, objective) -> dict:
-        passages = self.comparison.evaluate_passages
-        corpora = {side: self.domains[side].held_out for side in SIDES}
-        bits = in_bits(objective, corpora.values())
-        return {
-            side: measure(model, objective, corpus, passages, bits)
-            for side, corpus in corpora.items()
+    def save(self, part: Part, trainer: Trainer) -> None:
+        """Keeps a base as a checkpoint, as ``train`` would."""
+        record = {
+            "config": self.config(part).plain(),
+            "fused": trainer.model.config.fused,
+            "step": trainer.step,
+            "steps": trainer.steps,
+            "evaluations": [],
+            "before": {},
+            "texts": [each.record for each in self.sides["old"]],
+            "old_texts": [],
+            "held_out": {},
+            "read": {},
+            "vocabulary": {},
+            "tokenizer": self.tokenizer.sha256,
+            "versions": self.store.versions,
+            "threads": torch.get_num_threads(),
+            "base": None,
         }
+        folder = self.folder(part)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        checkpoint.save(folder, trainer.model, self.tokenizer, record, state_of(trainer))
 
-    def probed(self, model: nn.Module, architecture: str, side: str) -> dict | None:
+    # --- measuring ---------------------------------------------------------------------------
+
+    def losses(self, part: Part, name: str, model: nn.Module, trainer: Trainer | None) -> dict:
+        """The held-out losses of one objective, by side."""
+        objective = self.objective(Part(part.role, part.base, name))
+        passages = self.asked.comparison.evaluate_passages
+        bits = in_bits(objective, [self.domains[side].held_out for side in SIDES])
+        learnt = trainer.parts if trainer and part.objective == name else None
+        found = {}
+        for side in SIDES:
+            corpus = self.domains[side].held_out
+            found[side] = measure(model, objective, corpus, passages, bits, learnt)
+        return found
+
+    def probed(self, model: nn.Module, side: str) -> dict | None:
         """The probe's right answers by unit; None where the text has too few parts."""
-        sides = self.domains[side].probe
-        if sides is None:
+        both = self.domains[side].probe
+        if both is None:
             return None
-        right = probe(model, architecture, self.tokenizer, *sides)
-        units = sorted(set(sides[1].units))
+        right = probe(model, self.tokenizer, *both)
+        units = sorted(set(both[1].units))
         counts = {unit: [0, 0] for unit in units}
-        for unit, yes in zip(sides[1].units, right, strict=True):
+        for unit, yes in zip(both[1].units, right, strict=True):
             counts[unit][0] += yes
             counts[unit][1] += 1
         return {
             "units": units,
             "right": [counts[unit][0] for unit in units],
             "asked": [counts[unit][1] for unit in units],
-            "parts": list(sides[1].parts),
-            "majority": float(sides[1].labels.bincount().max() / len(sides[1].labels)),
+            "parts": list(both[1].parts),
+            "majority": float(both[1].labels.bincount().max() / len(both[1].labels)),
         }

@@ -5,8 +5,7 @@ are cut after LONGEST_WORD characters, because the time of the training grows wi
 longest word. The cut is a rule in the tokenizer itself, so that other tools cut alike.
 
 The library trains in Rust, and Python sees a signal only when Rust has finished. So a long text is
-trained on in a second process, which ends when this one is interrupted, and when it dies. Left out:
-roles and files, see ``tokenizer``.
+trained on in a second process, which ends when this one is interrupted, and when it dies.
 """
 
 import contextlib
@@ -21,7 +20,7 @@ from collections.abc import Iterable
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from minicpt.errors import WorkError
+from minicpt.common.errors import WorkError
 
 BYTES = 256
 LONGEST_WORD = 1024  # characters; the longest word of the built-in texts has 93

@@ -11,8 +11,8 @@ import sysconfig
 import tokenize
 from pathlib import Path
 
+from minicpt.common.errors import InputError
 from minicpt.data.documents import Document
-from minicpt.errors import InputError
 
 BUILTIN = "builtin:"  # the names of built-in texts begin with it
 

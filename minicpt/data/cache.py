@@ -1,23 +1,21 @@
 """A corpus on disk: tokenised once, and mapped into memory by every later run.
 
     <cache>/corpora/<key>/tokens, words, sentences, documents,
-                          bytes, unknown                        a tensor's bytes each
+                          starts, bytes, unknown                a tensor's bytes each
                           names, name_ends                      UTF-8, and where each name ends
                           corpus.json                           what belongs there; written last
 
 The cache is $MINICPT_CACHE, else minicpt in $XDG_CACHE_HOME, else ~/.cache/minicpt. The key is made
-of the texts, their names, the tokenizer and the format, so that nothing in it grows old; it can be
-deleted at any time. A text that changes between hashing and tokenising is refused (``documents``),
-so no other text stands under its key. corpus.json holds the SHA-256 of each file: a corpus that is
-not what was written is never trained on, for about a second per GB at each start. Left out: a disk
-that rots while a run reads from it.
+of the texts, their names, the tokenizer and the format, so an entry stays right for ever. The cache
+can be deleted at any time. A text that changes between hashing and tokenising is refused
+(``documents``), so no other text stands under its key. corpus.json holds the SHA-256 of each file.
+It is checked at each start, which takes about a second per GB. Damage that comes later, while a run
+reads from the file, is not found.
 """
 
 import ctypes
 import hashlib
-import json
 import os
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -27,14 +25,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from minicpt.common.disk import put_folder, read_json, remove, sha256, write_json
+from minicpt.common.errors import InputError, WorkError
 from minicpt.data import building
 from minicpt.data.corpus import NO_TOKEN, Corpus
 from minicpt.data.documents import Documents
 from minicpt.data.tokenizer import Tokenizer
-from minicpt.disk import sha256
-from minicpt.errors import InputError, WorkError
 
-FORMAT = 3
+FORMAT = 4
 SMALL = 1 << 22  # characters: what is not longer is tokenised anew each time, and held
 MOST = 32 << 30  # bytes of all corpora together; those that were not used for longest go first
 ABANDONED = 24 * 3600  # seconds after which a corpus that nobody has finished is cleared away
@@ -43,6 +41,7 @@ KINDS = {
     "words": torch.int64,
     "sentences": torch.int64,
     "documents": torch.int64,
+    "starts": torch.int64,
     "bytes": torch.int32,
     "unknown": torch.int64,
     "names": torch.uint8,
@@ -91,18 +90,18 @@ def corpus(
         return found
     if os.path.lexists(entry):
         say(f"the tokenised text in {str(entry)!r} is damaged: it is made anew")
+        remove(entry)
     try:
         entry.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=entry.parent, suffix=".tmp") as temporary:
-            _write(Path(temporary, "corpus"), key, documents, tokenizer, progress)
-            if (found := _open(entry, key)) is not None:  # another process was faster
-                return found
-            shutil.rmtree(entry, ignore_errors=True)  # damaged, or it would have been opened
-            os.rename(Path(temporary, "corpus"), entry)
+        put_folder(
+            entry,
+            lambda temporary: _write(temporary, key, documents, tokenizer, progress),
+            shared=True,
+        )
         tidy(entry)
         found = _open(entry, key)
     except OSError as error:
-        if (found := _open(entry, key)) is not None:  # it was made in this very moment
+        if (found := _open(entry, key)) is not None:  # another process was faster
             return found
         say(
             f"the cache {str(entry.parent)!r} cannot be written ({error.strerror}): the text is"
@@ -133,7 +132,7 @@ def tidy(keep: Path) -> None:
         else:
             old = total > MOST
         if other and old:
-            shutil.rmtree(path, ignore_errors=True)
+            remove(path)
             total -= size
 
 
@@ -141,9 +140,8 @@ def _passing(key: str, documents: Documents, tokenizer: Tokenizer, progress: boo
     """A corpus whose files are gone when this process is: where files can, they go at once."""
     try:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
-            entry = Path(temporary, "corpus")
-            _write(entry, key, documents, tokenizer, progress)
-            found = _open(entry, key)
+            _write(Path(temporary), key, documents, tokenizer, progress)
+            found = _open(Path(temporary), key)
     except OSError as error:
         raise WorkError(
             f"cannot write to {tempfile.gettempdir()!r}: {error.strerror}; make room, or set TMPDIR"
@@ -157,7 +155,6 @@ def _write(
     entry: Path, key: str, documents: Documents, tokenizer: Tokenizer, progress: bool
 ) -> None:
     counts, end = dict.fromkeys(KINDS, 0), 0
-    entry.mkdir()
     with ExitStack() as stack:
         files = {name: stack.enter_context(open(entry / name, "wb")) for name in KINDS}
         for chunk in building.chunks(documents, tokenizer, progress):
@@ -174,21 +171,14 @@ def _write(
         counts["names"] = end
         if not counts["tokens"]:
             raise InputError(NO_TOKEN)
-        for file in files.values():
-            file.flush()
-            os.fsync(file.fileno())
     digests = {name: sha256(entry / name) for name in KINDS}
-    header = json.dumps({"key": key, "counts": counts, "sha256": digests})
-    with open(entry / HEADER, "w", encoding="utf-8") as file:
-        file.write(header)
-        file.flush()
-        os.fsync(file.fileno())
+    write_json(entry / HEADER, {"key": key, "counts": counts, "sha256": digests})
 
 
 def _open(entry: Path, key: str) -> Corpus | None:
     """The corpus in a folder; None where it is not there, or is not whole."""
     try:
-        header = json.loads((entry / HEADER).read_text(encoding="utf-8"))
+        header = read_json(entry / HEADER)
         if header["key"] != key:
             return None
         tensors = {}

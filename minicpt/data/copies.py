@@ -1,8 +1,8 @@
-"""What of a text stands in another one too, word for word or nearly so; so that it can be left out.
+"""Finds what of a text stands in another one too, word for word or nearly so, to leave it out.
 
-What a model was trained on says nothing of what it has learnt. The measure is of lines: a document
-is judged in parts of about 1,000 characters, and a part is a copy if a third or more of its lines,
-counted in characters, stand in the other text as lines, anywhere and in any order.
+A loss on text that a model was trained on does not say what it has learnt. So lines are compared: a
+document is judged in parts of about 1,000 characters, and a part is a copy if a third or more of
+its lines, counted in characters, stand in the other text as lines, anywhere and in any order.
 
 White space at the ends of a line does not count. Lines of less than 20 characters are common ones:
 they count only in a part of which they are more than half. A line of more than 1,000 characters is
@@ -12,10 +12,9 @@ line after 2,000; less than 1,000 at the end of a document belong to the part be
 Each part is judged by itself. So a line that many documents share, such as one of a licence, makes
 no copy of any of them by itself, and joins no documents.
 
-Left out: text that is the same but for its line ends, or was changed in most of its lines.
+Not found is text that is the same but for its line ends, or was changed in most of its lines.
 """
 
-import hashlib
 from array import array
 from collections.abc import Iterator
 
@@ -23,7 +22,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from minicpt.data.documents import MARK, Document, Documents, LongDocument, later, mark
+from minicpt.data.documents import MARK, Document, Documents, mark
 
 PART = 1000  # characters of a part, at least
 SHARE = 3  # a part is a copy if one SHARE-th of its lines stands in the other text
@@ -48,34 +47,20 @@ def unseen(documents: Documents, text: Documents, progress: bool = False) -> Doc
     >>> [document.name for document in unseen(Documents.of(held_out), seen)]
     ['c']
     """
-    firsts, starts, stops = array("q", [0]), array("q"), array("q")  # runs without a copy
-    place, copies = 0, False
+    runs = array("q")  # without a copy: the number of the document, start and stop of each
+    copies, current = False, -1
     for number, length, copied in judged(documents, text, progress):
-        while len(firsts) <= number + 1:  # the first part of the next document
-            firsts.append(len(starts))
-            place, going_on = 0, False
-        copies = copies or copied
+        if number != current:  # the first part of the next document
+            current, place, going_on = number, 0, False
         if not copied and going_on:
-            stops[-1] = place + length
+            runs[-1] = place + length
         elif not copied:
-            starts.append(place)
-            stops.append(place + length)
-        firsts[-1], going_on, place = len(starts), not copied, place + length
+            runs.extend((number, place, place + length))
+        copies = copies or copied
+        going_on, place = not copied, place + length
     if not copies:
         return documents
-    firsts.extend([len(starts)] * (len(documents) + 1 - len(firsts)))  # empty ones at the end
-
-    def runs(number: int, document: Document) -> Iterator[Document]:
-        for run in range(firsts[number], firsts[number + 1]):
-            start, stop = starts[run], stops[run]
-            if stop - start == documents.lengths[number]:
-                yield document
-            else:
-                yield document.part(start, stop, later(document.name, start))
-
-    name = hashlib.sha256(b"".join(each.tobytes() for each in (firsts, starts, stops))).hexdigest()
-    lengths = (stop - start for start, stop in zip(starts, stops, strict=True))
-    return documents.chosen(f"runs {name}", lengths, runs)
+    return documents.chosen(zip(runs[::3], runs[1::3], runs[2::3], strict=True))
 
 
 def judged(
@@ -148,7 +133,7 @@ def evidence(part: list[str]) -> list[str]:
     return long if 2 * sum(map(len, long)) >= sum(map(len, every)) else every
 
 
-def parts(document: Document | LongDocument) -> Iterator[list[str]]:
+def parts(document: Document) -> Iterator[list[str]]:
     """The lines of a document, part by part.
 
     >>> [sum(map(len, part)) for part in parts(Document("a", ("word " * 100 + "\\n") * 7))]
@@ -170,7 +155,7 @@ def parts(document: Document | LongDocument) -> Iterator[list[str]]:
         yield before + part
 
 
-def lines(document: Document | LongDocument) -> Iterator[list[str]]:
+def lines(document: Document) -> Iterator[list[str]]:
     """Its lines with their ends, some at a time: joined, they have the characters of its text.
 
     >>> list(lines(Document("a", "One.\\nTwo.\\n  Three.")))

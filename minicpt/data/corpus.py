@@ -1,10 +1,9 @@
 """The tokenised corpus: tokens, and where words, sentences and documents start.
 
-A corpus carries no special tokens: objectives add them. Left out: how it is cut into passages and
-in which order these are read, see ``plan``.
+A corpus carries no special tokens: objectives add them. ``order`` cuts it into passages and says in
+which order these are read.
 """
 
-import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,10 +11,11 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from minicpt.common.errors import InputError
 from minicpt.data import building
-from minicpt.data.documents import Document, Documents
+from minicpt.data.documents import Document, Documents, part_name
+from minicpt.data.text_bytes import TextBytes
 from minicpt.data.tokenizer import Tokenizer
-from minicpt.errors import InputError
 
 NO_TOKEN = "the corpus holds no token: give text that the tokenizer knows"
 
@@ -31,7 +31,9 @@ class Passage:
     last       it ends its document
     following  the next token of the document, None at its end
     start      the number of its first token in the corpus
-    place      for messages, such as "docs/intro.txt, token 128"
+    document   the name of its document
+    offset     the number of its first token in its document
+    character  the character at which the document begins; above 0 where it is a part of a whole one
     """
 
     tokens: Tensor
@@ -41,7 +43,14 @@ class Passage:
     last: bool
     following: int | None
     start: int
-    place: str
+    document: str
+    offset: int
+    character: int = 0
+
+    @property
+    def place(self) -> str:
+        """For messages: "docs/intro.txt, token 128"."""
+        return f"{part_name(self.document, self.character)}, token {self.offset}"
 
     def part(self, start: int, stop: int) -> "Passage":
         """Its tokens from ``start`` to before ``stop``."""
@@ -54,23 +63,23 @@ class Passage:
             last=self.last and whole,
             following=self.following if whole else int(self.tokens[stop]),
             start=self.start + start,
-            place=self.place,
+            document=self.document,
+            offset=self.offset + start,
+            character=self.character,
         )
 
 
 @dataclass(frozen=True)
-class Corpus:
+class Corpus(TextBytes):
     """All documents as one run of L tokens.
 
     tokens     (L,) int32
     words      ascending int64, the tokens at which a word starts
     sentences  the same for sentences
     documents  the same for documents; every document holds at least one token
-    bytes      (L + 1,) int32, the byte of the text (UTF-8, before any normalisation) at which each
-               token begins, and where the last one ends. Counts modulo 2^32: read differences.
-    unknown    ascending int64, the tokens that hide text: unknown tokens, and those beside which
-               the tokenizer drops more than white space, accents and control characters
-    names      the documents' names
+    bytes      (L + 1,) int32, and ``unknown``: see ``TextBytes``
+    names      the documents' names; parts of one document have the same one
+    starts     int64, the character of its document at which each part begins; None: all are whole
 
     What white space belongs to, and how words and sentences are found, stands in ``building``. The
     tensors may be files that are mapped into memory (``cache``): nobody writes into them.
@@ -83,6 +92,7 @@ class Corpus:
     bytes: Tensor
     unknown: Tensor
     names: Sequence[str]
+    starts: Tensor | None = None
 
     @staticmethod
     def build(
@@ -101,33 +111,14 @@ class Corpus:
         chunks = list(building.chunks(documents, tokenizer, progress))
         if not any(len(chunk.tokens) for chunk in chunks):
             raise InputError(NO_TOKEN)
-        parts = {
-            name: torch.cat([getattr(chunk, name) for chunk in chunks])
-            for name in building.TENSORS
-        }
-        return Corpus(**parts, names=tuple(name for chunk in chunks for name in chunk.names))
+        names = tuple(name for chunk in chunks for name in chunk.names)
+        tensors = (torch.cat([getattr(each, name) for each in chunks]) for name in building.TENSORS)
+        return Corpus(**dict(zip(building.TENSORS, tensors, strict=True)), names=names)
 
     @cached_property
-    def plans(self) -> list:
-        """Its newest plans: see ``plan.planned``. Here, so that they go when it goes."""
-        return []
-
-    @cached_property
-    def hidden(self) -> float:
-        """The share of the text's bytes that unknown tokens hide."""
-        whole = int((self.bytes[1:] - self.bytes[:-1]).sum(dtype=torch.int64))
-        return int(self.sizes(self.unknown).sum()) / whole
-
-    def sizes(self, tokens: Tensor) -> Tensor:
-        """How many bytes of the text the tokens with these numbers (N,) stand for: (N,) int64."""
-        return (self.bytes[tokens + 1] - self.bytes[tokens]).long()
-
-    def hides(self, tokens: Tensor) -> Tensor:
-        """Which of the tokens with these numbers hide text: (N,) bool."""
-        before, up_to = (
-            torch.searchsorted(self.unknown, tokens, right=right) for right in (False, True)
-        )
-        return before < up_to
+    def plans(self) -> dict:
+        """Its newest plans: see ``order.planned``. They are kept here, so they go when it goes."""
+        return {}
 
     def document(self, index: int) -> tuple[int, int]:
         """The (start, stop) tokens of a document."""
@@ -151,80 +142,10 @@ class Corpus:
             last=stop == end,
             following=None if stop == end else int(self.tokens[stop]),
             start=start,
-            place=f"{self.names[index]}, token {start - begin}",
+            document=self.names[index],
+            offset=start - begin,
+            character=0 if self.starts is None else int(self.starts[index]),
         )
-
-
-
-def alone(passages: Sequence[Passage], tokenizer: Tokenizer) -> list[Passage]:
-    """The passages with the tokens that each has as a text of its own, without space at its ends.
-
-    In a document most tokenizers keep the white space before a word, which the first word of a
-    document does not have: these tokens would tell where in its document a passage stood. The first
-    word is tokenised anew; white space parts it from the others, so that no other token changes.
-    The last one is if its white space is part of a token. A word with an unknown token stays as it
-    is.
-
-    >>> tokenizer = Tokenizer.train([], 256)
-    >>> corpus = Corpus.build([Document("a", "To be. Or not.  ")], tokenizer)
-    >>> [tokenizer.decode(each.tokens) for each in alone([corpus.passage(6, 16)], tokenizer)]
-    ['Or not.']
-    """
-    result = [_without_space_behind(passage, tokenizer) for passage in passages]
-    changed, texts = [], []
-    for number, passage in enumerate(result):
-        for start, stop in _outer_words(passage):
-            ids = passage.tokens[start:stop].tolist()
-            text = tokenizer.decode(ids)
-            bare = text.lstrip() if start == 0 else text
-            bare = bare.rstrip() if stop == len(passage.tokens) else bare
-            # A sentence may start within what white space delimits, as in Chinese.
-            changes = bare != text or not passage.words[start]
-            if bare and changes and not set(ids).intersection(tokenizer.special):
-                changed.append((number, start, stop))
-                texts.append(bare)
-    # From the last to the first, so that the places before a changed word stay what they are.
-    for (number, start, stop), ids in zip(
-        reversed(changed), reversed(tokenizer.encode_batch(texts)), strict=True
-    ):
-        result[number] = _with_word(result[number], start, stop, ids)
-    return result
-
-
-def _outer_words(passage: Passage) -> list[tuple[int, int]]:
-    """The (start, stop) tokens of its first and its last word, or of its only one."""
-    size = len(passage.tokens)
-    inner = [place for place in passage.words.nonzero()[:, 0].tolist() if place]
-    return [(0, inner[0]), (inner[-1], size)] if inner else [(0, size)]
-
-
-def _without_space_behind(passage: Passage, tokenizer: Tokenizer) -> Passage:
-    """The passage without the last tokens that are nothing but white space."""
-    start, _ = _outer_words(passage)[-1]
-    ids = passage.tokens[start:].tolist()
-    text = tokenizer.decode(ids)
-    bare = text.rstrip()
-    if bare in ("", text):
-        return passage
-    stops = (stop for stop in range(1, len(ids)) if tokenizer.decode(ids[:stop]) == bare)
-    return passage.part(0, start + next(stops, len(ids)))
-
-
-def _with_word(passage: Passage, start: int, stop: int, ids: list[int]) -> Passage:
-    """The passage with other tokens for a word."""
-
-    def marks(old: Tensor) -> Tensor:
-        new = torch.zeros(len(ids), dtype=torch.bool)
-        new[0] = old[start]
-        return torch.cat([old[:start], new, old[stop:]])
-
-    tokens = passage.tokens
-    return dataclasses.replace(
-        passage,
-        tokens=torch.cat([tokens[:start], tokens.new_tensor(ids), tokens[stop:]]),
-        words=marks(passage.words),
-        sentences=marks(passage.sentences),
-    )
 
 
 def _marks(positions: Tensor, start: int, stop: int) -> Tensor:

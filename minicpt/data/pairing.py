@@ -3,16 +3,17 @@
 Class 0 is a run A and the run B that follows it. Class 1 is A and another B or, if the order is
 asked for, B and A. A model finds every trace that the cutting leaves, so:
 
-1. Both readings of a pair are made before its class is drawn. A pair with only one is left out.
+1. Both readings of a pair are made before its class is drawn. A pair with one reading alone is not
+   used.
 2. Where A ends depends on A alone. If A ended where the next sentence no longer fits, that sentence
    would be a long one, and a long one at the start of B would tell that B follows.
 3. A wrong B starts where the true B of another pair starts, in another document but as far from
    the end of it. It ends by the rule of the true one: with what still fits beside A.
 4. Swapped runs are the two parts of one window, parted at any sentence with the same chance.
 
-In a text whose sentences are drawn independently, the two classes then look alike: no model can be
-better than chance. Left out: the white space around a run (``corpus.alone``), and cutting a run
-that is too long (``next_sentence.trim``).
+In a text whose sentences are drawn independently, the two classes then look alike. No model can be
+better than chance. ``alone`` takes away the white space around a run, and ``next_sentence.trim``
+cuts a run that is too long.
 
 P pairs.
 """

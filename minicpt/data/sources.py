@@ -1,8 +1,8 @@
-"""Text on its way in: built-in text, files, folders, globs and .jsonl become documents.
+"""Built-in text, files, folders, globs and .jsonl become documents.
 
-Everything a user can get wrong is found here, before any work is done, and said in one line: all
-text is gone through once, piece by piece, and read again when it is used.
-Left out: other encodings than UTF-8, compressed files, archives, and anything over the network.
+What is wrong with them is found here, before any work is done, and said in one line: ``read`` goes
+through all text once, piece by piece. The text is read again when it is used. Leaves out other
+encodings than UTF-8, compressed files, archives, and the network.
 """
 
 import functools
@@ -12,15 +12,14 @@ import json
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from minicpt.common.errors import InputError
 from minicpt.data import builtin
 from minicpt.data.builtin import BUILTIN
-from minicpt.data.documents import Document, Documents, LongDocument
+from minicpt.data.documents import Document, Documents, count_invalid, decode, decoded, raw
 from minicpt.data.text import BLANK_LINE
-from minicpt.data.utf8 import PIECE, count_invalid, decode, decoded, raw
-from minicpt.errors import InputError
 
 # Files of a folder that are never text, told by their name without reading them.
 BINARY = frozenset(
@@ -31,9 +30,6 @@ BINARY = frozenset(
 )
 
 LONGEST = 1 << 27  # of a line of .jsonl, and of a block, which are held whole
-
-# What goes through the documents of a source.
-Opener = Callable[[], Iterator[Document | LongDocument]]
 
 
 def read(
@@ -69,27 +65,27 @@ def read(
     if not sources:
         raise InputError("no corpus: name a file, a folder, builtin:docs or builtin:code")
     seen: set[str] = set()
-    files: list[str] = []
-    openers = [each for source in sources for each in _openers(source, seen, errors, files)]
+    parts = [part for source in sources for part in _parts(source, seen, errors)]
+    files = [part for part in parts if isinstance(part, str)]
     replaced = sum(map(count_invalid, files)) if errors == "replace" else 0
-
-    def again() -> Iterator[Document | LongDocument]:
-        for opener in openers:
-            for document in opener():
-                yield from _blocks(document) if blocks else [document]
-
+    again = functools.partial(_documents, parts, errors, blocks)
     return Documents.measured(again, replaced, progress)
 
 
-def _openers(source: str, seen: set[str], errors: str, files: list[str]) -> list[Opener]:
-    """What goes through the documents of one source.
+def _documents(parts: list[str | Document], errors: str, blocks: bool) -> Iterator[Document]:
+    """Those of some files, and those that are held."""
+    for part in parts:
+        for document in _of_file(part, errors) if isinstance(part, str) else [part]:
+            yield from _blocks(document) if blocks else [document]
 
-    seen   the real paths of the files so far
-    files  gets the paths of those that are read
+
+def _parts(source: str, seen: set[str], errors: str) -> list[str | Document]:
+    """The paths of a source's files, or its documents where it is built in.
+
+    seen  the real paths of the files so far: each is read once
     """
     if source.startswith(BUILTIN):
-        held = [] if _again(source, seen) else builtin.documents(source)
-        return [lambda: iter(held)]
+        return [] if _again(source, seen) else builtin.documents(source)
     mode = _mode(source)
     if mode is not None and not stat.S_ISDIR(mode):
         paths, explicit = _file(source, mode, errors), True
@@ -103,9 +99,7 @@ def _openers(source: str, seen: set[str], errors: str, files: list[str]) -> list
         paths = [path for path in paths if _is_text(path) and not _blank(path, errors)]
         if not paths:
             raise InputError(f"{what} holds no text: give one with files that are UTF-8 text")
-    new = [path for path in paths if not _again(path, seen)]
-    files += new
-    return [functools.partial(_of_file, path, errors) for path in new]
+    return [path for path in paths if not _again(path, seen)]
 
 
 def _again(path: str, seen: set[str]) -> bool:
@@ -162,22 +156,13 @@ def _blank(path: str, errors: str) -> bool:
     return not any(map(str.strip, decoded(path, errors)))
 
 
-def _of_file(path: str, errors: str) -> Iterator[Document | LongDocument]:
+def _of_file(path: str, errors: str) -> Iterator[Document]:
     """The documents of a file: of .jsonl one a line, else the whole file."""
     name = _printable(path)
     if path.lower().endswith(".jsonl"):
         yield from _of_lines(path, name, errors)
-    elif _size(path) <= PIECE:
-        yield Document(name, "".join(decoded(path, errors)))
     else:
-        yield LongDocument(name, path, errors)
-
-
-def _size(path: str) -> int:
-    try:
-        return os.path.getsize(path)
-    except OSError as error:
-        raise InputError(f"cannot read {path!r}: {error.strerror}") from error
+        yield Document.of_file(name, path, errors)
 
 
 def _of_lines(path: str, name: str, errors: str) -> Iterator[Document]:
@@ -187,7 +172,7 @@ def _of_lines(path: str, name: str, errors: str) -> Iterator[Document]:
             text = _newlines(_text_field(line, f"{path!r} line {number}"))
             if text.strip():
                 some = True
-                yield Document(f"{name}:{number}", text)
+                yield Document(f"{name}:{number}", text, inside=name)
     if not some:
         raise InputError(f"{path!r} holds only blank text: give lines with words in 'text'")
 
@@ -274,7 +259,7 @@ def _maybe_text(path: str) -> bool:
     return Path(path).suffix.lower() not in BINARY and os.path.isfile(path)
 
 
-def _blocks(document: Document | LongDocument) -> Iterator[Document]:
+def _blocks(document: Document) -> Iterator[Document]:
     """The stretches between blank lines."""
     number, held, rest = 0, [], ""  # a block begins with what is held
     for piece in itertools.chain(document.pieces(), [None]):
@@ -284,7 +269,8 @@ def _blocks(document: Document | LongDocument) -> Iterator[Document]:
             held = []
             if block.strip():
                 number += 1
-                yield Document(f"{document.name}, block {number}", block.strip("\n"))
+                name = f"{document.source}, block {number}"
+                yield Document(name, block.strip("\n"), inside=document.file)
         before, newline, line = last.rpartition("\n")
         held.append(before)
         rest = newline + line  # may begin a blank line that the next piece ends

@@ -1,6 +1,6 @@
 """What of a text is held out from training, and a sample of it; without holding the text.
 
-Left out: shuffling, which is the corpus's business; what a copy is (``copies``).
+``copies`` says what a copy is.
 """
 
 import hashlib
@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable, Iterator
 
 import torch
 
+from minicpt.common.errors import InputError
+from minicpt.common.randomness import generator
 from minicpt.data.copies import unseen
-from minicpt.data.documents import Document, Documents, later
+from minicpt.data.documents import Document, Documents
 from minicpt.data.text import Stretch, stretches, words
-from minicpt.errors import InputError
-from minicpt.randomness import generator
 
 FEW = 10  # fewer documents than this are split inside the text instead of between documents
 SAMPLE = 1 << 25  # characters that a tokenizer is trained on at the most
@@ -26,8 +26,8 @@ def split(
     """The documents to train on, and those held out that do not stand in these too.
 
     The text is divided as in ``divide``. Then the held-out side loses what stands in the training
-    side word for word or nearly so (``copies``). That is left out of both sides: how much it is, is
-    what the two lack of the characters of ``documents``.
+    side word for word or nearly so (``copies``). Neither side holds that text, so the two together
+    may have fewer characters than ``documents``.
 
     Raises InputError as ``divide`` does, and where nothing is left of the held-out side.
 
@@ -78,6 +78,41 @@ def divide(
     return training, held_out
 
 
+def without(documents: Documents, held_out: Documents) -> Documents:
+    """The documents less those held out, and less the end of one if that was held out.
+
+    >>> whole = Documents.of([Document("a", "One. Two."), Document("b", "Three.")])
+    >>> tail = Documents.of([Document("another name", "Two."), Document("b", "Three.")])
+    >>> list(without(whole, tail))
+    [Document(source='a', content='One. ', start=0, inside='')]
+    """
+    gone, sizes = {_hashed(document) for document in held_out}, set(held_out.lengths)
+    # Only of few documents is one cut in two, and its end is then the first: see ``divide``.
+    tail = next(iter(held_out)) if 0 < len(held_out) < FEW else None
+    size = held_out.lengths[0] if tail else 0
+
+    def left(document: Document, length: int) -> int:
+        """How many of the document's characters are not held out."""
+        if length in sizes and _hashed(document) in gone:
+            return 0
+        if tail and length > size:
+            same = _hashed(document.part(length - size)) == _hashed(tail)
+            return length - size if same else length
+        return length
+
+    lengths = [left(*each) for each in zip(documents, documents.lengths, strict=True)]
+    if sum(lengths) == documents.characters:
+        return documents
+    return documents.chosen((number, 0, length) for number, length in enumerate(lengths) if length)
+
+
+def _hashed(document: Document) -> bytes:
+    digest = hashlib.sha256()
+    for piece in document.pieces():
+        digest.update(piece.encode("utf-8", "surrogatepass"))
+    return digest.digest()
+
+
 def sample(documents: Documents, most: int = SAMPLE) -> Iterator[str]:
     """At most ``most`` characters of the documents, evenly from all of them; all if they fit.
 
@@ -104,13 +139,9 @@ def _divide_between(documents: Documents, budget: float) -> tuple[Documents, Doc
     if not any(held_out):
         held_out[min(order, key=lengths.__getitem__)] = 1
 
-    choice = hashlib.sha256(held_out).hexdigest()
-
     def those(flag: int) -> Documents:
         return documents.chosen(
-            f"{flag} of {choice}",
-            (size for size, held in zip(lengths, held_out, strict=True) if held == flag),
-            lambda number, document: [document] if held_out[number] == flag else [],
+            (number, 0, lengths[number]) for number, held in enumerate(held_out) if held == flag
         )
 
     return those(0), those(1)
@@ -134,22 +165,12 @@ def _divide_inside(documents: Documents, budget: float) -> tuple[Documents, Docu
     if cut is None:
         cut = left
 
-    def head(number: int, document: Document) -> list[Document]:
-        if number == index and cut < lengths[index]:
-            return [document.part(0, cut, document.name)] if cut else []
-        return [document] if number <= index else []
-
-    def tail(number: int, document: Document) -> list[Document]:
-        if number == index and cut:
-            rest = document.part(cut, None, later(document.name, cut))
-            return [rest] if cut < lengths[index] else []
-        return [document] if number >= index else []
-
-    here = lengths[index]
-    before, after = lengths[:index], lengths[index + 1 :]
+    before = [(number, 0, length) for number, length in enumerate(lengths[:index])]
+    after = [(number, 0, lengths[number]) for number in range(index + 1, len(lengths))]
+    head, tail = (index, 0, cut), (index, cut, lengths[index])
     return (
-        documents.chosen(f"to {cut} of {index}", before + [cut] * (cut > 0), head),
-        documents.chosen(f"from {cut} of {index}", [here - cut] * (cut < here) + after, tail),
+        documents.chosen([*before, head] if cut else before),
+        documents.chosen([tail, *after] if cut < lengths[index] else after),
     )
 
 

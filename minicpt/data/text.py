@@ -1,7 +1,6 @@
-"""Sentences and words of a text, and of a text too long to be held; in plain Python.
+"""Sentences, words and white space of a text, and the cutting of a long text.
 
-Left out: where text comes from (``sources``), and any language model of what a sentence is; the
-rule is a short one, written down in ``sentences``.
+What a sentence is, is a short rule, written down in ``sentences``.
 """
 
 import functools
@@ -9,22 +8,26 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from minicpt.data.documents import Document, LongDocument
-from minicpt.errors import InputError
+import torch
+from torch import Tensor
 
-BLANK_LINE = re.compile(r"\n[^\S\n]*\n")  # whole, so that it never scans a stretch twice
+from minicpt.common.errors import InputError
+from minicpt.data.documents import Document
+
+BLANK_LINE = re.compile(r"\n[^\S\n]*\n")  # with its two newlines: linear time
 
 CLOSING = "\"'”’»›)\\]}*_`"
 WIDE = "。！？｡"
 OPENING = "\"'“‘„«‹([{<*_`¿¡#@$§•—–-"
-# Where a sentence may end. Every part is bounded or ends where the next match begins, so that no
-# stretch is scanned twice: dots without end, or white space without end, cost no more than words.
+# Where a sentence may end. Every part is bounded, or ends where the next match begins. So no
+# character is scanned twice: a million dots or spaces take no longer than words.
 BOUNDARY = re.compile(
     rf"(?P<stop>[.!?…][{CLOSING}]{{0,8}})\s+"  # Latin: white space must follow
     rf"|(?P<wide>[{WIDE}][{WIDE}」』）】〉》”’\"')]{{0,8}})\s*"  # Chinese, Japanese: it need not
     rf"|{BLANK_LINE.pattern}\s*"
 )
 SPACES = " \t\n"
+IDEOGRAPHIC_SPACE = 0x3000  # the last of all white space
 STRETCH = 1 << 20  # characters of a document that are looked at together
 LONGEST = 1 << 22  # without a place to cut: it has to be tokenised at once, which takes memory
 SHORT = 6  # a mark of fewer characters without a letter, such as "2.", is no sentence
@@ -132,7 +135,7 @@ class Stretch:
 
 
 def stretches(
-    document: Document | LongDocument, breaks: str = SPACES, size: int = STRETCH
+    document: Document, breaks: str = SPACES, size: int = STRETCH
 ) -> Iterator[Stretch]:
     """A document in stretches of ``size`` characters and a few more; the last one may be short.
 
@@ -179,3 +182,22 @@ def _place(breaks: str) -> re.Pattern | None:
     return re.compile(
         rf"(?P<broken>[^\W_]{within}{{{SHORT - 2}}}[^.!?…{WIDE}\s](?=[{breaks}]\S))|[{WIDE}]{after}"
     )
+
+
+# --- characters as numbers: C of them ----------------------------------------------------------
+
+
+def is_space(codes: Tensor) -> Tensor:
+    """(C,) bool: which characters are white space."""
+    return _spaces()[codes.clamp(max=IDEOGRAPHIC_SPACE + 1)]
+
+
+def code_points(text: str) -> Tensor:
+    """(C,) int32."""
+    data = bytearray(text.encode("utf-32-le", "surrogatepass"))
+    return torch.frombuffer(data, dtype=torch.int32) if data else torch.empty(0, dtype=torch.int32)
+
+
+@functools.cache
+def _spaces() -> Tensor:
+    return torch.tensor([chr(code).isspace() for code in range(IDEOGRAPHIC_SPACE + 2)])

@@ -1,10 +1,10 @@
 """A thin layer over ``tokenizers``: special tokens by role, never taken from the text itself.
 
 Trains a byte-level BPE (``bpe``) and loads any ``tokenizer.json`` of the usual kinds: byte-level
-BPE (GPT-2, RoBERTa), WordPiece (BERT), Unigram (T5); ``vocabularies`` makes one from older files.
-Left out: adding special tokens to text. That is what objectives do. Other tools let the tokenizer
-do it, by the post-processor in its file: that of a loaded file is not applied here, and ``save``
-writes one that feeds a model what it was trained on.
+BPE (GPT-2, RoBERTa), WordPiece (BERT), Unigram (T5). ``tokenizer_files`` reads and writes folders.
+Objectives put special tokens around texts. Other tools let the tokenizer do it, by a post-processor
+in its file. That of a loaded file is not applied here. ``save`` writes one that feeds a model as it
+was trained.
 """
 
 import functools
@@ -13,15 +13,16 @@ import json
 import os
 import re
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import tokenizers
 import torch
 
-from minicpt.data import bpe, roles, vocabularies
+from minicpt.common.errors import InputError
+from minicpt.data import bpe, tokenizer_files
 from minicpt.data.bpe import BYTES
-from minicpt.data.text import SPACES
-from minicpt.errors import InputError, WorkError
+from minicpt.data.documents import Document
+from minicpt.data.text import SPACES, stretches
+from minicpt.data.tokenizer_files import DECLARED
 
 # The special tokens of a trained tokenizer, in the order of their ids. T5 starts its decoder with
 # the pad token and takes it to be 0. Bytes are never unknown, so there is no unk.
@@ -36,6 +37,7 @@ TRAINED = {
 # Pre-tokenisers for which white space parts words and is nothing else.
 WHITE_SPACE = {"BertPreTokenizer", "Whitespace", "WhitespaceSplit"}
 NOT_APPLIED = {"post_processor": None, "truncation": None, "padding": None}  # for other tools
+PORTION = 1 << 16  # characters of a text that are handed to the library together
 MARK = "▁"  # SentencePiece's mark of a space
 UNREACHABLE = "\U0010ffff"  # not a character: no text holds it
 
@@ -61,7 +63,7 @@ class Tokenizer:
 
         definition  the content of a tokenizer.json
         declared    "pad_token" and so on -> token
-        habits      what else its folder says of how texts are fed: see ``roles.habits``
+        habits      what else its folder says of how texts are fed: see ``tokenizer_files.HABITS``
         """
         self._habits = habits or {}
         self._engine = tokenizers.Tokenizer.from_str(definition)
@@ -72,7 +74,7 @@ class Tokenizer:
         self.size = max(vocabulary.values(), default=-1) + 1
         self.roles = {
             role: vocabulary[declared[name]]
-            for role, name in roles.DECLARED.items()
+            for role, name in DECLARED.items()
             if name in declared
         }
         self._added = self._engine.get_added_tokens_decoder()
@@ -85,19 +87,28 @@ class Tokenizer:
         self._encoder = _encoder(self._definition, {self._added[i].content for i in self.special})
 
     @staticmethod
-    def train(texts: Iterable[str], vocabulary: int) -> "Tokenizer":
+    def train(
+        texts: Iterable[str], vocabulary: int, reserved: Sequence[str] = ()
+    ) -> "Tokenizer":
         """A byte-level BPE with GPT-2's pre-tokenisation and no prefix space, see ``bpe``.
 
-        ``vocabulary`` counts the ordinary tokens: 256 are the bytes and no merges; a text with
-        fewer merges to make gives fewer. The special tokens come on top, with the first ids.
+        vocabulary  the number of ordinary tokens: 256 are the bytes and no merges; a text with
+                    fewer merges to make gives fewer. The special tokens come on top, with the
+                    first ids
+        reserved    more special tokens, which some objectives need; they get the last ids
+
         Words are cut after ``bpe.LONGEST_WORD`` characters. Deterministic.
         Raises InputError for a vocabulary below 256.
         """
         if vocabulary < BYTES:
             raise InputError(f"a vocabulary of {vocabulary} cannot hold the 256 bytes: give 256+")
-        portions = (portion for text in texts for portion in cut(text, SPACES))
+        portions = (
+            stretch.text
+            for text in texts
+            for stretch in stretches(Document("the text", text), SPACES, PORTION)
+        )
         special = list(dict.fromkeys(TRAINED.values()))
-        return Tokenizer(bpe.train(portions, vocabulary, special), TRAINED)
+        return Tokenizer(bpe.train(portions, vocabulary, special), TRAINED).with_tokens(reserved)
 
     @staticmethod
     def load(path: str | os.PathLike) -> "Tokenizer":
@@ -106,27 +117,29 @@ class Tokenizer:
         Roles come from the tokenizer_config.json or special_tokens_map.json beside it, or, if
         these declare none, from well-known names. Raises InputError for what is no tokenizer.
         """
-        path = Path(path)
-        file = path / "tokenizer.json" if path.is_dir() else path
-        made = vocabularies.definition(path) if path.is_dir() and not file.is_file() else None
-        definition = json.loads(made) if made else roles.read_json(file)
-        try:
-            vocabulary = tokenizers.Tokenizer.from_str(json.dumps(definition)).get_vocab()
-        except Exception as error:  # the library raises Exception itself
-            raise InputError(f"{str(file)!r} is not a tokenizer: give a tokenizer.json") from error
-        declared = roles.declared(file.parent)
-        if made or not declared:  # the old files say only what is unusual
-            declared = roles.well_known(definition, vocabulary) | declared
-        unknown = sorted(token for token in declared.values() if token not in vocabulary)
-        if unknown:
-            raise InputError(
-                f"{str(file.parent)!r} declares the special token {unknown[0]!r}, which its "
-                "vocabulary does not hold: use files that belong together"
-            )
-        tokenizer = Tokenizer(json.dumps(definition), declared, roles.habits(file.parent))
+        tokenizer = Tokenizer(*tokenizer_files.read(path))
         if not len(tokenizer.ordinary):
-            raise InputError(f"{str(file)!r} holds no ordinary token: give a trained one")
+            raise InputError(f"{str(path)!r} holds no ordinary token: give a trained one")
         return tokenizer
+
+    def with_tokens(self, names: Sequence[str]) -> "Tokenizer":
+        """The same with more special tokens. Those that are new get the next ids, in their order.
+
+        >>> grown = Tokenizer.train([], 256).with_tokens(["<a>", "<b>"])
+        >>> grown.special_id("<b>") - grown.special_id("<a>"), grown.size - grown.special_id("<b>")
+        (1, 1)
+        """
+        engine = tokenizers.Tokenizer.from_str(json.dumps(self._definition))
+        engine.add_special_tokens([each for each in names if self.special_id(each) is None])
+        return Tokenizer(engine.to_str(), self._declared, self._habits)
+
+    def special_id(self, *names: str) -> int | None:
+        """The id of the first of these tokens that is a special token here; None: none of them is.
+
+        The names of a token that models call by different ones may be given together.
+        """
+        known = {self._added[index].content: index for index in self.special}
+        return next((known[name] for name in names if name in known), None)
 
     def bare(self) -> "Tokenizer":
         """The same for a new model: nothing is decided of what stands around a text."""
@@ -135,61 +148,15 @@ class Tokenizer:
     def save(self, folder: str | os.PathLike, feeding: dict | None = None) -> None:
         """Writes tokenizer.json and tokenizer_config.json, which transformers opens too.
 
-        ``feeding`` (see ``pretrained.feeding``) is how a model is fed. Without it the files say of
+        ``feeding`` (see ``huggingface.feeding``) is how a model is fed. Without it the files say of
         that what the loaded ones said.
         """
-        config = {
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "clean_up_tokenization_spaces": False,
-            **self._habits,
-            **self._declared,
-        }
-        engine = self._engine
+        engine, declared = self._engine, self._declared
         if feeding:
-            config["model_input_names"] = feeding["inputs"]
-            limits = [self._habits.get("model_max_length"), feeding["most"]]
-            if any(limits):
-                config["model_max_length"] = min(filter(None, limits))
-            engine = self._surrounding(feeding)
-        others = {self._added[index].content for index in self.special} - {*self._declared.values()}
-        if others:  # T5's sentinels
-            config["additional_special_tokens"] = sorted(others)
-        try:
-            Path(folder).mkdir(parents=True, exist_ok=True)
-            for name, content in (
-                ("tokenizer.json", engine.to_str(pretty=True)),
-                ("tokenizer_config.json", json.dumps(config, indent=2, ensure_ascii=False)),
-            ):
-                Path(folder, name).write_text(content + "\n", encoding="utf-8", newline="\n")
-        except OSError as error:
-            raise WorkError(f"cannot write to {str(folder)!r}: {error.strerror}") from error
-
-    def _surrounding(self, feeding: dict) -> tokenizers.Tokenizer:
-        """The engine whose post-processor puts special tokens around texts as ``feeding`` says.
-
-        Its own where it has one that does the same, or where that counts more; and where it lacks
-        a token that is needed.
-        """
-        own = self._definition["post_processor"]
-        if "single" not in feeding or own and not feeding["always"]:
-            return self._engine
-        tokens = {role: (id, self._engine.id_to_token(id)) for role, id in self.roles.items()}
-        try:
-            made = roles.post_processor(feeding["single"], feeding["pair"], tokens)
-        except KeyError:
-            return self._engine
-        engine = tokenizers.Tokenizer.from_str(
-            json.dumps(self._definition | {"post_processor": made})
-        )
-        first, second = self.encodings(["a", "b"])
-        same = own and all(
-            (one.ids, one.type_ids) == (other.ids, other.type_ids)
-            for one, other in (
-                (self._engine.post_process(*texts), engine.post_process(*texts))
-                for texts in ((first,), (first, second))
-            )
-        )
-        return self._engine if same else engine
+            pair = self.encodings(["a", "b"])
+            engine = tokenizer_files.surrounding(engine, self.roles, feeding, pair)
+        others = {self._added[index].content for index in self.special} - {*declared.values()}
+        tokenizer_files.write(folder, engine, declared, others, self._habits, feeding)
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text. No special token is added, none is recognised."""
@@ -235,10 +202,6 @@ class Tokenizer:
             first = next(iter(first["pretokenizers"]), None)
         return first or {}
 
-    def portions(self, text: str) -> list[str]:
-        """A long text in parts that can be encoded at the same time: ``cut``."""
-        return cut(text, self.breaks)
-
     def encodings(self, texts: Sequence[str], offsets: bool = False) -> list[tokenizers.Encoding]:
         """What the library makes of the texts; it lets other threads run meanwhile."""
         encode_batch = self._encoder.encode_batch if offsets else self._encoder.encode_batch_fast
@@ -277,7 +240,7 @@ class Tokenizer:
         """The id of a role. Raises InputError where this tokenizer has none."""
         if role not in self.roles:
             raise InputError(
-                f"the tokenizer has no {role} token: declare its {roles.DECLARED[role]} in "
+                f"the tokenizer has no {role} token: declare its {DECLARED[role]} in "
                 "tokenizer_config.json or use another tokenizer"
             )
         return self.roles[role]
@@ -312,29 +275,6 @@ def readable(text: str) -> str:
     """A text that can be read in a table: a space is ␣, a newline \\n, and so on."""
     text = text.replace(" ", "␣").replace(MARK, "␣")
     return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
-
-
-def cut(text: str, breaks: str = " ", size: int = 1 << 16) -> list[str]:
-    """A long text in portions of about ``size`` characters that tokenise as the whole does.
-
-    Cut before white space in ``breaks``; a space alone must be a single one between two words.
-    Memory stays small and all cores have work. Without such a place a text stays whole.
-
-    >>> cut("to be or  not to be", size=4)
-    ['to be', ' or  not', ' to be']
-    """
-    if not breaks:
-        return [text]
-    after = r"(?= \S)" if breaks == " " else rf"(?=[{breaks}])"
-    place = re.compile(rf"(?<=\S){after}")
-    portions, start = [], 0
-    while len(text) - start > size:
-        found = place.search(text, start + size)
-        if not found:
-            break
-        portions.append(text[start : found.start()])
-        start = found.start()
-    return [*portions, text[start:]]
 
 
 @functools.cache

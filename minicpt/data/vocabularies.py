@@ -15,8 +15,7 @@ from pathlib import Path
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
-from minicpt.data import roles
-from minicpt.errors import InputError
+from minicpt.common.errors import InputError
 
 SENTINELS = 100  # of T5, unless tokenizer_config.json has another number as extra_ids
 UNIGRAM = 1  # SentencePiece's number of that kind of model
@@ -26,14 +25,14 @@ CONVERT = (
 )
 
 
-def definition(folder: Path) -> str | None:
+def definition(folder: Path, config: dict, special: dict[str, str]) -> str | None:
     """The tokenizer.json of the vocabulary files in a folder; None where it holds none of them.
+
+    config   the content of its tokenizer_config.json
+    special  the special tokens that it declares: {"pad_token": ...}
 
     Raises InputError for files that cannot be read as what they are called.
     """
-    file = folder / "tokenizer_config.json"
-    config = roles.read_json(file) if file.is_file() else {}
-    special = roles.declared(folder)
     for names, build in (
         (("vocab.txt",), wordpiece),
         (("vocab.json", "merges.txt"), byte_level_bpe),

@@ -4,18 +4,13 @@ Input ``x[0..T-1]``, the target at ``t`` is ``x[t+1]``. A document is read as
 
     <end> a b c d      and predicted as      a b c d <end>
 
-The end-of-text token after a document is a target like any other: a model that never learns it
-never stops. The one before it is what a GPT-2 stream of documents shows at that place (the end of
-the previous document), so that the first token of a text is predicted too, and the losses of all
-targets add up to those of all the text. Windows never cross documents.
+The end-of-text token after a document is a target like any other: a model that does not learn it
+never stops. The one before it stands for the end of the previous document, as in GPT-2's own
+stream of documents. So the first token of a text is predicted too, and the losses of all targets
+add up to the loss of the whole text. Windows never cross documents.
 
-With ``pack`` a row of the batch holds several short windows, one behind the other, and nothing is
-padded. Two things keep them apart: a mask in which each sees itself alone, causally, and positions
-that restart with each. (Restarting positions alone would hide nothing.) Losses are as without.
-
-    read       <end> a b c <end> d e
-    position     0   1 2 3   0   1 2
-    predict      a   b c <end> d e <end>
+With ``pack`` a row of the batch holds several short windows (see ``data/packing.py``). The losses
+are the same.
 
 Radford et al. 2019, "Language Models are Unsupervised Multitask Learners".
 """
@@ -24,15 +19,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
-from minicpt import generation
-from minicpt.batch import IGNORE, Batch, apart, pad, padding, real, shift, up_to_itself
+from minicpt.batch import IGNORE, Batch, pad, padding, sees_the_past, shift, valid_positions
+from minicpt.common.settings import Checked, setting
 from minicpt.data.corpus import Corpus, Passage
-from minicpt.data.plan import Plan, pack, windows
+from minicpt.data.order import Draw, Plan, windows
+from minicpt.data.packing import packed, packed_inputs
 from minicpt.data.tokenizer import Tokenizer
-from minicpt.randomness import generator as generator_of
-from minicpt.settings import Checked, setting
+from minicpt.objectives.base import Objective
 
 
 @dataclass(frozen=True)
@@ -45,26 +40,13 @@ class Settings(Checked):
     )
 
 
-@dataclass(frozen=True)
-class Row:
-    """Passages that are read in one row of a batch, one behind the other."""
-
-    passages: tuple[Passage, ...]
-
-    @property
-    def place(self) -> str:
-        more = len(self.passages) - 1
-        return self.passages[0].place + (f" and {more} more" if more else "")
-
-
-class Objective:
-    architecture = "decoder"
+class CausalLM(Objective):
+    roles = ("decoder",)
     whole_text = True
+    Settings = Settings
 
-    def __init__(self, tokenizer: Tokenizer, settings: Settings | None = None):
-        self.tokenizer = tokenizer
-        self.settings = settings or Settings()
-        self.length = self.settings.window
+    def __init__(self, tokenizer: Tokenizer, settings: Settings | None = None, role=None):
+        super().__init__(tokenizer, settings, role)
         self.end = tokenizer.need("end")
         self.unit = "row" if self.settings.pack else "window"
 
@@ -72,45 +54,28 @@ class Objective:
         """Windows of the documents; the first of each leaves room for the end-of-text before it."""
         cuts = windows(corpus, self.length, seed, epoch, lead=1)
         lengths = cuts[:, 1] - cuts[:, 0] + torch.isin(cuts[:, 0], corpus.documents)
-        if not self.settings.pack:
-            return Plan(cuts, corpus.passage, lengths).grouped(seed, epoch)
-        order, rows = pack(lengths, self.length, generator_of("pack", seed, epoch))
-        cuts = cuts[order]
-        filled = torch.cat([lengths.new_zeros(1), lengths[order].cumsum(0)])  # before each passage
+        plan = Plan(cuts, corpus.passage, lengths)
+        if self.settings.pack:
+            plan = packed(plan, self.length, seed, epoch)
+        return plan.grouped(seed, epoch)
 
-        def cut(begin: int, end: int) -> Row:
-            return Row(tuple(corpus.passage(*each) for each in cuts[begin:end].tolist()))
-
-        return Plan(rows, cut, filled[rows[:, 1]] - filled[rows[:, 0]]).grouped(seed, epoch)
-
-    def batch(self, passages: Sequence, generators: Sequence[Generator]) -> Batch:
+    def batch(self, passages: Sequence, draws: Sequence[Draw]) -> Batch:
         """Every position has a target, the next token. Nothing is drawn: there is no noise.
 
         The passages are those of the plan: with ``pack`` each is a Row.
         """
         rows = [each.passages if self.settings.pack else (each,) for each in passages]
         read = [[self.opened(passage) for passage in row] for row in rows]
-        followed = [
-            [shift(tokens, self.after(passage)) for tokens, passage in zip(*each, strict=True)]
-            for each in zip(read, rows, strict=True)
+        targets = [
+            torch.cat([shift(*each) for each in zip(tokens, map(self.after, row), strict=True)])
+            for tokens, row in zip(read, rows, strict=True)
         ]
-        inputs = [torch.cat(row) for row in read]
-        targets = {"tokens": pad([torch.cat(row) for row in followed], IGNORE)}
-        if not self.settings.pack:
-            return Batch({"tokens": pad(inputs, self.end), "mask": padding(inputs)}, targets)
-        numbers = [
-            torch.cat([torch.full_like(tokens, number) for number, tokens in enumerate(row)])
-            for row in read
-        ]
-        positions = [torch.cat([torch.arange(len(tokens)) for tokens in row]) for row in read]
-        return Batch(
-            {
-                "tokens": pad(inputs, self.end),
-                "mask": apart(pad(numbers, -1)),
-                "positions": pad(positions, 0),
-            },
-            targets,
-        )
+        if self.settings.pack:
+            inputs = packed_inputs(read, self.end)
+        else:
+            whole = [tokens for (tokens,) in read]
+            inputs = {"tokens": pad(whole, self.end), "mask": padding(whole)}
+        return Batch(inputs, {"tokens": pad(targets, IGNORE)})
 
     def places(self, passage) -> Tensor:
         """As the targets, with the numbers of the tokens in place of the tokens."""
@@ -134,29 +99,10 @@ class Objective:
 
     def visibility(self, batch: Batch) -> dict[str, dict[str, Tensor]]:
         """Position t sees the real positions 0..t; with ``pack``, those of its own text."""
-        mask = real(batch.inputs["mask"])  # (B, T)
-        seen = up_to_itself(mask)
+        mask = valid_positions(batch.inputs["mask"])  # (B, T)
+        seen = sees_the_past(mask)
         if self.settings.pack:
             places = torch.arange(mask.shape[1], device=mask.device)
             starts = places - batch.inputs["positions"]  # (B, T): where the text of each begins
             seen = seen & (starts[:, :, None] <= places)
         return {"tokens": {"tokens": seen}}
-
-    def generate(self, model, text: str, sampling, generator: Generator) -> str:
-        """The text and its continuation; with no text, a text from its beginning."""
-        prompt = [self.end] + self.tokenizer.encode(text)
-        return text + self.continuation(model, prompt, sampling, generator)
-
-    def probe(self, model, passage, sampling, generator: Generator) -> str:
-        """A continuation of the first third of a passage (of a row's first), set off by a bar."""
-        passage = passage.passages[0] if self.settings.pack else passage
-        prompt = passage.tokens[: max(1, min(len(passage.tokens) // 3, 24))].tolist()
-        opening = [self.end] if passage.first else []
-        continued = self.continuation(model, opening + prompt, sampling, generator)
-        return f"{self.tokenizer.decode(prompt)} | {continued}"
-
-    def continuation(self, model, prompt: list[int], sampling, generator: Generator) -> str:
-        tokens = generation.continue_tokens(
-            model, prompt, self.length, self.end, self.tokenizer.ordinary, sampling, generator
-        )
-        return self.tokenizer.decode(tokens)

@@ -20,21 +20,20 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor
 
-from minicpt import generation
-from minicpt.batch import IGNORE, Batch, everything, pad, padding
+from minicpt.batch import IGNORE, Batch, pad, padding
+from minicpt.common.errors import InputError
+from minicpt.common.settings import Checked, setting
 from minicpt.data.corpus import Corpus, Passage
-from minicpt.data.plan import Plan, windows
-from minicpt.data.text import Document
+from minicpt.data.order import Draw, Plan, windows
 from minicpt.data.tokenizer import Tokenizer
-from minicpt.errors import InputError
-from minicpt.settings import Checked, setting
+from minicpt.objectives.base import Objective
 
 SPECIAL = 2  # [CLS] and [SEP] around a window
 EDGE = torch.ones(1, dtype=torch.bool)  # each of them is a word of its own
 
 
 @dataclass(frozen=True)
-class Corruption(Checked):
+class Masking(Checked):
     """How many tokens are chosen, and what becomes of them."""
 
     rate: float = setting(0.15, "share of the tokens that are chosen", above=0, most=1)
@@ -57,13 +56,13 @@ class Corruption(Checked):
 
 
 @dataclass(frozen=True)
-class Settings(Corruption):
+class Settings(Masking):
     window: int = setting(
         128, "the most tokens read at once", least=SPECIAL + 1, most=2**20
     )
 
 
-def choose(candidates: Tensor, words: Tensor, settings: Corruption, generator: Generator) -> Tensor:
+def choose(candidates: Tensor, words: Tensor, settings: Masking, generator: Generator) -> Tensor:
     """Which positions are predicted: (T,) bool.
 
     candidates  (T,) bool: real, ordinary tokens
@@ -84,7 +83,7 @@ def choose(candidates: Tensor, words: Tensor, settings: Corruption, generator: G
 
 
 def choose_words(
-    numbers: Tensor, budget: int, settings: Corruption, generator: Generator
+    numbers: Tensor, budget: int, settings: Masking, generator: Generator
 ) -> Tensor:
     """Which tokens are predicted, (N,) bool: of each word all or none.
 
@@ -104,10 +103,10 @@ def choose_words(
     return drawn[members]
 
 
-class Corrupter:
+class Masker:
     """Hides some tokens of a text, as the settings say."""
 
-    def __init__(self, tokenizer: Tokenizer, settings: Corruption):
+    def __init__(self, tokenizer: Tokenizer, settings: Masking):
         self.settings, self.ordinary = settings, tokenizer.ordinary
         self.mask = tokenizer.need("mask")
         self.is_ordinary = torch.zeros(tokenizer.size, dtype=torch.bool)  # (V,)
@@ -157,93 +156,37 @@ def fates(batch: Batch, mask: int) -> dict[str, list[dict[int, str]]]:
     }
 
 
-class Objective:
-    architecture = "encoder"
-    whole_text = False
+class MaskedLM(Objective):
+    roles = ("encoder",)
     unit = "window"
+    Settings = Settings
 
-    def __init__(self, tokenizer: Tokenizer, settings: Settings | None = None):
-        self.tokenizer = tokenizer
-        self.settings = settings or Settings()
-        self.length = self.settings.window
+    def __init__(self, tokenizer: Tokenizer, settings: Settings | None = None, role=None):
+        super().__init__(tokenizer, settings, role)
         self.cls, self.sep = tokenizer.need("cls"), tokenizer.need("sep")
-        self.mask, self.pad = tokenizer.need("mask"), tokenizer.need("pad")
-        self.corrupt = Corrupter(tokenizer, self.settings)
+        self.pad = tokenizer.need("pad")
+        self.masker = Masker(tokenizer, self.settings)
 
     def plan(self, corpus: Corpus, seed: int, epoch: int) -> Plan:
         """Windows of the documents, with room for the special tokens around them."""
         cuts = windows(corpus, self.length - SPECIAL, seed, epoch)
         return Plan(cuts, corpus.passage).grouped(seed, epoch)
 
-    def batch(self, passages: Sequence[Passage], generators: Sequence[Generator]) -> Batch:
+    def batch(self, passages: Sequence[Passage], draws: Sequence[Draw]) -> Batch:
         """Each passage corrupted by draws of its own generator."""
         cls, sep = torch.tensor([self.cls]), torch.tensor([self.sep])
         inputs, targets = [], []
-        for passage, generator in zip(passages, generators, strict=True):
+        for passage, draw in zip(passages, draws, strict=True):
             tokens = torch.cat([cls, passage.tokens, sep])
             words = torch.cat([EDGE, passage.words, EDGE])
-            corrupted, target = self.corrupt(tokens, words, generator)
-            inputs.append(corrupted)
+            masked, target = self.masker(tokens, words, draw.generator)
+            inputs.append(masked)
             targets.append(target)
         return Batch(
             {"tokens": pad(inputs, self.pad), "mask": padding(inputs)},
             {"tokens": pad(targets, IGNORE)},
         )
 
-    def visibility(self, batch: Batch) -> dict[str, dict[str, Tensor]]:
-        """Every position sees the whole corrupted text."""
-        mask = batch.inputs["mask"]
-        return {"tokens": {"tokens": everything(mask, mask.shape[1])}}
-
     def fates(self, batch: Batch) -> dict[str, list[dict[int, str]]]:
         """What became of the chosen tokens: hidden, replaced or kept."""
-        return fates(batch, self.mask)
-
-    def generate(self, model, text: str, sampling, generator: Generator) -> str:
-        """The text with its mask tokens filled in; without one, some of its tokens are masked."""
-        parts = text.split(self.tokenizer.token(self.mask))
-        if len(parts) == 1:
-            corpus = Corpus.build([Document("the text", text)], self.tokenizer)
-            generation.check_length(corpus.tokens, self.length - SPECIAL)
-            passage = corpus.passage(0, len(corpus.tokens))
-            return self.probe(model, passage, sampling, generator)
-        ids = [self.cls]
-        for part in parts[:-1]:
-            # The space before a gap belongs to the token that fills it.
-            ids += [*self.tokenizer.encode(part.removesuffix(" ")), self.mask]
-        ids += [*self.tokenizer.encode(parts[-1]), self.sep]
-        generation.check_length(ids, self.length)
-        inputs = torch.tensor(ids)
-        return self.filled(model, inputs, inputs == self.mask)
-
-    def probe(self, model, passage: Passage, sampling, generator: Generator) -> str:
-        """The passage with some tokens hidden, and in brackets what the model puts there."""
-        batch = self.batch([passage], [generator])
-        chosen = batch.targets["tokens"][0] != IGNORE
-        return self.filled(model, batch.inputs["tokens"][0], chosen)
-
-    def filled(self, model, inputs: Tensor, chosen: Tensor) -> str:
-        """The text with the likeliest token at each chosen position, in brackets."""
-        gaps = chosen.nonzero()[:, 0]
-        likely = generation.predict(model, {"tokens": inputs[None]}, "tokens", 0, gaps)
-        ordinary = self.tokenizer.ordinary
-        ids = inputs.clone()
-        ids[gaps] = ordinary[likely[:, ordinary].argmax(dim=-1)]
-        ids = ids[1:-1].tolist()  # without [CLS] and [SEP]
-        return bracketed(self.tokenizer, ids, [gap - 1 for gap in gaps.tolist()])
-
-
-def bracketed(tokenizer: Tokenizer, ids: list[int], places: list[int]) -> str:
-    """The text of ``ids`` with the tokens at ``places`` in brackets: "The [cat] sat".
-
-    A piece of text is what its tokens add to all the text before them, since tokenizers differ in
-    where they keep the space between two words.
-    """
-    text, done = "", 0
-    for place in places:
-        before = tokenizer.decode(ids[:place])
-        piece = tokenizer.decode(ids[: place + 1])[len(before) :]
-        space = piece[: len(piece) - len(piece.lstrip())]
-        text += f"{before[done:]}{space}[{piece.strip()}]"
-        done = len(before) + len(piece)
-    return text + tokenizer.decode(ids)[done:]
+        return fates(batch, self.masker.mask)

@@ -21,19 +21,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator
 
 from minicpt import generation
-from minicpt.batch import IGNORE, Batch, everything, pad, padding
-from minicpt.data.corpus import Corpus, Passage, alone
+from minicpt.batch import IGNORE, Batch, pad, padding
+from minicpt.common.errors import InputError
+from minicpt.common.randomness import generator as generator_of
+from minicpt.common.settings import setting
+from minicpt.data.alone import alone
+from minicpt.data.corpus import Corpus, Passage
+from minicpt.data.order import Draw, Plan
 from minicpt.data.pairing import Pairing
-from minicpt.data.plan import Plan
 from minicpt.data.text import Document, sentences
 from minicpt.data.tokenizer import Tokenizer
-from minicpt.errors import InputError
-from minicpt.objectives import masked_lm
-from minicpt.randomness import generator as generator_of
-from minicpt.settings import setting
+from minicpt.objectives.base import Objective
+from minicpt.objectives.masked_lm import EDGE, Masker, Masking, fates
 
 SPECIAL = 3  # [CLS], [SEP] and [SEP]
 IS_NEXT, IS_NOT_NEXT = 0, 1
@@ -41,7 +43,7 @@ NUMBERS = {2: "two", 3: "three"}  # A and what follows it; a wrong B as well
 
 
 @dataclass(frozen=True)
-class Settings(masked_lm.Corruption):
+class Settings(Masking):
     window: int = setting(
         128, "the most tokens read at once", least=SPECIAL + 2, most=2**20
     )
@@ -61,22 +63,30 @@ class Pair:
     def place(self) -> str:
         return f"{self.first.place} with {self.second.place}"
 
+    @property
+    def document(self) -> str:
+        """The document of the first run, and ``start`` likewise."""
+        return self.first.document
 
-class Objective:
-    architecture = "encoder"
-    whole_text = False
+    @property
+    def start(self) -> int:
+        return self.first.start
+
+
+class NextSentence(Objective):
+    roles = ("encoder",)
+    heads = ("pair", "tokens")
     unit = "pair"
+    Settings = Settings
 
-    def __init__(self, tokenizer: Tokenizer, settings: Settings | None = None):
-        self.tokenizer = tokenizer
-        self.settings = settings or Settings()
-        self.length = self.settings.window
+    def __init__(self, tokenizer: Tokenizer, settings: Settings | None = None, role=None):
+        super().__init__(tokenizer, settings, role)
         self.cls, self.sep = tokenizer.need("cls"), tokenizer.need("sep")
         self.pad = tokenizer.need("pad")
         answers = ("in order", "swapped") if self.settings.order else ("follows", "does not follow")
         self.classes = {"pair": answers}
         if self.settings.masked:
-            self.corrupt = masked_lm.Corrupter(tokenizer, self.settings)
+            self.masker = Masker(tokenizer, self.settings)
 
     def plan(self, corpus: Corpus, seed: int, epoch: int) -> Plan:
         """The epoch's pairs, cut from the corpus by ``Pairing``."""
@@ -96,23 +106,22 @@ class Objective:
         lengths = (rows[:, 1] - rows[:, 0] + rows[:, 3] - rows[:, 2]).clamp(max=budget)
         return Plan(rows, cut, lengths).grouped(seed, epoch)
 
-    def batch(self, passages: Sequence[Pair], generators: Sequence[Generator]) -> Batch:
+    def batch(self, passages: Sequence[Pair], draws: Sequence[Draw]) -> Batch:
         """One target a pair, at position 0; with ``masked``, those of the masked tokens too."""
         cls, sep = torch.tensor([self.cls]), torch.tensor([self.sep])
         inputs, segments, pairs, tokens = [], [], [], []
         sides = self.read([side for pair in passages for side in (pair.first, pair.second)])
         runs = zip(sides[::2], sides[1::2], strict=True)
-        for pair, (a, b), generator in zip(passages, runs, generators, strict=True):
-            a, b = trim(a, b, self.length - SPECIAL, generator)
+        for pair, (a, b), draw in zip(passages, runs, draws, strict=True):
+            a, b = trim(a, b, self.length - SPECIAL, draw.generator)
             read = torch.cat([cls, a.tokens, sep, b.tokens, sep])
             segment = torch.zeros_like(read)
             segment[len(a.tokens) + 2 :] = 1
             target = torch.full_like(read, IGNORE)
             target[0] = pair.label
             if self.settings.masked:
-                edge = masked_lm.EDGE
-                words = torch.cat([edge, a.words, edge, b.words, edge])
-                read, chosen = self.corrupt(read, words, generator)
+                words = torch.cat([EDGE, a.words, EDGE, b.words, EDGE])
+                read, chosen = self.masker(read, words, draw.generator)
                 tokens.append(chosen)
             inputs.append(read)
             segments.append(segment)
@@ -133,15 +142,9 @@ class Objective:
         """The runs with the tokens that they have as texts of their own: see ``alone``."""
         return alone(runs, self.tokenizer)
 
-    def visibility(self, batch: Batch) -> dict[str, dict[str, Tensor]]:
-        """Every position sees the whole pair."""
-        mask = batch.inputs["mask"]
-        seen = {"tokens": everything(mask, mask.shape[1])}
-        return {head: seen for head in batch.targets}
-
     def fates(self, batch: Batch) -> dict[str, list[dict[int, str]]]:
         """What became of the chosen tokens, with ``masked``: hidden, replaced or kept."""
-        return masked_lm.fates(batch, self.corrupt.mask) if self.settings.masked else {}
+        return fates(batch, self.masker.mask) if self.settings.masked else {}
 
     def generate(self, model, text: str, sampling, generator: Generator) -> str:
         """Judges whether the rest of the text follows its first sentence."""
@@ -151,12 +154,12 @@ class Objective:
             raise InputError("next-sentence judges two sentences, but the text holds one; give two")
         cut, end = int(corpus.sentences[1]), len(corpus.tokens)
         pair = Pair(corpus.passage(0, cut), corpus.passage(cut, end), IS_NEXT)
-        likely = self.judgement(model, self.batch([pair], [generator]))
+        likely = self.judgement(model, self.batch([pair], [Draw(0, generator)]))
         return f"{likely}: {text[: spans[0][1]]} ||{text[spans[0][1] :]}"
 
-    def probe(self, model, passage: Pair, sampling, generator: Generator) -> str:
+    def probe(self, model, passage: Pair, sampling, draw: Draw) -> str:
         """The pair, and how likely the model finds it that the second follows the first."""
-        batch = self.batch([passage], [generator])
+        batch = self.batch([passage], [draw])
         first, second = (
             self.tokenizer.decode(side.tokens.tolist()).strip()
             for side in (passage.first, passage.second)

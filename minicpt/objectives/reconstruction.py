@@ -21,13 +21,12 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from minicpt import generation
-from minicpt.batch import IGNORE, Batch, everything, pad, padding, shift, up_to_itself
+from minicpt.batch import IGNORE, Batch, pad, padding, shift
+from minicpt.common.settings import Checked, setting
 from minicpt.data.corpus import Corpus, Passage
-from minicpt.data.plan import Plan
+from minicpt.data.order import Draw, Plan
 from minicpt.data.tokenizer import Tokenizer
-from minicpt.errors import InputError
-from minicpt.settings import Checked, setting
+from minicpt.objectives.base import Objective
 
 
 @dataclass(frozen=True)
@@ -61,15 +60,14 @@ def damage(words: Sequence[str], settings: Settings, generator: Generator) -> li
     return [words[place] for place in kept.tolist()]
 
 
-class Objective:
-    architecture = "encoder-decoder"
+class Reconstruction(Objective):
+    roles = ("encoder-decoder",)
     whole_text = True
     unit = "sentence"
+    Settings = Settings
 
-    def __init__(self, tokenizer: Tokenizer, settings: Settings | None = None):
-        self.tokenizer = tokenizer
-        self.settings = settings or Settings()
-        self.length = self.settings.window
+    def __init__(self, tokenizer: Tokenizer, settings: Settings | None = None, role=None):
+        super().__init__(tokenizer, settings, role)
         self.start, self.end = tokenizer.need("pad"), tokenizer.need("end")
 
     def plan(self, corpus: Corpus, seed: int, epoch: int) -> Plan:
@@ -77,9 +75,9 @@ class Objective:
         pieces = sentence_pieces(corpus, self.length - 1)
         return Plan(pieces, corpus.passage).grouped(seed, epoch)
 
-    def batch(self, passages: Sequence[Passage], generators: Sequence[Generator]) -> Batch:
+    def batch(self, passages: Sequence[Passage], draws: Sequence[Draw]) -> Batch:
         """The encoder gets the damaged sentences, the decoder the sentences behind ``start``."""
-        inputs = [torch.tensor(ids) for _, ids in self.damaged(passages, generators)]
+        inputs = [torch.tensor(ids) for ids in self.damaged(passages, draws)]
         decoder, targets = [], []
         for passage in passages:
             tokens = torch.cat([passage.tokens.new_tensor([self.start]), passage.tokens])
@@ -99,23 +97,19 @@ class Objective:
         """All tokens of the sentence, then end-of-text."""
         return torch.cat([passage.start + torch.arange(len(passage.tokens)), torch.tensor([-1])])
 
-    def damaged(
-        self, passages: Sequence[Passage], generators: Sequence[Generator]
-    ) -> list[tuple[str, list[int]]]:
-        """The damaged text of each passage, and its tokens for the encoder.
+    def damaged(self, passages: Sequence[Passage], draws: Sequence[Draw]) -> list[list[int]]:
+        """The damaged text of each passage, as tokens for the encoder.
 
         A piece without words (a run of spaces longer than the window) is read as it stands: the
         encoder must not be left with nothing to read.
         """
         texts = [
-            " ".join(damage(self.words(passage), self.settings, generator))
-            for passage, generator in zip(passages, generators, strict=True)
+            " ".join(damage(self.words(passage), self.settings, draw.generator))
+            for passage, draw in zip(passages, draws, strict=True)
         ]
         return [
-            (text, ids or passage.tokens.tolist())
-            for text, ids, passage in zip(
-                texts, self.tokenizer.encode_batch(texts), passages, strict=True
-            )
+            ids or passage.tokens.tolist()
+            for ids, passage in zip(self.tokenizer.encode_batch(texts), passages, strict=True)
         ]
 
     def words(self, passage: Passage) -> list[str]:
@@ -130,35 +124,6 @@ class Objective:
             for start, stop in zip(starts, stops, strict=True)
         )
         return [word.strip() for word in words if word.strip()]
-
-    def visibility(self, batch: Batch) -> dict[str, dict[str, Tensor]]:
-        """Decoder position s sees the whole damaged sentence and decoder positions 0..s."""
-        decoder_mask = batch.inputs["decoder_mask"]
-        return {
-            "tokens": {
-                "tokens": everything(batch.inputs["mask"], decoder_mask.shape[1]),
-                "decoder_tokens": up_to_itself(decoder_mask),
-            }
-        }
-
-    def generate(self, model, text: str, sampling, generator: Generator) -> str:
-        """Repairs a text: what the model writes when it reads these words."""
-        ids = self.tokenizer.encode(" ".join(text.split()))
-        if not ids:
-            raise InputError("reconstruction repairs words, but the text holds none; give some")
-        generation.check_length(ids, self.length)
-        return self.repaired(model, ids, sampling, generator)
-
-    def probe(self, model, passage: Passage, sampling, generator: Generator) -> str:
-        """A sentence's damaged words, and the sentence the model makes of them."""
-        ((text, ids),) = self.damaged([passage], [generator])
-        return f"{text} -> {self.repaired(model, ids, sampling, generator)}"
-
-    def repaired(self, model, ids: list[int], sampling, generator: Generator) -> str:
-        written = generation.rewrite_tokens(
-            model, ids, self.start, self.end, self.tokenizer.ordinary, sampling, generator
-        )
-        return self.tokenizer.decode(written).strip()
 
 
 def sentence_pieces(corpus: Corpus, size: int) -> Tensor:

@@ -1,0 +1,37 @@
+"""Checkpoints: the folder on the disk, the weights files in it, and Hugging Face's names."""
+
+from minicpt.checkpoint.folder import (
+    MANIFEST,
+    RECORD,
+    STATE,
+    WEIGHTS,
+    Checkpoint,
+    check_export,
+    clean,
+    export,
+    find,
+    is_step,
+    load,
+    save,
+    steps,
+    verify,
+    write_manifest,
+)
+
+__all__ = [
+    "MANIFEST",
+    "RECORD",
+    "STATE",
+    "WEIGHTS",
+    "Checkpoint",
+    "check_export",
+    "clean",
+    "export",
+    "find",
+    "is_step",
+    "load",
+    "save",
+    "steps",
+    "verify",
+    "write_manifest",
+]

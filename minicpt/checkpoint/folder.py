@@ -1,0 +1,246 @@
+"""Checkpoint folders: written whole or not at all, and checked before anything in them is read.
+
+    config.json, pytorch_model.bin         the model under Hugging Face names, tied weights once
+    tokenizer.json, tokenizer_config.json  the tokenizer
+    training.json                          what was trained, on what, how far (the record)
+    state.pt                               what resuming needs: optimizer, random state, step
+    manifest.json                          size and SHA-256 of each of these, and of itself
+
+A folder is written under a temporary name, synced and renamed, so a kill at any moment leaves the
+previous checkpoint whole. Loading runs no code (``weights_only=True``). A folder of somebody else
+has no manifest: it can be started from, as unverified, but not resumed. ``export`` writes such a
+folder: config, ``model.safetensors`` and tokenizer, and nothing else.
+"""
+
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from minicpt.checkpoint import huggingface, weights
+from minicpt.common.disk import (
+    MEBIBYTE,
+    digest,
+    read_json,
+    recover,
+    sha256,
+    write_folder,
+    write_json,
+)
+from minicpt.common.errors import InputError
+from minicpt.data.tokenizer import Tokenizer
+
+FORMAT = 3
+MANIFEST = "manifest.json"
+WEIGHTS = weights.TORCH
+RECORD = "training.json"
+STATE = "state.pt"
+MOST_RECORD = 256 * MEBIBYTE  # it grows with the evaluations of a run
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded folder. ``record`` is empty for a folder that minicpt has not written."""
+
+    folder: Path
+    model: nn.Module
+    tokenizer: Tokenizer
+    record: dict = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def state(self) -> dict:
+        """What ``resuming.restore`` takes."""
+        return weights.load_tensors(self.folder / STATE)
+
+
+# --- writing ---------------------------------------------------------------------------------
+
+
+def save(folder: Path, model: nn.Module, tokenizer: Tokenizer, record: dict, state: dict) -> None:
+    """Writes a checkpoint at ``folder``, in place of one that is there.
+
+    Raises WorkError when the disk refuses; then what was there before is whole.
+    """
+
+    def write(temporary: Path) -> None:
+        describe(temporary, model, tokenizer)
+        torch.save(huggingface.export_state(model), temporary / WEIGHTS)
+        write_json(temporary / RECORD, record)
+        torch.save(state, temporary / STATE)
+        write_manifest(temporary)
+
+    write_folder(folder, write)
+
+
+def export(folder: Path, model: nn.Module, tokenizer: Tokenizer) -> None:
+    """Writes a Hugging Face folder with safetensors, and nothing of ours, at ``folder``.
+
+    Raises InputError where something is there already, or safetensors is not installed.
+    """
+    check_export(folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be made ({error.strerror}); name another") from None
+
+    def write(temporary: Path) -> None:
+        describe(temporary, model, tokenizer)
+        state = huggingface.export_state(model)
+        weights.save_safetensors(state, temporary / weights.SAFETENSORS)
+
+    write_folder(folder, write)
+
+
+def check_export(folder: Path) -> None:
+    """Raises InputError where ``export`` to ``folder`` would."""
+    if os.path.lexists(folder):
+        raise InputError(f"{folder} exists already, and nothing is overwritten; name a new folder")
+    if "\0" in str(folder):
+        raise InputError(f"{str(folder)!r} cannot be the name of a folder; name another")
+    weights.need_safetensors(folder)
+
+
+def describe(folder: Path, model: nn.Module, tokenizer: Tokenizer) -> None:
+    """Writes all that other tools need beside the weights: they feed the model as it was trained.
+
+    Which names the inputs have, which special tokens stand around a text, and how long it may be,
+    stands in the tokenizer's files: see ``huggingface.feeding``.
+    """
+    config = huggingface.export_config(model) | token_ids(tokenizer)
+    write_json(folder / "config.json", config)
+    tokenizer.save(folder, huggingface.feeding(model))
+
+
+def token_ids(tokenizer: Tokenizer) -> dict[str, int]:
+    """The special tokens as config.json names them."""
+    names = {"pad": "pad_token_id", "end": "eos_token_id", "cls": "bos_token_id"}
+    ids = {names[role]: id for role, id in tokenizer.roles.items() if role in names}
+    if "end" in tokenizer.roles:
+        ids["bos_token_id"] = tokenizer.roles["end"]
+    if "pad" in tokenizer.roles:
+        ids["decoder_start_token_id"] = tokenizer.roles["pad"]
+    return ids
+
+
+def write_manifest(folder: Path) -> None:
+    """Adds the manifest of what the folder holds so far."""
+    paths = sorted(folder.iterdir())
+    files = {path.name: {"size": path.stat().st_size, "sha256": sha256(path)} for path in paths}
+    content = {"format": FORMAT, "files": files}
+    write_json(folder / MANIFEST, content | {"sha256": digest(content)})
+
+
+# --- reading ---------------------------------------------------------------------------------
+
+
+def find(path: str | Path) -> tuple[Path, list[str]]:
+    """The checkpoint that ``path`` stands for, and what there is to say about the choice.
+
+    A folder with a config.json is one itself; in the folder of a run it is the newest step whose
+    manifest holds. Raises InputError where there is none.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise InputError(f"{path} is not a folder; give a run of minicpt or a downloaded one")
+    if (path / "config.json").exists() or (path / MANIFEST).exists():
+        return path, []
+    notes = []
+    for folder in reversed(steps(path)):
+        try:
+            verify(folder)
+        except InputError as error:
+            notes.append(f"{error}; taking an older one")
+            continue
+        return folder, notes
+    raise InputError(
+        f"{path} holds no checkpoint that can be loaded: neither config.json nor a whole step-…"
+        f" folder{'; ' + notes[0].split(';')[0] if notes else ''}; give the folder of a run"
+    )
+
+
+def steps(run: Path) -> list[Path]:
+    """The checkpoints of a run's folder, oldest first."""
+    found = [path for path in run.glob("step-*") if is_step(path) and path.is_dir()]
+    return sorted(found, key=lambda path: int(path.name[5:]))
+
+
+def is_step(path: Path) -> bool:
+    """Whether a path has the name of a run's checkpoint."""
+    return re.fullmatch(r"step-\d{1,20}", path.name) is not None
+
+
+def clean(run: Path) -> None:
+    """Clears away what a killed process left in a run's folder. The caller holds its lock."""
+    recover(run, "step-*")
+
+
+def verify(folder: Path) -> None:
+    """Holds every file against the manifest; InputError names the first that differs."""
+    manifest = read_json(folder / MANIFEST)
+    files = manifest.get("files")
+    if manifest.get("format") != FORMAT:
+        raise InputError(
+            f"{folder / MANIFEST} is of format {str(manifest.get('format'))[:20]!r}, and this"
+            f" minicpt reads {FORMAT}; use the minicpt that wrote it"
+        )
+    content = {"format": FORMAT, "files": files}
+    if not isinstance(files, dict) or manifest != content | {"sha256": digest(content)}:
+        raise InputError(f"{folder} is damaged: {MANIFEST} was changed; use another checkpoint")
+    for name, expected in files.items():
+        path = folder / name
+        if Path(name).name != name or not path.is_file():
+            raise InputError(f"{folder} is damaged: {name} is missing; use another checkpoint")
+        if expected != {"size": path.stat().st_size, "sha256": sha256(path)}:
+            raise InputError(
+                f"{folder} is damaged: {name} differs from the manifest; use another checkpoint"
+            )
+    for name in ("config.json", WEIGHTS, "tokenizer.json", RECORD, STATE):
+        if name not in files:
+            raise InputError(f"{folder} is damaged: the manifest does not list {name}")
+    for path in folder.iterdir():
+        if path.name not in files and path.name != MANIFEST and not path.name.startswith("."):
+            raise InputError(
+                f"{folder} holds {path.name}, which the manifest does not list; take it out"
+            )
+
+
+def load(path: str | Path, seed: int = 0, **changes) -> Checkpoint:
+    """Loads the checkpoint, or a folder of somebody else, that ``path`` stands for.
+
+    A head that the folder lacks is initialised from ``seed``, and a note says so. ``changes``
+    replace values of the model's config that no weight depends on, such as dropout. What the
+    files claim to hold is held against the config before it is allocated. Raises InputError with
+    one line.
+    """
+    folder, notes = find(path)
+    record = {}
+    if (folder / MANIFEST).exists():
+        verify(folder)
+        record = read_json(folder / RECORD, MOST_RECORD)
+        changes = {"fused": bool(record.get("fused", True))} | changes
+    elif left := [name for name in (RECORD, STATE) if os.path.lexists(folder / name)]:
+        raise InputError(
+            f"{folder} is damaged: it holds {left[0]} and no {MANIFEST}; use another checkpoint"
+        )
+    else:
+        notes.append(f"{folder} has no manifest: its files are unverified")
+    config = read_json(folder / "config.json")
+    huggingface.read_config(config)  # a model that is not ours is refused before it is read
+    file = folder / WEIGHTS if record else weights.chosen(folder)
+    described, size = weights.describe(file)
+    huggingface.check_size(config, size)
+    if described:
+        huggingface.check(config, described, size, **changes)
+    tensors = weights.read(file)
+    model, lacking = huggingface.load(config, tensors, seed, **changes)
+    tokenizer = Tokenizer.load(folder)
+    start, pad = getattr(model.config, "pad", None), tokenizer.roles.get("pad")
+    if start is not None and pad not in (None, start):
+        raise InputError(
+            f"{folder}: pad_token_id is {start} in config.json, and the tokenizer's pad token is"
+            f" {pad}; use files that belong together"
+        )
+    return Checkpoint(folder, model, tokenizer, record, notes + lacking)

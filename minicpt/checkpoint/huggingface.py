@@ -1,0 +1,349 @@
+"""Hugging Face's weights and configs <-> our models, read from the tables in ``tables/``.
+
+One engine for all models, in both directions. What differs between models is data: one table a
+model, in a file of the model's name. Every tensor of a folder must find its place and every
+parameter its tensor: only a whole head may be missing, and then a note says so. A model without a
+table keeps our own names, and no other tool opens its folders.
+
+A table has ``MODEL_TYPE``, ``to_foreign`` (from our config to the content of config.json),
+``from_foreign`` (back, as plain values) and ``NAMES``, which holds
+    prefix      what a folder of the bare model, without heads, leaves out of its names
+    weights     our name -> their name, or a tuple of them: our matrix is theirs, one below the
+                other; ``{i}`` stands for the number of a layer
+    transposed  our names of the matrices that they keep as (in, out)
+    optional    the heads that may be missing: description -> parts, each a pattern of our names;
+                a part is missing as a whole or not at all
+    copies      their second names of tied weights -> the name that counts
+    ignored     patterns of their names that hold no weight
+    renamed     patterns in the spelling of old versions -> today's
+"""
+
+import dataclasses
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from minicpt import models
+from minicpt.checkpoint import tables
+from minicpt.common import registry
+from minicpt.common.errors import InputError
+from minicpt.models.layers import Model
+
+SHOWN = 5  # names in an error message
+ROOM = 64 << 20  # bytes that a file may have beside four copies of each weight in float64
+
+
+def build(config: dict[str, Any], **changes) -> nn.Module:
+    """A model, initialised at random, from the content of a config.json.
+
+    ``changes`` replace values of our config that no weight depends on; ``dropout`` replaces the
+    rate of every kind of dropout. Raises InputError for a model type, or a variant of one, that is
+    not implemented.
+    """
+    kind, ours = read_config(config, **changes)
+    return kind(ours)
+
+
+def read_config(config: dict[str, Any], **changes) -> tuple[type[nn.Module], Any]:
+    """The class of a config.json's model, and its Config in our terms. Raises as ``build`` does."""
+    families = {table.MODEL_TYPE: name for name, table in all_tables().items()}
+    found = config.get("model_type")
+    if not isinstance(found, str) or found not in families:
+        raise InputError(
+            f"config.json: model_type {found!r:.60} is not implemented: use one of "
+            + ", ".join(sorted(families))
+        )
+    kind = models.known()[families[found]]
+    try:
+        ours = kind.Config(**all_tables()[families[found]].from_foreign(config))
+    except InputError as error:
+        text = str(error)
+        raise InputError(text if "config.json" in text else f"config.json: {text}") from None
+    except TypeError as error:  # a null or a text where a number belongs
+        raise InputError(f"config.json: a value is not of the right type: {error}") from None
+    if "dropout" in changes:  # the kinds that have a rate of their own lose it
+        kinds = [each.name for each in dataclasses.fields(ours) if each.name.endswith("_dropout")]
+        changes = dict.fromkeys(kinds) | changes
+    return kind, dataclasses.replace(ours, **changes)
+
+
+def all_tables() -> dict[str, Any]:
+    """The table of each model, by the model's name."""
+    found = registry.modules(tables)
+    return {name: found.get(name) or OwnNames(name, kind) for name, kind in models.known().items()}
+
+
+class OwnNames:
+    """The table of a model that has none: its folders hold our own names."""
+
+    def __init__(self, name: str, kind: type[Model]) -> None:
+        self.MODEL_TYPE, self.kind = f"minicpt-{name}", kind
+        parts = ("weights", "transposed", "optional", "copies", "renamed")
+        self.NAMES = {part: {} for part in parts} | {"prefix": "", "ignored": ()}
+
+    def to_foreign(self, config: Any) -> dict[str, Any]:
+        return {"model_type": self.MODEL_TYPE, **dataclasses.asdict(config)}
+
+    def from_foreign(self, foreign: dict[str, Any]) -> dict[str, Any]:
+        fields = {field.name for field in dataclasses.fields(self.kind.Config)}
+        return {name: value for name, value in foreign.items() if name in fields}
+
+
+def load(
+    config: dict[str, Any], tensors: dict[str, Tensor], seed: int = 0, **changes
+) -> tuple[nn.Module, list[str]]:
+    """The model of a config.json with these weights, and one note for each part that they lack.
+
+    Such a part is initialised at random from ``seed``. Nothing is allocated before every size of
+    the config has been held against the weights. Raises InputError as ``build`` and
+    ``import_state`` do.
+    """
+    kind, ours = check(config, tensors, **changes)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = kind(ours)
+    return model, import_state(model, tensors)
+
+
+def check(
+    config: dict[str, Any], tensors: dict[str, Tensor], size: int | None = None, **changes
+) -> tuple[type[nn.Module], Any]:
+    """The class and Config of a model that these weights fit; nothing is allocated.
+
+    Only shapes are read, so the tensors may lie on the meta device. ``size`` is the number of
+    bytes that hold them on disk; more than that they cannot be. Raises InputError as ``load`` does.
+    """
+    kind, ours = read_config(config, **changes)
+    layers = sum(getattr(ours, name, 0) for name in ("layers", "decoder_layers"))
+    if layers > len(tensors):  # a layer holds more than one tensor
+        raise InputError(
+            f"the weights do not belong to this config: it has {layers} layers, and there are"
+            f" {len(tensors)} tensors in all"
+        )
+    draft = without_memory(kind, ours)
+    values, _, absent = _match(draft, tensors)
+    _refuse_tied(config, draft, absent)
+    claimed = sum(part.numel() * part.itemsize for parts in values.values() for part in parts)
+    if size is not None and claimed > size:
+        raise InputError(f"the weights claim {claimed:,} bytes, and their files have {size:,}")
+    return kind, ours
+
+
+def check_size(config: dict[str, Any], size: int) -> None:
+    """InputError where files of ``size`` bytes are far more than a model of this config needs."""
+    draft = without_memory(*read_config(config))
+    most = 4 * 8 * sum(parameter.numel() for parameter in draft.parameters()) + ROOM
+    if size > most:
+        raise InputError(f"the weights have {size:,} bytes; at most {most:,} belong to this config")
+
+
+def without_memory(kind: type[nn.Module], config: Any) -> nn.Module:
+    """A model that has shapes and no numbers. InputError for sizes beyond any tensor's."""
+    try:
+        with torch.device("meta"):
+            return kind(config)
+    except (RuntimeError, OverflowError, TypeError) as error:
+        reason = str(error).splitlines()[0][:120]
+        raise InputError(f"the model's sizes are beyond any tensor's ({reason})") from None
+
+
+def export_config(model: nn.Module) -> dict[str, Any]:
+    """The content of config.json. The ids of the tokenizer's tokens are the caller's to fill in."""
+    return _table(model).to_foreign(model.config)
+
+
+def feeding(model: nn.Module) -> dict[str, Any]:
+    """How other tools feed this model: what ``Tokenizer.save`` writes into a tokenizer's files.
+
+    From ``FED`` in the model's table, where it has one:
+
+    inputs          the names of the inputs, as transformers calls them
+    single, pair    what a text ($A) and a pair of texts ($A, $B) become: roles of special tokens
+                    and, behind the colon, segments; left out: nothing stands around a text
+    always          whether that counts more than what a loaded tokenizer does
+
+    And from its config:
+
+    most            the most tokens that the model reads at once; None: any number
+    """
+    usual = {"inputs": ["input_ids", "attention_mask"], "always": False}
+    most = getattr(model.config, "positions", None)
+    return usual | getattr(_table(model), "FED", {}) | {"most": most}
+
+
+def export_state(model: nn.Module) -> dict[str, Tensor]:
+    """Every weight under its foreign name, tied ones once, as contiguous copies on the CPU."""
+    state = {}
+    for parameter, names, transposed in _rows(model).values():
+        parts = parameter.detach().chunk(len(names))
+        for name, part in zip(names, parts, strict=True):
+            part = part.t() if transposed else part
+            state[name] = part.clone(memory_format=torch.contiguous_format).cpu()
+    return state
+
+
+def import_state(model: nn.Module, tensors: dict[str, Tensor]) -> list[str]:
+    """Copy a foreign state into the model; return one note for each part that it lacks.
+
+    Nothing is copied unless everything fits. Raises InputError that names missing, left-over and
+    misshapen tensors.
+    """
+    values, notes, _ = _match(model, tensors)
+    with torch.no_grad():
+        for ours, parts in values.items():
+            model.get_parameter(ours).copy_(torch.cat(parts))
+    return notes
+
+
+def _match(
+    model: nn.Module, tensors: dict[str, Tensor]
+) -> tuple[dict[str, list[Tensor]], list[str], set[str]]:
+    """Our name -> its parts among the tensors; the notes; our names of what is absent.
+
+    Only shapes are read of the model. Raises InputError for all that ``import_state`` refuses.
+    """
+    table = _table(model).NAMES
+    rows = _rows(model)
+    wanted = {name for _, names, _ in rows.values() for name in names}
+    tensors = _canonical(tensors, table, wanted)
+
+    absent = {
+        ours for ours, (_, names, _) in rows.items() if not any(name in tensors for name in names)
+    }
+    notes = []
+    for head, parts in table["optional"].items():
+        new = []
+        for part, pattern in parts.items():
+            whole = {ours for ours in rows if re.fullmatch(pattern, ours)}
+            if whole and whole <= absent:
+                new.append(part)
+                rows = {ours: row for ours, row in rows.items() if ours not in whole}
+        if new:
+            notes.append(_note(head, new, [part for part in parts if part not in new]))
+
+    wanted = {name for _, names, _ in rows.values() for name in names}
+    _refuse("missing", wanted - tensors.keys())
+    _refuse("left over", tensors.keys() - wanted)
+    values, misshapen = {}, []
+    for ours, (parameter, names, transposed) in rows.items():
+        shape = (parameter.size(0) // len(names), *parameter.shape[1:])
+        need = shape[::-1] if transposed else shape
+        for name in names:
+            found = tensors[name]
+            if found.shape != need:
+                misshapen.append(f"{name} {tuple(found.shape)} instead of {tuple(need)}")
+            elif not found.is_floating_point():
+                misshapen.append(f"{name} of {found.dtype} instead of floating-point numbers")
+        values[ours] = [tensors[name].t() if transposed else tensors[name] for name in names]
+    _refuse("misshapen", misshapen)
+    return values, notes, absent
+
+
+def _note(head: str, new: list[str], kept: list[str]) -> str:
+    """What is new in a head of which the folder lacks some parts, and what is kept of it.
+
+    >>> _note("head 'pair'", ["classifier"], ["pooler"])
+    "the classifier of head 'pair' is not in the folder: initialised at random; its pooler is kept"
+    """
+    if not kept:
+        return f"{head} is not in the folder: initialised at random"
+    return (
+        f"the {' and '.join(new)} of {head} is not in the folder: initialised at random; its"
+        f" {' and '.join(kept)} is kept"
+    )
+
+
+def _refuse_tied(config: dict[str, Any], model: nn.Module, absent: set[str]) -> None:
+    """Raise InputError where a head that has weights of its own here is a tied one in the folder.
+
+    transformers 5 writes tie_word_embeddings for every T5, and leaves a head out of the file only
+    if it is really tied, or if the folder is the bare model's: its architectures then say so.
+    """
+    head = "heads.tokens.weight"
+    if head not in absent or not config.get("tie_word_embeddings"):
+        return
+    bare = config.get("architectures") and not any("For" in str(x) for x in config["architectures"])
+    if not bare:
+        raise InputError(
+            "config.json: tie_word_embeddings True, and no weights of a head: a tied head is not"
+            f" implemented for this variant of {config['model_type']}, which has one of its own"
+        )
+
+
+def _table(model: nn.Module) -> Any:
+    found = all_tables().get(models.name_of(model))
+    if found is None:
+        raise InputError(f"{type(model).__name__} is not one of minicpt.models: put it there")
+    return found
+
+
+def _weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Our name and the weight as the model reads it: a tied one once, one with LoRA merged."""
+    for name, parameter in model.named_parameters():
+        place, parametrized, rest = name.partition(".parametrizations.")
+        if not parametrized:
+            yield name, parameter
+        elif rest == "weight.original":
+            yield f"{place}.weight", model.get_submodule(place).weight
+
+
+def _rows(model: nn.Module) -> dict[str, tuple[Tensor, tuple[str, ...], bool]]:
+    """Our name -> the weight, its foreign names, and whether they hold it transposed."""
+    table = _table(model).NAMES
+    rows = {}
+    for ours, parameter in _weights(model):
+        number = re.search(r"\.(\d+)\.", ours)
+        template = re.sub(r"\.\d+\.", ".{i}.", ours)
+        theirs = table["weights"].get(template, template)
+        theirs = (theirs,) if isinstance(theirs, str) else theirs
+        theirs = tuple(name.format(i=number and number[1]) for name in theirs)
+        rows[ours] = (parameter, theirs, template in table["transposed"])
+    return rows
+
+
+def _canonical(
+    tensors: dict[str, Tensor], table: dict[str, Any], wanted: set[str]
+) -> dict[str, Tensor]:
+    """The same tensors in today's spelling, with the prefix, without copies and ignored ones."""
+    prefix = table["prefix"]
+    bare = not any(name.startswith(prefix) for name in tensors)
+    state = {}
+    for name, tensor in tensors.items():
+        for pattern, spelling in table["renamed"].items():
+            name = re.sub(pattern, spelling, name)
+        name = prefix + name if bare else name
+        if name in state:
+            raise InputError(f"the weights hold {name} twice, in an old and in today's spelling")
+        state[name] = tensor
+    state = {
+        name: tensor
+        for name, tensor in state.items()
+        if name in wanted or not any(re.fullmatch(pattern, name) for pattern in table["ignored"])
+    }
+    for copy, original in table["copies"].items():
+        if copy in wanted or copy not in state:
+            continue
+        tensor = state.pop(copy)
+        other = state.setdefault(original, tensor)
+        same = other.shape == tensor.shape if tensor.is_meta else torch.equal(other, tensor)
+        if not same:
+            raise InputError(
+                f"{copy} differs from {original}: the two are one weight in this architecture, so "
+                "the folder holds another one"
+            )
+    return state
+
+
+def _refuse(problem: str, names: set[str] | list[str]) -> None:
+    """Raise InputError that names the first few, if there are any."""
+    if not names:
+        return
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    raise InputError(
+        f"the weights do not belong to this config: {problem}: "
+        + ", ".join(sorted(names)[:SHOWN])
+        + more
+    )

@@ -1,0 +1,31 @@
+"""Files that a result is written to: found out before the work whether they can be."""
+
+import os
+
+from minicpt.common.errors import InputError
+
+
+def check_writable(path: str | None) -> None:
+    """Raises InputError where no file can be written: before the work, not after it."""
+    if path is None:
+        return
+    existed = os.path.lexists(path)
+    try:
+        with open(path, "a", encoding="utf-8"):
+            pass
+    except OSError as error:
+        raise InputError(f"cannot write {path!r}: {error.strerror}; give another path") from None
+    if not existed:
+        os.unlink(path)
+
+
+def plotting():
+    """matplotlib's pyplot, for files alone. Raises InputError where it is not installed."""
+    try:
+        import matplotlib
+    except ImportError:
+        raise InputError("--plot needs matplotlib: pip install matplotlib") from None
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as pyplot
+
+    return pyplot

@@ -1,0 +1,226 @@
+"""The comparison as text: a table for each objective, then sentences; the last ones are advice.
+
+A line of a table is an arm. Everything is ASCII, so that any terminal, pipe and file can carry it.
+Where a line does not fit, its figures stand below each other.
+"""
+
+import textwrap
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from minicpt.comparison.plan import CONTROL, NOTHING
+from minicpt.comparison.statistics import Interval, interval, less
+from minicpt.comparison.summary import Base, Row, lead
+
+NOTE = (
+    "Gained: the held-out loss of the new text fell by so much; forgotten: that of the old text "
+    "rose by so much. {brackets} Probe: how often a "
+    "linear classifier on frozen features names the part of the text that a passage comes from; "
+    "behind it what the bases and guessing score."
+)
+NOISE = "within noise"
+SEVERAL = "Brackets: 95 % intervals over seeds and held-out text."
+ONE = (
+    "Brackets: 95 % intervals over held-out text alone; one seed does not show how far another "
+    "training would be off."
+)
+
+
+def text(
+    rows: Sequence[Row],
+    bases: Sequence[Base],
+    sentences: Sequence[str],
+    label: Callable[[str], str],
+    width: int,
+) -> str:
+    """The table, what it means, and what it says."""
+    width = max(24, min(width, 100))
+    note = NOTE.format(brackets=ONE if max(row.seeds for row in rows) == 1 else SEVERAL)
+    blocks = [table(rows, bases, label, width), textwrap.fill(note, width)]
+    wrap = partial(textwrap.fill, width=width, subsequent_indent="  ", break_on_hyphens=False)
+    blocks.append("\n".join(wrap(f"- {each}") for each in sentences))
+    return "\n\n".join(blocks)
+
+
+def table(
+    rows: Sequence[Row], bases: Sequence[Base], label: Callable[[str], str], width: int
+) -> str:
+    """All rows, in blocks by objective."""
+    blocks = []
+    for name in dict.fromkeys(row.objective for row in rows):
+        mine = [row for row in rows if row.objective == name]
+        blocks.append("\n".join(_block(mine, label, width)))
+    blocks.append("\n".join(_probes(rows, bases, label, width)))
+    return "\n\n".join(blocks)
+
+
+def _block(mine: Sequence[Row], label: Callable[[str], str], width: int) -> list[str]:
+    first = mine[0]
+    before = ", ".join(f"{side} text {first.before[side]:.3f}" for side in ("old", "new"))
+    heading = f"{first.objective}, in {first.unit} (bases: {before}; {count(first.seeds)})"
+    cells = [(label(row.arm), figure(row.gained), figure(row.forgotten)) for row in mine]
+    lines = textwrap.wrap(heading, width)
+    return lines + _lines(("", "gained", "forgotten"), cells, width)
+
+
+def _probes(
+    rows: Sequence[Row], bases: Sequence[Base], label: Callable[[str], str], width: int
+) -> list[str]:
+    """The probe of every model, on the new and on the old text."""
+    if not any(value for base in bases for value in base.probe.values()):
+        return ["No probe: neither text has two parts of several documents."]
+    cells = [
+        ("guessing", *(share(bases[0].majority[side]) for side in ("new", "old"))),
+        *((f"{each.role} base", *_scores(each.probe)) for each in bases),
+        *((f"{row.objective}, {label(row.arm)}", *_scores(row.probe)) for row in rows),
+    ]
+    return _lines(("probe", "new text", "old text"), cells, width)
+
+
+def _scores(probe: dict[str, Interval | None]) -> list[str]:
+    found = []
+    for side in ("new", "old"):
+        each = probe[side]
+        bounds = each and f" [{100 * each.low:.0f}, {100 * each.high:.0f}]"
+        found.append(f"{share(each.value)}{bounds}" if each else "-")
+    return found
+
+
+def _lines(headings: Sequence[str], cells: Sequence[Sequence[str]], width: int) -> list[str]:
+    """A table; or, where it is too wide, each row's cells below its name."""
+    sizes = [max(map(len, column)) for column in zip(headings, *cells, strict=True)]
+    if 2 + sum(sizes) + 2 * len(sizes) <= width:
+        return [
+            "  " + "  ".join([row[0].ljust(sizes[0]), *map(str.rjust, row[1:], sizes[1:])]).rstrip()
+            for row in [headings, *cells]
+        ]
+    lines = []
+    for row in cells:
+        lines.append(f"  {row[0]}")
+        pairs = zip(headings[1:], row[1:], strict=True)
+        lines += [f"    {heading} {cell}" for heading, cell in pairs]
+    return lines
+
+
+def figure(value: Interval, unit: str = "") -> str:
+    """An estimate with its interval.
+
+    >>> figure(Interval(0.5, 0.25, 0.75), "bits/byte")
+    '+0.500 bits/byte [+0.250, +0.750]'
+    """
+    return f"{value.value:+.3f}{unit and ' ' + unit} [{value.low:+.3f}, {value.high:+.3f}]"
+
+
+def share(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.0f} %"
+
+
+def count(seeds: int) -> str:
+    return "1 seed" if seeds == 1 else f"{seeds} seeds"
+
+
+# --- sentences -------------------------------------------------------------------------------
+
+
+def sentences(rows: list[Row], label: Callable[[str], str]) -> list[str]:
+    """What the rows say; the last sentence is the advice.
+
+    label  from an arm to its name
+    """
+    plain = [row for row in rows if row.arm == NOTHING]
+    found = [
+        _shown(plain, "gained", "gained on the new", "gain"),
+        _shown(plain, "forgotten", "forgot of the old", "forgetting"),
+    ]
+    for base in plain:
+        mine = [row for row in rows if row.objective == base.objective]
+        remedies = [row for row in mine if row.arm not in (NOTHING, CONTROL)]
+        found += [_remedy(row, base, label(row.arm)) for row in remedies]
+        found += [_control(row, base) for row in mine if row.arm == CONTROL]
+    found.append(_probe(plain))
+    advice = [_advice(base, rows, label) for base in plain]
+    return [each for each in [*found, *advice] if each]
+
+
+def _list(names: list[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def _shown(plain: list[Row], change: str, verb: str, noun: str) -> str:
+    """For which objectives a change shows without a remedy, and for which it does not.
+
+    change  "gained" or "forgotten", and in words: the verb and its noun
+    """
+    found = [(row, getattr(row, change)) for row in plain]
+    shown = [row.objective for row, value in found if value.sign > 0]
+    rest = [
+        f"{row.objective} ({figure(value, row.unit)})" for row, value in found if value.sign <= 0
+    ]
+    text = f"Without a remedy, {_list(shown)} {verb} text." if shown else ""
+    return f"{text} No {noun} shows for {_list(rest)}.".strip() if rest else text
+
+
+def _remedy(row: Row, base: Row, name: str) -> str:
+    begin = f"{row.objective}, {name}:"
+    if row.spared.sign > 0:
+        text = f"{begin} forgets less than without a remedy, by {figure(row.spared, row.unit)}"
+    elif row.spared.sign < 0:
+        more = Interval(-row.spared.value, -row.spared.high, -row.spared.low)
+        text = f"{begin} forgets more than without a remedy, by {figure(more, row.unit)}"
+    else:
+        text = f"{begin} less forgetting does not show: {figure(row.spared, row.unit)}"
+    cost = f"{figure(row.lost)} of the {base.gained.value:+.3f} gained"
+    if row.lost.sign == 0:
+        return f"{text}; the gain that it costs is {NOISE}: {cost}."
+    return f"{text}; it costs {cost}."
+
+
+def _control(row: Row, base: Row) -> str:
+    begin = f"{row.objective}, the same budget on the wrong text:"
+    if row.gained.sign <= 0:
+        return f"{begin} no gain on the new text shows: {figure(row.gained, row.unit)}."
+    of = ""
+    if base.gained.sign > 0:
+        of = f", {row.gained.value / base.gained.value:.0%} of what the new text itself gives"
+    return f"{begin} gains on the new text, too: {figure(row.gained, row.unit)}{of}."
+
+
+def _probe(plain: list[Row]) -> str:
+    able = sorted(
+        (row for row in plain if row.probe["new"]), key=lambda row: -row.probe["new"].value
+    )
+    if len(able) < 2:
+        return ""
+    first, second = able[:2]
+    ahead = interval(less(first.probed["new"], second.probed["new"]))
+    noise = f", which is {NOISE}" if ahead.sign == 0 else ""
+    return (
+        f"The probe on the new text is right most often after {first.objective}"
+        f" ({first.probe['new'].value:.0%}), then {second.objective}"
+        f" ({second.probe['new'].value:.0%}): {ahead.value * 100:+.0f} points{noise}."
+    )
+
+
+def _advice(base: Row, rows: list[Row], label: Callable[[str], str]) -> str:
+    mine = [row for row in rows if row.objective == base.objective and row.arm != CONTROL]
+    able = sorted(mine, key=lambda row: -row.net.value)
+    if len(able) < 2:  # nothing to choose from
+        return ""
+    best, second = able[:2]
+    ahead = lead(best, second)
+    kept = best.gained.value / base.gained.value if base.gained.sign > 0 else None
+    text = f"Advice for {base.objective}: "
+    if base.gained.sign <= 0:
+        return text + "this budget does not gain on the new text; train longer, then compare again."
+    if best.arm == NOTHING:
+        text += "no remedy pays here: gained less forgotten, training without one is best"
+    else:
+        text += f"{label(best.arm)} keeps {kept:.0%} of the gain"
+        if base.forgotten.sign > 0:
+            spared = 1 - best.forgotten.value / base.forgotten.value
+            text += f" and spares {spared:.0%} of the forgetting"
+        text += "; gained less forgotten, it is best"
+    alike = [label(row.arm) for row in able[1:] if lead(best, row).sign == 0]
+    if alike:
+        return f"{text}, but its lead over {_list(alike)} is {NOISE}."
+    return f"{text}, ahead of {label(second.arm)} by {figure(ahead, base.unit)}."

@@ -1,0 +1,147 @@
+"""Head and cross-entropy in one sweep: the same values as ``minicpt.loss.head_losses``.
+
+The logits of all targets are never held. A few rows of them are computed in a buffer, and the next
+rows use the same buffer. While a row's logits are there, its part of the gradients (of hidden
+states, weight and bias) is added up. So memory does not grow with N times V.
+
+tests/test_loss.py holds this form equal to the definition.
+
+D width, V classes of the head, N targets.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from minicpt.common.errors import InputError
+
+LOGITS = 1 << 22  # that are held at once: 16 MiB in float32
+
+
+def head_losses(head: nn.Module, hidden: Tensor, targets: Tensor) -> Tensor:
+    """The cross-entropy of each hidden state (N, D) with its target (N,), in nats: (N,)."""
+
+    def cross_entropy(logits: Tensor, rows: slice) -> Tensor:
+        place = targets[rows, None]  # (n, 1)
+        highest = logits.amax(dim=1, keepdim=True)
+        picked = logits.gather(1, place) - highest
+        total = logits.sub_(highest).exp_().sum(dim=1, keepdim=True)
+        # The gradient: the probabilities, less 1 at the target.
+        logits.div_(total).scatter_add_(1, place, torch.full_like(total, -1.0))
+        return (total.log() - picked)[:, 0]
+
+    return swept_losses(head, hidden, cross_entropy)
+
+
+def swept_losses(
+    head: nn.Module, hidden: Tensor, losses_of: Callable[[Tensor, slice], Tensor]
+) -> Tensor:
+    """A loss of each row of logits, (N,), from hidden states (N, D), ``LOGITS`` logits at a time.
+
+    losses_of  called with some rows of logits (n, V), and with the slice of the N rows that they
+               are. It returns their losses (n,) and overwrites the logits with the gradient of each
+               loss with respect to them.
+    """
+    weight, bias = head.weight, head.bias
+    if hasattr(head, "transform"):  # a plain nn.Linear has nothing before its projection
+        hidden = head.transform(hidden)
+    learns = tuple(
+        torch.is_grad_enabled() and each is not None and each.requires_grad
+        for each in (hidden, weight, bias)
+    )
+    kind = hidden.device.type
+    autocast = torch.is_autocast_enabled(kind)
+    dtype = torch.get_autocast_dtype(kind) if autocast else hidden.dtype
+    return _Sweep.apply(hidden, weight, bias, losses_of, dtype, learns)
+
+
+class _Sweep(torch.autograd.Function):
+    """Computes the gradient of the sum of the losses with the losses themselves.
+
+    The backward pass gets one factor for each loss. Nearly always they are the same (1 / count):
+    then the gradient that is there is multiplied by it. With different factors (weighted targets),
+    or in a second backward pass, the sweep is computed again.
+
+    The gradient has no graph of its own, so a second derivative through it would be zero. Raises
+    InputError where one is prepared (``create_graph=True``).
+    """
+
+    @staticmethod
+    def forward(ctx, hidden, weight, bias, losses_of, dtype, learns) -> Tensor:
+        ctx.save_for_backward(hidden, weight, bias)
+        ctx.losses_of, ctx.dtype = losses_of, dtype
+        losses, *ctx.gradients = sweep(hidden, weight, bias, losses_of, dtype, learns)
+        return losses
+
+    @staticmethod
+    def backward(ctx, factors: Tensor):
+        # Not ``once_differentiable``: it is silent where the factors are constants, as of a mean.
+        if torch.is_grad_enabled():
+            raise InputError(
+                "create_graph=True: the fused loss and the KL term have no second derivative; for"
+                " the loss use the plain form: fused=False, or --no-fused-loss"
+            )
+        learns = ctx.needs_input_grad[:3]
+        again = functools.partial(sweep, *ctx.saved_tensors, ctx.losses_of, ctx.dtype, learns)
+        gradients, ctx.gradients = ctx.gradients, None
+        if len(factors) and bool((factors == factors[0]).all()):
+            gradients = gradients or again()[1:]
+            gradients = [each if each is None else each.mul_(factors[0]) for each in gradients]
+        else:
+            gradients = again(factors)[1:]
+        return *gradients, None, None, None
+
+
+@torch.no_grad()
+def sweep(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    losses_of: Callable[[Tensor, slice], Tensor],
+    dtype: torch.dtype,
+    learns: tuple[bool, bool, bool],
+    factors: Tensor | None = None,
+) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
+    """The losses (N,) and the gradients of hidden states, weight and bias, those that are wanted.
+
+    learns   which of the three gradients are wanted; a frozen weight costs no product
+    dtype    of the matrix products; losses and derivatives are at least float32
+    factors  (N,), what the gradient of each loss is multiplied by; None: 1
+    """
+    count, classes = len(hidden), len(weight)
+    parts = max(1, min(count, math.ceil(count * classes / LOGITS)))
+    rows = math.ceil(count / parts)
+    hidden, weight = hidden.to(dtype), weight.to(dtype)
+    logits = hidden.new_empty(rows, classes)
+    losses = hidden.new_empty(count, dtype=torch.promote_types(dtype, torch.float32))
+    for_hidden = torch.empty_like(hidden) if learns[0] else None
+    for_weight = losses.new_zeros(weight.shape) if learns[1] else None
+    for_bias = losses.new_zeros(classes) if learns[2] else None
+    for begin in range(0, count, max(1, rows)):
+        part = slice(begin, min(begin + rows, count))
+        some = logits[: part.stop - begin]
+        if bias is None:
+            torch.mm(hidden[part], weight.t(), out=some)
+        else:
+            torch.addmm(bias.to(dtype), hidden[part], weight.t(), out=some)
+        derivatives = some.to(losses.dtype)  # itself, but for half precision
+        losses[part] = losses_of(derivatives, part)
+        if not any(learns):
+            continue
+        if factors is not None:
+            derivatives *= factors[part, None]
+        if for_bias is not None:
+            for_bias += derivatives.sum(dim=0)
+        products = derivatives.to(dtype)
+        if for_hidden is not None:
+            torch.mm(products, weight, out=for_hidden[part])
+        if for_weight is None:
+            continue
+        if dtype == for_weight.dtype:
+            for_weight.addmm_(products.t(), hidden[part])
+        else:  # added up in float32
+            for_weight += products.t() @ hidden[part]
+    return losses, for_hidden, for_weight, for_bias

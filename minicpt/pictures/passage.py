@@ -1,0 +1,261 @@
+"""What an objective does with one passage: what is read, seen and predicted, and each loss.
+
+``as_data`` gathers it: the batch of the one passage, the objective's own declaration of what each
+target may see, and each target's loss from one forward pass. ``text`` draws it.
+
+Where that declaration says that a target sees exactly the positions up to its own, the data also
+shows why one pass is enough: the model is run on the first prefixes alone, and the losses of those
+runs stand above those of the single pass. Nothing here knows an objective by its name.
+
+T positions of the targets' stream.
+"""
+
+import copy
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from minicpt.batch import IGNORE, Batch, seen_by, target_stream
+from minicpt.data.order import Draw
+from minicpt.generation import evaluating
+from minicpt.loss import TargetLosses
+from minicpt.objectives.base import Objective
+from minicpt.pictures import characters
+from minicpt.proofs.bounds import additions, nats, tolerance
+
+TRIANGLE = 12  # prefixes that are run alone
+
+
+@torch.no_grad()
+def as_data(
+    model: nn.Module,
+    objective: Objective,
+    passage,
+    draw: Draw,
+    *,
+    parts: nn.ModuleDict | None = None,
+    triangle: int = TRIANGLE,
+    number: tuple[int, int] | None = None,
+) -> dict:
+    """What the objective does with a passage, as plain data, ready for JSON.
+
+    passage   an element of the objective's plan, and ``draw`` what belongs to it
+    parts     those that learn beside the model; None: untrained ones
+    triangle  how many prefixes are run alone, at the most
+    number    which passage it is, from 1, and of how many
+
+    The model is left as it was.
+
+    ``streams``: the positions that are read. ``visibility``: head -> stream -> for each of the T
+    positions a string of one character for each position of the stream, "1" where it may be seen.
+    ``heads``: each head's targets with their losses in nats, and ``uniform``, the loss of a guess
+    that holds all classes alike. A target has its ``token``, or the ``name`` of its class if that
+    has one; its ``weight`` where the batch weights that head; and its ``fate`` ("hidden",
+    "replaced" or "kept") where the objective changes what it predicts: the token that is read there
+    instead stands at its position. ``triangle``: see ``prefix_runs``; None where targets may see
+    something else than what stands up to them.
+    """
+    parts = objective.parts(model) if parts is None else parts
+    batch = objective.batch([passage], [draw])
+    visibility = objective.visibility(batch)
+    device = next(model.parameters()).device
+    with evaluating(model), evaluating(parts):
+        found = objective.losses(model, parts, batch.to(device))
+    fates = {head: rows[0] for head, rows in objective.fates(batch).items()}
+    read, predicted = labels(objective.tokenizer, batch, fates)
+    streams = {"tokens": objective.role}
+    if "decoder_tokens" in batch.inputs:
+        streams = {"tokens": "encoder", "decoder_tokens": "decoder"}
+    causal = [
+        head for head in found if batch.counts()[head] and is_causal(batch, visibility[head])
+    ]
+    runs = None
+    if causal and triangle > 0:
+        sees = visibility[causal[0]]
+        runs = prefix_runs(model, parts, objective, batch, causal[0], sees, triangle)
+    return {
+        "summary": summary(objective),
+        "unit": objective.unit,
+        "number": number and number[0],
+        "of": number and number[1],
+        "place": passage.place,
+        "document": passage.document,
+        "start": passage.start,
+        "streams": {
+            name: {"reader": reader, "positions": positions(batch, name, read[name])}
+            for name, reader in streams.items()
+        },
+        "target_stream": target_stream(batch),
+        "visibility": {
+            head: {
+                stream: ["".join("01"[seen] for seen in row) for row in may[0].tolist()]
+                for stream, may in sees.items()
+            }
+            for head, sees in visibility.items()
+        },
+        "heads": {
+            head: totals(each, classes_of(model, objective, head))
+            | {
+                "head_weight": objective.head_weights.get(head, 1.0),
+                "targets": targets(
+                    each,
+                    predicted.get(head),
+                    objective.classes.get(head),
+                    fates.get(head),
+                    weighted=head in batch.weights,
+                ),
+            }
+            for head, each in found.items()
+        },
+        "triangle": runs,
+    }
+
+
+def summary(objective: Objective) -> str:
+    """The first line of the objective's file."""
+    kind = type(objective)
+    return (sys.modules[kind.__module__].__doc__ or kind.__name__).strip().splitlines()[0]
+
+
+def classes_of(model: nn.Module, objective: Objective, head: str) -> int:
+    """The classes of a head; one that is no head of the model predicts tokens."""
+    known = head in model.heads
+    return len(model.heads[head].weight) if known else objective.tokenizer.size
+
+
+def labels(
+    tokenizer, batch: Batch, fates: Mapping[str, Mapping[int, str]]
+) -> tuple[dict[str, list[str]], dict[str, dict[int, str]]]:
+    """stream -> how each token that is read is shown; head -> the same of its targets, by position.
+
+    A part of a character is shown by the character, which only the tokens beside it tell. So each
+    row is put together as the text has it: a target is what follows, or it is what stood at its own
+    place before it was changed.
+    """
+    rows = {
+        stream: batch.inputs[stream][0].tolist()
+        for stream in ("tokens", "decoder_tokens")
+        if stream in batch.inputs
+    }
+    read = {stream: characters.tokens(tokenizer, row) for stream, row in rows.items()}
+    predicted = {}
+    if "tokens" in batch.targets:
+        own = target_stream(batch)
+        row, target = rows[own], batch.targets["tokens"][0].tolist()
+        chosen = {place: index for place, index in enumerate(target) if index != IGNORE}
+        if row[1:] == target[:-1]:  # the target is the token that follows
+            last = [index for index in target[-1:] if index != IGNORE]
+            text = characters.tokens(tokenizer, row + last)
+            read[own] = text[: len(row)]
+            predicted["tokens"] = {place: text[place + 1] for place in chosen}
+        else:
+            text = characters.tokens(tokenizer, [chosen.get(at, id) for at, id in enumerate(row)])
+            predicted["tokens"] = {place: text[place] for place in chosen}
+            changed = {at for at, fate in fates.get("tokens", {}).items() if fate != "kept"}
+            read[own] = [
+                tokenizer.token(id) if at in changed else text[at] for at, id in enumerate(row)
+            ]
+    return read, predicted
+
+
+def totals(each: TargetLosses, classes: int) -> dict:
+    """One head's losses together."""
+    total = each.total()
+    return {
+        "classes": classes,
+        "uniform": math.log(classes),
+        "sum": float(total.sum),
+        "count": total.count,
+        "mean": float(total.mean),
+    }
+
+
+def targets(
+    each: TargetLosses,
+    tokens: Mapping[int, str] | None,
+    names: Sequence[str] | None,
+    fates: Mapping[int, str] | None,
+    weighted: bool = False,
+) -> list[dict]:
+    """One head's targets, and by position what they are called and what became of them."""
+    rows = zip(
+        each.positions.tolist(),
+        each.targets.tolist(),
+        each.losses.tolist(),
+        each.weights.tolist(),
+        strict=True,
+    )
+    return [
+        {"position": position, "class": chosen, "loss": loss}
+        | ({"weight": weight} if weighted else {})
+        | ({"token": tokens[position]} if tokens else {})
+        | ({"name": names[chosen]} if names else {})
+        | ({"fate": fates[position]} if fates else {})
+        for position, chosen, loss, weight in rows
+    ]
+
+
+def positions(batch: Batch, stream: str, read: Sequence[str]) -> list[dict]:
+    """What is read at each position of a stream, and its segment where there are any."""
+    ids = batch.inputs[stream][0].tolist()
+    found = [{"id": id, "token": token} for id, token in zip(ids, read, strict=True)]
+    if stream == "tokens" and "segments" in batch.inputs:
+        for each, segment in zip(found, batch.inputs["segments"][0].tolist(), strict=True):
+            each["segment"] = segment
+    return found
+
+
+def is_causal(batch: Batch, sees: Mapping[str, Tensor]) -> bool:
+    """Whether each position of the one row sees 0..itself, and all of every other stream."""
+    rows = {stream: may[0] for stream, may in sees.items()}
+    own = rows.pop(target_stream(batch))
+    square = own.shape[0] == own.shape[1]
+    return square and torch.equal(own, torch.ones_like(own).tril()) and all(
+        bool(may.all()) for may in rows.values()
+    )
+
+
+def prefix_runs(
+    model: nn.Module,
+    parts: nn.ModuleDict,
+    objective: Objective,
+    batch: Batch,
+    head: str,
+    sees: Mapping[str, Tensor],
+    count: int,
+) -> dict:
+    """The losses of the model run on prefixes alone, beside those of the one pass over all.
+
+    In float64, on a copy of the model, so that what is left between the two is rounding alone.
+
+    ``positions``: those of the first ``count`` targets. ``alone[i][j]``, j <= i: the loss of target
+    j when nothing is read but the prefix that ends with target i. ``together[j]``: the same from
+    the one pass. ``differences[j]``: the largest between the two. ``tolerance``: what rounding
+    may make of them. All in nats.
+    """
+    model, parts = copy.deepcopy((model, parts))  # together: a part may hold a layer of the model
+    both = nn.ModuleList([model, parts]).to("cpu", torch.float64).eval()
+    asked = batch.targets[head]  # (1, T)
+    whole = objective.losses(model, parts, replace(batch, targets={head: asked}))[head]
+    places, together = whole.positions.tolist()[:count], whole.losses.tolist()[:count]
+    alone = []
+    for place in places:
+        prefix = seen_by(batch, head, 0, place, sees)
+        prefix = replace(prefix, targets={head: asked[:, : place + 1]})
+        alone.append(objective.losses(model, parts, prefix)[head].losses.tolist())
+    differences = [
+        max(abs(row[place] - whole) for row in alone[place:])
+        for place, whole in enumerate(together)
+    ]
+    return {
+        "head": head,
+        "positions": places,
+        "tolerance": tolerance(additions(both, batch)) * nats(torch.tensor(together)),
+        "alone": alone,
+        "together": together,
+        "differences": differences,
+    }

@@ -1,0 +1,121 @@
+"""The picture of a text: what a model reads of it, may see, and must predict.
+
+    >>> picture = explain("The cat sat.", objective="causal-lm")  # doctest: +SKIP
+    >>> print(picture)  # doctest: +SKIP
+    >>> picture.data["heads"]["tokens"]["mean"]  # doctest: +SKIP
+
+Chooses the model and the passage; what is shown of them stands in ``passage`` and ``text``.
+"""
+
+import shutil
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from minicpt.checkpoint.folder import load
+from minicpt.common.errors import InputError
+from minicpt.common.randomness import generator
+from minicpt.common.terminal import needs_ascii
+from minicpt.data.corpus import Corpus
+from minicpt.data.documents import Document
+from minicpt.data.order import Draw, Plan
+from minicpt.data.sources import read
+from minicpt.data.tokenizer import Tokenizer
+from minicpt.objectives.base import Objective
+from minicpt.pictures.passage import as_data
+from minicpt.pictures.text import as_text
+from minicpt.runs import assembly, build
+
+TEXT = (
+    "The cat sat on the mat. It was warm there, and it fell asleep. A bird came to the window."
+    " The cat dreamt of rain."
+)
+VOCABULARY = 2048
+EPOCHS = 20  # that are tried for a passage
+
+
+@dataclass(frozen=True, repr=False)
+class Picture:
+    """What an objective does with one passage of a text; printed, it is a report.
+
+    data   see ``passage.as_data``
+    notes  what there is to say beside it: of the model, and of other passages
+    """
+
+    data: dict
+    notes: list[str] = field(default_factory=list)
+
+    def text(self, color: bool = False) -> str:
+        """The report, as wide as the terminal."""
+        ascii = needs_ascii(getattr(sys.stdout, "encoding", None))
+        return as_text(self.data, shutil.get_terminal_size().columns, ascii=ascii, color=color)
+
+    __str__ = __repr__ = text
+
+
+def explain(
+    text: str | Iterable[Document] = TEXT,
+    objective: str = "causal-lm",
+    *,
+    model: str = "",
+    init: str | None = None,
+    passage: int = 1,
+    seed: int = 0,
+    **settings,
+) -> Picture:
+    """What a model reads of a passage, what each position may see, and the loss of each target.
+
+    text       a text, or documents
+    objective  its name, as ``minicpt explain --help`` lists them, and ``settings`` its settings
+    model      the name of the architecture of a small untrained model; "": the objective's default
+    init       a checkpoint folder, whose model is taken instead
+    passage    which window (pair, sentence) of the text, in its order, from 1
+    seed       of the noise, the order and the weights
+
+    Raises InputError with one line for what makes no sense.
+    """
+    notes = []
+    if init:
+        if model:
+            raise InputError("--model is for untrained models; --init DIR says which one it holds")
+        base = load(init, seed)
+        notes += base.notes
+        network, chosen = base.model, build.fitted(base, objective, settings)
+    else:
+        kind = assembly.objective_kind(objective)
+        architecture = assembly.model_kind(model, kind)
+        training = (document.text for document in read(["builtin:docs"]))
+        tokenizer = Tokenizer.train(training, VOCABULARY, kind.reserved)
+        chosen = kind(tokenizer, kind.Settings(**settings), architecture.ROLE)
+        network = assembly.new_model(architecture, chosen, {}, seed)
+        notes.append("an untrained model; --init DIR shows what a trained one makes of it")
+    documents = [Document("the text", text)] if isinstance(text, str) else text
+    passages = in_order(chosen, Corpus.build(documents, chosen.tokenizer), seed)
+    unit, count = chosen.unit, len(passages)
+    if not 1 <= passage <= count:
+        found = f"{count} {unit}s; use 1 to {count}" if count > 1 else f"one {unit}; use 1"
+        raise InputError(f"--passage is {passage}, but the text gives {found}")
+    if count > 1:
+        notes.append(f"the text gives {count} {unit}s; --passage K shows another")
+    draw = Draw(passage - 1, generator("explain", seed))
+    number = (passage, count)
+    return Picture(as_data(network, chosen, passages[passage - 1], draw, number=number), notes)
+
+
+def in_order(objective: Objective, corpus: Corpus, seed: int) -> Sequence:
+    """The passages of an epoch as they stand in the text, each cut when it is asked for.
+
+    Where an objective draws what it reads, a short text may give nothing in an epoch: then it is
+    the first epoch that has some. Raises the InputError of the objective where none has.
+    """
+    refused = None
+    for epoch in range(EPOCHS):
+        try:
+            plan = objective.plan(corpus, seed, epoch)
+        except InputError as error:
+            refused = refused or error
+            continue
+        if len(plan):
+            order = sorted(range(len(plan)), key=plan.rows.tolist().__getitem__)
+            return Plan(plan.rows[order], plan.cut)
+    raise refused or InputError("the objective finds nothing to read in the text; give more")

@@ -1,0 +1,205 @@
+"""Losses that no honest model can go below. A loss below its floor is a leak.
+
+Where the tokens are uniform and independent, nothing predicts them: the expected loss of any model
+is at least ln K, K the number of tokens that occur. A Markov chain's next token has the chain's
+entropy. Labels drawn at random cost ln 2. Models are trained on such data, so that one that can
+look at its targets learns to, and then measured on fresh data.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import torch
+
+from minicpt.batch import IGNORE, Batch, valid_positions
+from minicpt.common.randomness import generator
+from minicpt.data.corpus import Passage
+from minicpt.data.order import Draw
+from minicpt.proofs.result import NotChecked, Proof, worse
+from minicpt.proofs.subject import SEED, WINDOW, Subject
+from minicpt.training.optimizer import Optimization, make_optimizer
+
+ORDER = 100
+TRAINS = True
+STEPS = 250
+ROWS = 16
+FRESH = 12  # batches of fresh data on which the trained model is measured
+ERRORS = 4  # standard errors by which a mean may lie below its floor by chance
+STATES = 8  # of the Markov chain; also the number of tokens of the uniform source
+
+
+def entropy_floor(subject: Subject) -> Proof:
+    """Trained on unpredictable data, no loss is below its floor.
+
+    The objective's own batches are used, with tokens and labels drawn anew. Where the objective
+    shows a target to the model by design (a kept token), that target is not counted. Raises
+    NotChecked where no unpredictable batch can be made.
+    """
+    numbers, problems, below = {}, [], []
+    for name, floor, draw in sources(subject):
+        loss, error = trained(subject, draw, name)
+        numbers[f"{name}: loss"] = loss
+        numbers[f"{name}: floor"] = floor
+        numbers[f"{name}: standard error"] = error
+        below.append(((floor - loss) / max(error, 1e-300), ERRORS))
+        if not loss >= floor - ERRORS * error:
+            problems.append(f"{name}: a loss of {loss:.4f} lies below the floor of {floor:.4f}")
+    worst, most = worse(below)
+    return Proof(
+        name="entropy floor",
+        passed=not problems,
+        compared="standard errors below the least possible loss on unpredictable data, after"
+        f" {STEPS} steps of training on such data",
+        numbers=numbers,
+        why="What cannot be known beforehand cannot be predicted, unless it is seen.",
+        not_covered="A leak that these few steps do not learn to use.",
+        message="; ".join(problems),
+        worst=worst,
+        tolerance=most,
+    )
+
+
+def sources(subject: Subject) -> Iterator[tuple[str, float, Callable[..., Batch]]]:
+    """The unpredictable data that an objective's batches can be made of, each with its floor.
+
+    Raises NotChecked where there is none.
+    """
+    (passage,) = subject.passages(1)
+    if all(hasattr(passage, part) for part in ("first", "second", "label")):
+        yield "random labels", math.log(2), lambda draws: relabelled(subject, draws)
+        return
+    if not isinstance(passage, Passage):
+        raise NotChecked("needs passages of one text each, so that their tokens can be drawn")
+    draws = generator("floors", "a look")
+    if predicts_what_follows(subject, causal(subject, draws, None)):
+        matrix = chain()
+        yield "uniform tokens", math.log(STATES), lambda draws: causal(subject, draws, None)
+        yield "Markov chain", entropy(matrix), lambda draws: causal(subject, draws, matrix)
+    elif predicts_what_is_masked(subject, draws):
+        yield "uniform tokens", math.log(STATES), lambda draws: uniform_masked(subject, draws)
+    else:
+        raise NotChecked(
+            "needs targets that the model cannot read; this objective shows them by design, or"
+            " they are neither the next nor the masked tokens"
+        )
+
+
+def predicts_what_follows(subject: Subject, batch: Batch) -> bool:
+    """Whether each target is the token that is read next, and may not be seen before."""
+    if "tokens" not in batch.targets or "decoder_tokens" in batch.inputs:
+        return False
+    target, tokens = batch.targets["tokens"][:, :-1], batch.inputs["tokens"][:, 1:]
+    seen = subject.objective.visibility(batch)["tokens"]["tokens"]
+    chosen = (target != IGNORE) & valid_positions(batch.inputs["mask"])[:, 1:]
+    hidden = ~seen.diagonal(1, dim1=1, dim2=2)  # position t does not see t + 1
+    return bool(chosen.any()) and bool(((target == tokens) & hidden)[chosen].all())
+
+
+def predicts_what_is_masked(subject: Subject, draws) -> bool:
+    """Whether an encoder has targets where it reads the mask token."""
+    masks = subject.tokenizer.roles.get("mask") is not None
+    if not (masks and subject.objective.role == "encoder"):
+        return False
+    if "tokens" not in subject.batch(subject.passages(1)).targets:
+        return False
+    return uniform_masked(subject, draws).counts()["tokens"] > 0
+
+
+def chain() -> torch.Tensor:
+    """Transition probabilities (STATES, STATES) of a chain whose next state is far from certain."""
+    draws = torch.rand(STATES, STATES, generator=generator("chain"), dtype=torch.float64)
+    return (3 * draws).softmax(dim=-1)
+
+
+def entropy(matrix: torch.Tensor) -> float:
+    """The chain's entropy in nats: that of each row, weighed by the stationary distribution."""
+    stationary = torch.linalg.matrix_power(matrix, 100)[0]
+    return float(-(stationary[:, None] * matrix * matrix.log()).sum())
+
+
+def draw_tokens(subject: Subject, rows: int, length: int, draws, matrix=None) -> torch.Tensor:
+    """Rows of tokens (rows, length) among STATES ordinary ones: independent, or of the chain."""
+    if matrix is None:
+        states = torch.randint(STATES, (rows, length), generator=draws)
+    else:
+        columns = [
+            torch.multinomial(
+                torch.linalg.matrix_power(matrix, 100)[0], rows, True, generator=draws
+            )
+        ]
+        while len(columns) < length:
+            columns.append(torch.multinomial(matrix[columns[-1]], 1, generator=draws)[:, 0])
+        states = torch.stack(columns, dim=1)
+    return subject.tokenizer.ordinary[states]
+
+
+def passage_like(passage, tokens: torch.Tensor):
+    """The passage with other tokens, in the middle of a text, so that no end is predictable."""
+    return type(passage)(
+        **vars(passage)
+        | {"tokens": tokens[:-1], "first": False, "last": False, "following": int(tokens[-1])}
+        | {name: torch.ones(len(tokens) - 1, dtype=torch.bool) for name in ("words", "sentences")}
+    )
+
+
+def causal(subject: Subject, draws, matrix) -> Batch:
+    passage = subject.passages(1)[0]
+    length = min(subject.objective.length, WINDOW) + 1
+    rows = draw_tokens(subject, ROWS, length, draws, matrix)
+    return subject.batch([passage_like(passage, row) for row in rows])
+
+
+def uniform_masked(subject: Subject, draws) -> Batch:
+    """Only the targets whose token is hidden: one that was kept can be read."""
+    passage = subject.passages(1)[0]
+    length = min(subject.objective.length, WINDOW)
+    rows = draw_tokens(subject, ROWS, length - 1, draws)
+    seeds = torch.randint(2**31, (len(rows),), generator=draws).tolist()
+    batch = subject.objective.batch(
+        [passage_like(passage, row) for row in rows],
+        [Draw(place, generator("floors", seed)) for place, seed in enumerate(seeds)],
+    )
+    hidden = batch.inputs["tokens"] == subject.tokenizer.need("mask")
+    targets = torch.where(hidden, batch.targets["tokens"], IGNORE)
+    return replace(batch, targets={"tokens": targets})
+
+
+def relabelled(subject: Subject, draws) -> Batch:
+    """The objective's pairs of random tokens, with labels that have nothing to do with them."""
+    pair = subject.passages(1)[0]
+    half = min(subject.objective.length, WINDOW) // 3
+    pairs = []
+    for row in draw_tokens(subject, ROWS, 2 * half, draws):
+        sides = passage_like(pair.first, row[:half]), passage_like(pair.second, row[half:])
+        label = int(torch.randint(2, (1,), generator=draws))
+        pairs.append(type(pair)(*sides, label))
+    batch = subject.batch(pairs)
+    judged = {
+        head: target
+        for head, target in batch.targets.items()
+        if bool(((target != IGNORE).sum(dim=1) == 1).all())
+    }
+    return replace(batch, targets=judged)
+
+
+def every(batch: Batch) -> Batch:
+    """The batch with every target counted once: the floor is that of all of them."""
+    return replace(batch, weights={})
+
+
+def trained(subject: Subject, draw, name: str) -> tuple[float, float]:
+    """The mean loss on fresh data after training, and its standard error."""
+    learner = subject.learner().float()
+    optimizer = make_optimizer(learner, Optimization(learning_rate=1e-2))
+    for number in range(STEPS):
+        batch = every(draw(generator("floor", name, SEED, number)))
+        subject.step(learner, optimizer, [batch], 1.0)
+    losses = []
+    with torch.no_grad():
+        for number in range(FRESH):
+            batch = every(draw(generator("fresh", name, SEED, number)))
+            found = subject.losses(learner, batch)
+            losses.append(next(iter(found.values())).losses.double())
+    losses = torch.cat(losses)
+    return float(losses.mean()), float(losses.std() / math.sqrt(len(losses)))

@@ -1,0 +1,154 @@
+"""The base class of a remedy: what keeps a continued model near its base.
+
+A new remedy is one new file in this folder: a class that derives from ``Remedy``. It has
+``Settings``, whose field of the remedy's own name says how strong it is, and overrides the hooks
+that it needs. All hooks do nothing by default:
+
+    begin       before the training: which weights learn, a copy of the base, old text that is read
+    mixed       which passages are mixed into the stream
+    on_targets  a term beside the loss at each target
+    on_weights  a term beside the loss that reads the weights
+    after_step  what happens to the model after each step
+    at_end      what happens to the model after the last step
+    state       what a resumed run needs; ``begin`` gets it back
+
+What every remedy keeps to, and tests/test_remedies.py holds it to:
+
+* A term grows in proportion to its strength. It is zero in value and gradient at the base, with
+  dropout off (to rounding for T5), and is not zero elsewhere. In bfloat16 it is a float32.
+* While a term is computed, neither model nor batch changes, and the base does not learn.
+* No number is drawn from torch's generator.
+* Each setting has a help text, and the docstring names the paper with its arXiv number.
+"""
+
+import copy
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from minicpt.common.errors import InputError
+from minicpt.common.registry import name_of
+from minicpt.common.settings import Checked, flag
+from minicpt.loss import Loss, TargetLosses
+
+ROLES = ("encoder", "decoder", "encoder-decoder")
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What a remedy finds before the training.
+
+    model      the base, as it is now, on its device
+    objective  of the run
+    seed       of the run
+    passages   how many passages the run will read; None: not known yet
+    old_text   source names -> the corpus of old text for training; none named: all that the base
+               was trained on. What any text holds out is not in it
+    progress   puts a bar over an iterable: (iterable, description)
+    """
+
+    model: nn.Module
+    objective: object
+    seed: int = 0
+    passages: int | None = None
+    old_text: Callable[[tuple[str, ...]], object] | None = None
+    progress: Callable[[Iterable, str], Iterable] = lambda iterable, description: iterable
+
+    @cached_property
+    def base(self) -> nn.Module:
+        """One frozen copy of the base for all remedies: in evaluation mode, without gradients."""
+        return copy.deepcopy(self.model).eval().requires_grad_(False)
+
+
+class Remedy:
+    """What keeps a continued model near its base.
+
+    roles      the roles of models that it fits
+    reads_old  it reads text that the base was trained on
+    claims     what only one remedy of a run can decide, in words: "which weights learn"
+    needs      what must hold for it. A remedy is refused beside one that ``removes`` it
+    removes    what does not hold any more with it, and why
+    measured   its settings in ``compare``, where nothing else is said; None: it is not compared
+    """
+
+    Settings: ClassVar[type[Checked]]
+    roles: ClassVar[tuple[str, ...]] = ROLES
+    reads_old: ClassVar[bool] = False
+    claims: ClassVar[tuple[str, ...]] = ()
+    needs: ClassVar[tuple[str, ...]] = ()
+    removes: ClassVar[Mapping[str, str]] = {}
+    measured: ClassVar[Mapping[str, object] | None] = None
+
+    def __init__(self, settings: Checked):
+        self.settings = settings
+
+    @property
+    def name(self) -> str:
+        """Its name on the command line and in tables."""
+        return name_of(type(self))
+
+    @classmethod
+    def asked(cls, settings: Checked) -> bool:
+        """Whether the settings ask for it: by default, whether the field of its name is set."""
+        return bool(getattr(settings, name_of(cls).replace("-", "_")))
+
+    @classmethod
+    def label(cls, settings: Checked) -> str:
+        """Its name and strength, as tables show them."""
+        strength = getattr(settings, name_of(cls).replace("-", "_"))
+        return f"{name_of(cls)} {strength:g}"
+
+    def begin(self, situation: Situation, state: dict | None = None) -> None:
+        """Before the training. ``state`` is what ``state`` gave to a run that goes on."""
+
+    def mixed(self, stream):
+        """The stream of passages, with what is mixed in."""
+        return stream
+
+    def on_targets(self, model: nn.Module, found: Mapping[str, TargetLosses]) -> dict[str, Loss]:
+        """A loss by head at the targets of one forward pass, divided as the objective's is."""
+        return {}
+
+    def on_weights(self, model: nn.Module) -> Tensor | None:
+        """A number (), a function of the weights alone. It counts once a step."""
+        return None
+
+    def after_step(self, model: nn.Module) -> None:
+        """After each update of the weights."""
+
+    def at_end(self, model: nn.Module) -> None:
+        """After the last step, before the model is evaluated and saved."""
+
+    def state(self, model: nn.Module) -> dict:
+        """What ``begin`` needs in a run that goes on."""
+        return {}
+
+
+def check_together(kinds: Mapping[str, type[Remedy]], role: str) -> None:
+    """InputError where remedies, by name, do not fit each other or a model of this role."""
+    names = list(kinds)
+    for name, kind in kinds.items():
+        if role not in kind.roles:
+            article = "an" if role.startswith("e") else "a"
+            fits = " and ".join(kind.roles)
+            raise InputError(f"--{name} fits {fits} models, and this one is {article} {role}")
+        for other in names[names.index(name) + 1 :]:
+            for claim in set(kind.claims) & set(kinds[other].claims):
+                raise InputError(f"--{name} and --{other} both decide {claim}; give one of them")
+        for other in names:
+            for need in kind.needs:
+                if why := kinds[other].removes.get(need):
+                    raise InputError(f"--{name} and --{other} exclude each other: {why}")
+
+
+def details(kind: type[Remedy], given: Mapping[str, object]) -> None:
+    """InputError for settings of a remedy that is not asked for."""
+    if kind.asked(kind.Settings(**given)):
+        return
+    for field in dataclasses.fields(kind.Settings):
+        if field.name in given and field.name != name_of(kind).replace("-", "_"):
+            raise InputError(f"{flag(field)} belongs to --{name_of(kind)}, which is not given")

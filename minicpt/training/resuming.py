@@ -1,0 +1,80 @@
+"""Going on: what a new process needs to go on exactly as this one, and runs that become longer."""
+
+import dataclasses
+
+import torch
+
+from minicpt.common.errors import InputError
+from minicpt.training.optimizer import Optimization, learning_rate
+from minicpt.training.trainer import Trainer
+
+
+def state_of(trainer: Trainer) -> dict:
+    """What a new process needs beside weights and settings."""
+    return {
+        "step": trainer.step,
+        "steps_without_targets": trainer.steps_without_targets,
+        "optimizer": trainer.optimizer.state_dict(),
+        "parts": trainer.parts.state_dict(),
+        "remedies": {each.name: each.state(trainer.model) for each in trainer.remedies},
+    }
+
+
+def restore(trainer: Trainer, state: dict) -> None:
+    """The other side of ``state_of``. The remedies have got their part when they began.
+
+    Raises InputError where the state is not one of this run.
+    """
+    try:
+        step, without = state["step"], state["steps_without_targets"]
+        if not (type(step) is type(without) is int and 0 <= without <= step <= trainer.steps):
+            raise InputError(f"step {step!r:.20} is none of the run's {trainer.steps}")
+        trainer.parts.load_state_dict(state["parts"])
+        restore_optimizer(trainer.optimizer, state["optimizer"])
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise InputError(f"the state to go on from does not fit: {reason}") from None
+    trainer.step, trainer.steps_without_targets = step, without
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict) -> None:
+    """Loads a state into a new optimizer of the same parameters and settings.
+
+    Raises InputError, and changes nothing, where it is another optimizer's.
+    """
+    fresh = optimizer.state_dict()
+    fields = {"step": (), "exp_avg": None, "exp_avg_sq": None}  # shape; None: the parameter's
+    for found, own in zip(state["param_groups"], fresh["param_groups"], strict=True):
+        if {**found, "lr": 0} != {**own, "lr": 0}:
+            raise InputError("the optimizer's settings are not those of the run")
+    parameters = [each for group in optimizer.param_groups for each in group["params"]]
+    if not state["state"].keys() <= set(range(len(parameters))):
+        raise InputError(f"the optimizer's state is not one of {len(parameters)} parameters")
+    for index, moments in state["state"].items():
+        for name, shape in fields.items():
+            own = parameters[index] if shape is None else torch.zeros(shape)  # the step: float32
+            value = moments[name]
+            if (value.shape, value.dtype) != (own.shape, own.dtype) or len(moments) != len(fields):
+                raise InputError(f"the optimizer's {name} of parameter {index} does not fit it")
+    optimizer.load_state_dict(state)
+
+
+def lengthened(step: int, old: int, new: int, settings: Optimization) -> Optimization:
+    """The settings of a run of ``old`` steps, of which ``step`` are done, that shall have ``new``.
+
+    The warm-up keeps its number of steps, so that the run is the one that had ``new`` from the
+    beginning. Raises InputError if that one's rates would have been others: where the rate has
+    begun to fall, or would have.
+    """
+    warmup = min(1.0, round(settings.warmup * old) / new)
+    changed = dataclasses.replace(settings, warmup=warmup)
+    if any(
+        learning_rate(each, old, settings) != learning_rate(each, new, changed)
+        for each in range(step)
+    ):
+        raise InputError(
+            f"--steps {new} does not fit: in the first {step} of {old} steps the learning rate"
+            f" ({settings.schedule}) was not what it is in a run of {new}; start a new run with"
+            " --init"
+        )
+    return changed

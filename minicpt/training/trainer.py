@@ -1,0 +1,223 @@
+"""Training: one loop for every model and every objective. It knows neither by name.
+
+    passages -> batch -> forward -> loss -> backward -> clip -> step
+
+What makes it exact:
+
+* The targets of a step are counted over all its micro-batches before the first backward pass, and
+  every micro-batch is divided by that count. However a step is split, it has one gradient.
+* Dropout is the only use of torch's own generator. It is seeded by (step, micro-batch).
+* A step without targets changes nothing, weight decay included. A loss or gradient that is not
+  finite stops the run before the weights change.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from minicpt.batch import Batch, valid_positions
+from minicpt.common.errors import WorkError
+from minicpt.common.randomness import generator, seeded
+from minicpt.common.settings import MOST, setting
+from minicpt.loss import Loss, objective_loss
+from minicpt.training.device import CPU, Machine
+from minicpt.training.optimizer import Optimization, learning_rate, make_optimizer
+from minicpt.training.stream import Stream
+
+
+@dataclass(frozen=True)
+class Training(Optimization):
+    batch_size: int = setting(16, "passages of a step", least=1, most=2**20)
+    micro_batch_size: int = setting(
+        0, "passages of a forward pass, to save memory; 0: all of the step", least=0, most=2**20
+    )
+    seed: int = setting(0, "seed of weights, order, noise and dropout", least=0, most=MOST)
+    fused_loss: bool = setting(True, "the loss a few rows at a time, without holding all logits")
+
+
+# --- the step --------------------------------------------------------------------------------
+
+
+class NotFinite(WorkError):
+    """A loss or gradient was NaN or infinite; the weights are as they were before the step."""
+
+
+class Learner(nn.Module):
+    """All that learns in a step, as one module: a batch in, losses out.
+
+    model     hidden states from tokens
+    parts     the objective's modules that learn beside it
+    remedies  what keeps the model near its base; each may add a term beside the loss
+    """
+
+    def __init__(self, model: nn.Module, objective, remedies: Sequence = (), fused: bool = True):
+        super().__init__()
+        self.model, self.parts = model, objective.parts(model)
+        self.objective, self.remedies, self.fused = objective, list(remedies), fused
+
+    def forward(self, batch: Batch, first: bool = True) -> dict[str, dict[str, Loss]]:
+        """The losses by head under the name "", and under each remedy's name its term.
+
+        first  whether this is the step's first micro-batch: a term on the weights counts once
+        """
+        found = self.objective.losses(self.model, self.parts, batch, self.fused)
+        result = {"": {head: each.total() for head, each in found.items()}}
+        for remedy in self.remedies:
+            if term := remedy.on_targets(self.model, found):
+                result[remedy.name] = term
+            if first and (value := remedy.on_weights(self.model)) is not None:
+                result[remedy.name] = {"weights": Loss(value, 1)}
+        return result
+
+
+def train_step(
+    learner: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batches: Sequence[Batch],
+    max_grad_norm: float = 0.0,
+    machine: Machine = CPU,
+    seed: int | None = None,
+    head_weights=None,
+) -> dict[str, dict[str, Loss]]:
+    """One update of the weights from the micro-batches of a step.
+
+    max_grad_norm  a longer gradient is shortened to it; 0: none is
+    seed           of the step's dropout; None: torch's generator is left alone
+
+    Returns the step's losses as ``Learner`` does. Raises NotFinite, with the weights unchanged, if
+    one of them or the gradient's norm is not finite.
+    """
+    counts = sum((Counter(batch.counts()) for batch in batches), Counter())
+    optimizer.zero_grad(set_to_none=True)
+    total: dict[str, dict[str, Loss]] = {}
+    for number, batch in enumerate(batches):
+        if seed is not None:
+            torch.manual_seed(generator("dropout", seed, number).initial_seed())
+        with machine.autocast():
+            found = learner(batch, first=number == 0)
+        if counts:  # what is divided is counted over the whole step
+            divisors = counts + Counter(weights=1)
+            sum(
+                objective_loss(losses, divisors, None if name else head_weights)
+                for name, losses in found.items()
+            ).backward()
+        for name, losses in found.items():
+            known = total.setdefault(name, {})
+            for head, loss in losses.items():
+                known[head] = known[head] + loss.detach() if head in known else loss.detach()
+    if not counts:
+        return total
+    parameters = [each for group in optimizer.param_groups for each in group["params"]]
+    norm = nn.utils.clip_grad_norm_(parameters, max_grad_norm or float("inf"))
+    values = {}
+    for name, losses in total.items():
+        for head, loss in losses.items():
+            values[f"{name} term" if name else f"{head} loss"] = loss.sum
+    for name, value in (values | {"gradient norm": norm}).items():
+        if not torch.isfinite(value):
+            raise NotFinite(f"the {name} is {value.item()}")
+    optimizer.step()
+    return total
+
+
+# ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step did.
+
+    losses  by head: the objective's
+    terms   by remedy: what it added to the loss
+    tokens  the real positions that the model read
+    """
+
+    number: int
+    losses: dict[str, Loss]
+    terms: dict[str, float]
+    tokens: int
+    learning_rate: float
+
+
+@dataclass
+class Trainer:
+    """A model, an objective and a corpus, and how far training has come.
+
+    steps     the length of the run, to which the schedule is fitted
+    machine   where and how the steps run; the model is moved there
+    remedies  what keeps the model near its base, ready for use
+    step      the number of steps done; the data position is ``step * batch_size``
+    """
+
+    model: nn.Module
+    objective: object
+    corpus: object
+    settings: Training
+    steps: int
+    machine: Machine = CPU
+    remedies: Sequence = ()
+    step: int = 0
+    steps_without_targets: int = 0
+    stream: object = field(init=False)
+
+    def __post_init__(self):
+        settings = self.settings
+        self.model.to(self.machine.device)
+        with seeded("parts", settings.seed):
+            learner = Learner(self.model, self.objective, self.remedies, settings.fused_loss)
+        self.parts = learner.parts.to(self.machine.device)
+        self.learner = self.machine.compiled(learner)
+        self.stream = Stream(self.objective, self.corpus, settings.seed)
+        for remedy in self.remedies:
+            self.stream = remedy.mixed(self.stream)
+        self.optimizer = make_optimizer(nn.ModuleList([self.model, self.parts]), settings)
+
+    def run(self) -> Iterator[Step]:
+        """Trains until ``steps``, and hands over after every step."""
+        while self.step < self.steps:
+            yield self.advance()
+
+    def advance(self) -> Step:
+        self.learner.train()
+        settings = self.settings
+        passages, draws = self.stream.passages(self.step * settings.batch_size, settings.batch_size)
+        size = settings.micro_batch_size or settings.batch_size
+        batches = [
+            self.objective.batch(passages[at : at + size], draws[at : at + size])
+            for at in range(0, len(passages), size)
+        ]
+        batches = [batch.to(self.machine.device) for batch in batches]
+        rate = learning_rate(self.step, self.steps, settings)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        try:
+            found = train_step(
+                self.learner,
+                self.optimizer,
+                batches,
+                settings.max_grad_norm,
+                self.machine,
+                generator("dropout", settings.seed, self.step).initial_seed(),
+                self.objective.head_weights,
+            )
+        except NotFinite as error:
+            places = ", ".join(passage.place for passage in passages[:3])
+            more = f" and {len(passages) - 3} more" if len(passages) > 3 else ""
+            raise NotFinite(
+                f"step {self.step + 1} stopped before the weights changed: {error}; its batch is"
+                f" {places}{more}; lower --learning-rate, or look at that text"
+            ) from None
+        for remedy in self.remedies:
+            remedy.after_step(self.model)
+        self.step += 1
+        if self.step == self.steps:
+            for remedy in self.remedies:
+                remedy.at_end(self.model)
+        losses = found.pop("")
+        self.steps_without_targets += not any(loss.count for loss in losses.values())
+        terms = {name: float(sum(x.mean for x in each.values())) for name, each in found.items()}
+        tokens = sum(int(valid_positions(batch.inputs["mask"]).sum()) for batch in batches)
+        return Step(self.step, losses, terms, tokens, rate)

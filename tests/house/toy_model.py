@@ -1,0 +1,42 @@
+"""Toy: a decoder that looks at the mean of what stands before (of this test alone)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from minicpt.common.settings import setting
+from minicpt.fast.dropout import Dropout
+from minicpt.models.embedding import look_up
+from minicpt.models.layers import Model, Sizes, TiedHead, causal_mask_of, initialise
+
+
+@dataclass(frozen=True)
+class ToyConfig(Sizes):
+    toy_gain: float = setting(1.0, "what the mean counts", above=0)
+
+
+class Toy(Model):
+    ROLE = "decoder"
+    INPUTS = ("tokens", "mask", "positions")
+    Config = ToyConfig
+
+    def __init__(self, config: ToyConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.tokens = nn.Embedding(config.vocabulary, config.width)
+        self.dropout = Dropout(config.dropout)
+        self.layers = nn.ModuleList(nn.Linear(config.width, config.width) for _ in range(2))
+        self.heads = nn.ModuleDict({"tokens": TiedHead(self.tokens)})
+        self.apply(initialise)
+
+    def forward(
+        self, tokens: Tensor, mask: Tensor | None = None, positions: Tensor | None = None
+    ) -> Tensor:
+        x = self.dropout(look_up("Toy", tokens=(self.tokens, tokens)))  # (B, T, D)
+        seen = causal_mask_of(tokens, mask)
+        seen = seen.reshape(-1, *seen.shape[-2:]).to(x)  # (B or 1, T, T)
+        for layer in self.layers:
+            mean = seen @ x / seen.sum(-1, keepdim=True).clamp(min=1)
+            x = x + self.config.toy_gain * torch.tanh(layer(mean))
+        return x
