@@ -134,20 +134,24 @@ class Tokenizer:
     def with_tokens(self, names: Sequence[str]) -> "Tokenizer":
         """The same with more special tokens. Those that are new get the next ids, in their order.
 
+        One that this program calls by the name of a role ("[MASK]") plays it, if nothing else does.
+
         >>> grown = Tokenizer.train([], 256).with_tokens(["<a>", "<b>"])
         >>> grown.special_id("<b>") - grown.special_id("<a>"), grown.size - grown.special_id("<b>")
         (1, 1)
         """
         engine = tokenizers.Tokenizer.from_str(json.dumps(self._definition))
         engine.add_special_tokens([each for each in names if self.special_id(each) is None])
-        return Tokenizer(engine.to_str(), self._declared, self._habits)
+        roles = {role: token for role, token in TRAINED.items() if token in names}
+        return Tokenizer(engine.to_str(), roles | self._declared, self._habits)
 
     def special_id(self, *names: str) -> int | None:
         """The id of the first of these tokens that is a special token here; None: none of them is.
 
-        The names of a token that models call by different ones may be given together.
+        The names of a token that models call by different ones may be given together. A token that
+        a file adds beside its model counts, though it does not call it special: Qwen's do.
         """
-        known = {self._added[index].content: index for index in self.special}
+        known = {token.content: index for index, token in self._added.items()}
         return next((known[name] for name in names if name in known), None)
 
     def need_special(self, names: Sequence[str | tuple[str, ...]], why: str) -> list[int]:
@@ -266,6 +270,12 @@ class Tokenizer:
 
     def need(self, role: str) -> int:
         """The id of a role. Raises InputError where this tokenizer has none."""
+        if role == "mask" and role not in self.roles:
+            raise LackingTokens(
+                "the tokenizer has no mask token: declare its mask_token in tokenizer_config.json,"
+                " or add one with --add-tokens",
+                [TRAINED["mask_token"]],
+            )
         if role not in self.roles:
             raise InputError(
                 f"the tokenizer has no {role} token: declare its {DECLARED[role]} in "

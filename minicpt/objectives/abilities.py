@@ -15,11 +15,14 @@ from minicpt.data.order import Draw
 class Abilities:
     """Defaults that fit most objectives.
 
-    unit     what a passage of its plan is, for readers
-    classes  head -> the names of its classes, for a head whose classes are no tokens
+    unit         what a passage of its plan is, for readers
+    classes      head -> the names of its classes, for a head whose classes are no tokens
+    looks_ahead  as a decoder, it lets some positions see what follows them. Other tools read every
+                 decoder causally
     """
 
     unit: str = "window"
+    looks_ahead: bool = False
     classes: Mapping[str, Sequence[str]] = {}
 
     def places(self, passage) -> Tensor:
