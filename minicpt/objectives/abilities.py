@@ -19,10 +19,12 @@ class Abilities:
     classes      head -> the names of its classes, for a head whose classes are no tokens
     looks_ahead  as a decoder, it lets some positions see what follows them. Other tools read every
                  decoder causally
+    options      what its ``generate`` takes of ``Sampling`` beside length and temperature
     """
 
     unit: str = "window"
     looks_ahead: bool = False
+    options: Sequence[str] = ()
     classes: Mapping[str, Sequence[str]] = {}
 
     def places(self, passage) -> Tensor:
