@@ -67,6 +67,15 @@ def test_the_hand_worked_case():
     assert {read for read, _ in spm} == {(P, S, *whole[two:], M, *whole[:two]) for _, two in pairs}
 
 
+def test_special_tokens_in_the_text_are_text():
+    text = "<fim_middle>a<fim_prefix>"
+    objective = FillInTheMiddle(BYTES, Settings(window=64, rate=1.0))
+    passage = corpus_of(text).passage(0, len(text))
+    for number in range(20):
+        read, _ = row_of(objective, passage, number)
+        assert len(read) == len(text) + 3 and [each for each in read if each >= P] == [P, S, M]
+
+
 def test_cut_points_are_uniform_and_shares_are_kept():
     """Two points, each at any of the 7 places: a pair has 2 in 49, two equal ones have 1."""
     count = 4000

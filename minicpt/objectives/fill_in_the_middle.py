@@ -39,6 +39,7 @@ SPECIAL = 3
 # Tokens by which a window may grow: a word that is cut takes more of them. With a vocabulary of
 # 4,096 on builtin:docs a window grows by 2.4 on average, and one of 100 by more than 8.
 SPARE = 8
+AROUND = 30  # characters that a probe shows on both sides of its gap
 
 
 @dataclass(frozen=True)
@@ -139,12 +140,13 @@ class FillInTheMiddle(Objective):
         return text + written + sampling.suffix
 
     def probe(self, model: nn.Module, passage: Passage, sampling, draw: Draw) -> str:
-        """The passage, cut, with what the model writes in its middle in brackets."""
+        """What the model writes into a gap of the passage, in brackets, and what stands around."""
         cut = self.cut(passage, False, draw.generator)
         if len(self.arranged(cut)) >= self.length:
             return super().probe(model, passage, sampling, draw)
         written = self.filled(model, cut, sampling, draw.generator)
-        return f"{self.tokenizer.decode(cut.prefix)}[{written}]{self.tokenizer.decode(cut.suffix)}"
+        before, after = self.tokenizer.decode(cut.prefix), self.tokenizer.decode(cut.suffix)
+        return f"{before[-AROUND:]}[{written}]{after[:AROUND]}"
 
     def filled(self, model: nn.Module, cut: Cut, sampling, generator: Generator) -> str:
         """What the model writes between prefix and suffix, as far as its window goes."""
