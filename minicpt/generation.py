@@ -26,6 +26,9 @@ SPECIAL = 2  # [CLS] and [SEP] around a text that an encoder reads
 class Sampling(Checked):
     length: int = setting(80, "the most tokens to write", least=1)
     temperature: float = setting(0.8, "0: the likeliest token; 1: as predicted", least=0)
+    suffix: str | None = setting(
+        None, "what stands behind the text that is to be written", metavar="TEXT"
+    )
 
 
 def choose(logits: Tensor, allowed: Tensor, temperature: float, generator: Generator) -> int:

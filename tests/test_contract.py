@@ -301,6 +301,15 @@ def test_visibility_is_declared_for_every_target(objective, corpus):
         assert own.all(), "a target's own position must be among those it sees"
 
 
+def test_a_decoder_that_looks_ahead_says_so(objective, corpus):
+    """Exported, it is read causally by other tools: only a declaration can tell the user."""
+    if objective.role != "decoder":
+        pytest.skip("an encoder sees both sides anyway, and the rest is told by transformers")
+    seen = objective.visibility(batch_of(objective, corpus))
+    ahead = any(bool(each["tokens"].triu(1).any()) for each in seen.values())
+    assert ahead == objective.looks_ahead
+
+
 def test_evaluation_reads_epoch_zero_and_repeats_itself(objective, corpus, monkeypatch):
     corpus.plans.clear()  # nothing is remembered of other tests
     asked, plan = [], objective.plan

@@ -15,11 +15,16 @@ from minicpt.data.order import Draw
 class Abilities:
     """Defaults that fit most objectives.
 
-    unit     what a passage of its plan is, for readers
-    classes  head -> the names of its classes, for a head whose classes are no tokens
+    unit         what a passage of its plan is, for readers
+    classes      head -> the names of its classes, for a head whose classes are no tokens
+    looks_ahead  as a decoder, it lets some positions see what follows them. Other tools read every
+                 decoder causally
+    options      what its ``generate`` takes of ``Sampling`` beside length and temperature
     """
 
     unit: str = "window"
+    looks_ahead: bool = False
+    options: Sequence[str] = ()
     classes: Mapping[str, Sequence[str]] = {}
 
     def places(self, passage) -> Tensor:

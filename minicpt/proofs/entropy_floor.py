@@ -75,7 +75,8 @@ def sources(subject: Subject) -> Iterator[tuple[str, float, Callable[..., Batch]
     if predicts_what_follows(subject, causal(subject, draws, None)):
         matrix = chain()
         yield "uniform tokens", math.log(STATES), lambda draws: causal(subject, draws, None)
-        yield "Markov chain", entropy(matrix), lambda draws: causal(subject, draws, matrix)
+        if reads_in_order(subject, draws):
+            yield "Markov chain", entropy(matrix), lambda draws: causal(subject, draws, matrix)
     elif predicts_what_is_masked(subject, draws):
         yield "uniform tokens", math.log(STATES), lambda draws: uniform_masked(subject, draws)
     else:
@@ -143,23 +144,47 @@ def passage_like(passage, tokens: torch.Tensor):
     )
 
 
-def causal(subject: Subject, draws, matrix) -> Batch:
+def longest(subject: Subject) -> int:
+    """The tokens of the longest passage that the objective reads, WINDOW at the most."""
+    return min(WINDOW, max(len(passage.tokens) for passage in subject.passages(10**6)))
+
+
+def batch_of(subject: Subject, rows: torch.Tensor, draws) -> Batch:
+    """The objective's batch of these tokens (rows, length), each row with noise of its own."""
     passage = subject.passages(1)[0]
-    length = min(subject.objective.length, WINDOW) + 1
-    rows = draw_tokens(subject, ROWS, length, draws, matrix)
-    return subject.batch([passage_like(passage, row) for row in rows])
+    seeds = torch.randint(2**31, (len(rows),), generator=draws).tolist()
+    return subject.objective.batch(
+        [passage_like(passage, row) for row in rows],
+        [Draw(place, generator("floors", seed)) for place, seed in enumerate(seeds)],
+    )
+
+
+def causal(subject: Subject, draws, matrix) -> Batch:
+    """Only the targets that were drawn: what an objective puts between them may be predictable."""
+    rows = draw_tokens(subject, ROWS, longest(subject) + 1, draws, matrix)
+    batch = batch_of(subject, rows, draws)
+    targets = batch.targets["tokens"]
+    drawn = torch.isin(targets, subject.tokenizer.ordinary[:STATES])
+    return replace(batch, targets={"tokens": torch.where(drawn, targets, IGNORE)})
+
+
+def reads_in_order(subject: Subject, draws) -> bool:
+    """Whether the targets of each row are a run of its text.
+
+    A token that is read behind what follows it in the text depends on both of its sides: its
+    entropy is not that of a Markov chain.
+    """
+    rows = draw_tokens(subject, ROWS, longest(subject) + 1, draws)
+    for row, targets in zip(rows, batch_of(subject, rows, draws).targets["tokens"], strict=True):
+        run, text = targets[targets != IGNORE].tolist(), row.tolist()
+        if run not in [text[at : at + len(run)] for at in range(len(text))]:
+            return False
+    return True
 
 
 def uniform_masked(subject: Subject, draws) -> Batch:
     """Only the targets whose token is hidden: one that was kept can be read."""
-    passage = subject.passages(1)[0]
-    length = min(subject.objective.length, WINDOW)
-    rows = draw_tokens(subject, ROWS, length - 1, draws)
-    seeds = torch.randint(2**31, (len(rows),), generator=draws).tolist()
-    batch = subject.objective.batch(
-        [passage_like(passage, row) for row in rows],
-        [Draw(place, generator("floors", seed)) for place, seed in enumerate(seeds)],
-    )
+    batch = batch_of(subject, draw_tokens(subject, ROWS, longest(subject) + 1, draws), draws)
     hidden = batch.inputs["tokens"] == subject.tokenizer.need("mask")
     targets = torch.where(hidden, batch.targets["tokens"], IGNORE)
     return replace(batch, targets={"tokens": targets})

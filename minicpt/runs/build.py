@@ -8,16 +8,18 @@ import copy
 import dataclasses
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from minicpt import checkpoint, models, objectives
 from minicpt.checkpoint import Checkpoint
+from minicpt.checkpoint.growing import grown
 from minicpt.common.errors import InputError
+from minicpt.common.randomness import generator
 from minicpt.common.registry import name_of
 from minicpt.data.split import sample
-from minicpt.data.tokenizer import Tokenizer
+from minicpt.data.tokenizer import SHOWN, LackingTokens, Tokenizer
 from minicpt.models.layers import Model
 from minicpt.objectives.base import Objective
 from minicpt.remedies.base import Remedy
@@ -89,6 +91,7 @@ def build(config: RunConfig, folder: Path | None = None, quiet: bool = False) ->
     if config.base.init:
         run.record["vocabulary"] = vocabulary(run.tokenizer, start.text, start.old)
         run.record["base"] = str(Path(config.base.init).resolve())
+        say_new(trainer, config, start.parts)
     if not quiet:
         describe(run, start.text, size)
     return run
@@ -146,7 +149,7 @@ def assembled(
         state,
     )
     if start.parts:
-        trainer.parts.load_state_dict(start.parts)
+        trainer.parts.load_state_dict(start.parts, strict=False)
     return Run(trainer, tokenizer, evaluated, config.watch, record, folder, quiet)
 
 
@@ -166,6 +169,8 @@ def from_scratch(config: RunConfig) -> Start:
     path = config.vocabulary.tokenizer
     if path and config.vocabulary != Vocabulary(tokenizer=path):
         refuse(["vocab_size"], "--tokenizer brings its own")
+    if config.base.add_tokens and not path:
+        refuse(["add_tokens"], "without --init a tokenizer is made that has the tokens")
     text = texts(config.text)
     if path:
         tokenizer = Tokenizer.load(path).bare()
@@ -173,6 +178,13 @@ def from_scratch(config: RunConfig) -> Start:
         tokenizer = Tokenizer.train(
             sample(text.training), config.vocabulary.vocab_size, objectives.reserved()
         )
+    if config.base.add_tokens:
+
+        def make(names: list[str]) -> Objective:
+            return kind(tokenizer.with_tokens(names), settings, model.ROLE)
+
+        tokenizer = tokenizer.with_tokens(added := lacking(config.objective, make))
+        say_added(config.objective, added, tokenizer)
     objective = kind(tokenizer, settings, model.ROLE)
     return Start(new_model(model, objective, config.sizes, config.training.seed), objective, text)
 
@@ -188,6 +200,8 @@ def continued(config: RunConfig) -> Start:
     base = checkpoint.load(config.base.init, config.training.seed, **config.sizes)
     for note in base.notes:
         say(note)
+    if config.base.add_tokens:
+        base = extended(base, config)
     objective = fitted(base, config.objective, config.settings)
     remedies = make_remedies(config.remedies, base.model.ROLE)
     old = known_texts(base, config.base.old_corpus, config.text)
@@ -202,6 +216,68 @@ def continued(config: RunConfig) -> Start:
     split = dataclasses.replace(split, errors=config.text.errors)
     text, parts = texts(config.text), parts_of(base, objective)
     return Start(base.model, objective, text, old, remedies, missing, split, parts=parts)
+
+
+def extended(base: Checkpoint, config: RunConfig) -> Checkpoint:
+    """The base with the special tokens that the objective needs as well; says which are new."""
+    key = "added tokens", config.training.seed
+
+    def larger(names: list[str]) -> Checkpoint:
+        return grown(base, names, generator(*key)) if names else base
+
+    def make(names: list[str]) -> Objective:
+        return fitted(larger(names), config.objective, config.settings)
+
+    found = larger(added := lacking(config.objective, make))
+    before, after = (each.model.config.vocabulary for each in (base, found))
+    say_added(
+        config.objective,
+        added,
+        found.tokenizer,
+        f"; embedding and head have {after:,} rows ({before:,} before), those of the new tokens"
+        " drawn with mean and covariance of the others",
+    )
+    return found
+
+
+def say_new(trainer: Trainer, config: RunConfig, parts: dict) -> None:
+    """Says what a continued run has beside its base: parts, and rows that do not learn.
+
+    parts  the state of those that the base brought
+    """
+    brought = {key.partition(".")[0] for key in parts}
+    if new := [name for name in trainer.parts if name not in brought]:
+        say(f"not in the base, initialised at random: {', '.join(new)} of {config.objective}")
+    rows = trainer.model.config.vocabulary
+    fixed = [each for each in trainer.model.parameters() if not each.requires_grad]
+    if config.base.add_tokens and any(len(each) == rows for each in fixed):
+        say("the rows of the added tokens stay as they were drawn: a remedy freezes them")
+
+
+def lacking(name: str, make: Callable[[list[str]], object]) -> list[str]:
+    """The special tokens that an objective needs and a tokenizer lacks, in the order of their ids.
+
+    make  makes the objective with the tokens that it is handed besides; raises LackingTokens
+    """
+    order, added = objective_kind(name).reserved, []
+    while True:
+        try:
+            make(added)
+            return added
+        except LackingTokens as error:
+            if set(error.names) & set(added):
+                raise
+            added += sorted(error.names, key=lambda token: [*order, token].index(token))
+
+
+def say_added(name: str, added: list[str], tokenizer: Tokenizer, more: str = "") -> None:
+    """Says which tokens an objective needed that the tokenizer has now."""
+    if not added:
+        say(f"--add-tokens adds none: the tokenizer has all that {name} needs")
+        return
+    ids = tokenizer.need_special(added, name)
+    shown = ", ".join(added[:SHOWN]) + ", …" * (len(added) > SHOWN)
+    say(f"--add-tokens for {name}: {len(added)} ({shown}), ids {min(ids)} to {max(ids)}{more}")
 
 
 def refuse(names: Sequence[str], why: str) -> None:
@@ -279,12 +355,19 @@ def fitted(base: Checkpoint, name: str, given: Mapping[str, object]) -> Objectiv
 def parts_of(base: Checkpoint, objective: Objective) -> dict:
     """The state of what learnt beside the model when a checkpoint was trained.
 
-    Empty where nothing did, or where it was trained with another objective.
+    Empty where nothing did, or where it was trained with another objective. A part that does not
+    fit the objective's (it has another size now) is left out as a whole.
     """
     known = base.record.get("config", {}).get("objective")
-    if known != name_of(type(objective)) or not len(objective.parts(base.model)):
+    wanted = objective.parts(base.model)
+    if known != name_of(type(objective)) or not len(wanted):
         return {}
-    return base.state()["parts"]
+    state, fits = base.state()["parts"], {}
+    for name, part in wanted.items():
+        own = {f"{name}.{key}": value for key, value in part.state_dict().items()}
+        if all(key in state and state[key].shape == value.shape for key, value in own.items()):
+            fits |= {key: state[key] for key in own}
+    return fits
 
 
 def check_kind(model: Model, name: str, folder) -> None:

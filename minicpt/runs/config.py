@@ -77,6 +77,11 @@ class Base(Checked):
     old_corpus: tuple[str, ...] = setting(
         (), "the text that the base was trained on (default: what its folder says)"
     )
+    add_tokens: bool = setting(
+        False,
+        "add the special tokens that the objective needs and the tokenizer of --init (or of"
+        " --tokenizer) lacks; embedding and head grow with it",
+    )
 
 
 @dataclass(frozen=True)
