@@ -1,8 +1,9 @@
 """What training may add to the loss of each target: z-loss and label smoothing.
 
     z-loss           X (log Z)^2, Z = the sum over classes of exp(logit). It keeps log Z near 0.
-    label-smoothing  X (log p[target] - the mean over classes of log p). With the cross-entropy it
-                     makes (1 - X) of the target and X / V of every class, as torch does it.
+    label-smoothing  X (logit[target] - the mean over classes of the logits). With the cross-entropy
+                     it makes (1 - X) of the target and X / V of every class, as torch does it.
+                     A class whose logit is -inf is none: it gets no share.
 
 A batch carries the strength X of each of its terms (``Batch.terms``). So every objective computes
 them in the pass that gives its loss, and evaluations, whose batches carry none, do not.
@@ -21,6 +22,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -64,11 +66,11 @@ def losses_with_terms(
         return fast.losses_with_terms(head, hidden, targets, terms)
     logits = head(hidden)  # (N, D) -> (N, V)
     logits = logits.float() if logits.dtype.itemsize < 4 else logits
-    logs = logits.log_softmax(dim=1)
-    likely = logs.gather(1, targets[:, None])[:, 0]  # (N,)
+    possible = logits > -torch.inf  # (N, V)
+    even = logits.where(possible, 0).sum(dim=1) / possible.sum(dim=1)
     found = {
         "z-loss": logits.logsumexp(dim=1).square(),
-        "label-smoothing": likely - logs.mean(dim=1),
+        "label-smoothing": logits.gather(1, targets[:, None])[:, 0] - even,
     }
     added = {name: strength * found[name] for name, strength in terms.items()}
     losses = F.cross_entropy(logits, targets, reduction="none") + sum(added.values())
