@@ -110,7 +110,7 @@ def test_what_stays_is_what_the_reference_finds_easier(pieces):
     """Held against plain logits of both models, one target after the other."""
     objective, model, select, batch = pieces
     kept = select(model, ModuleDict(), batch).targets["tokens"] != IGNORE
-    model.eval()
+    model.eval().requires_grad_(False)
     for row, target in enumerate(batch.targets["tokens"]):
         places = (target != IGNORE).nonzero()[:, 0].tolist()
         excess = {}
@@ -148,6 +148,7 @@ def test_only_what_stays_is_counted_and_learnt(pieces):
 
 def test_micro_batches_select_as_the_whole_step_does(pieces, corpus):
     objective, _, select, batch = pieces
+    select = dataclasses.replace(select, reference=model_of(objective, seed=1).double())
     ends = []
     for micro in (0, 2, 3):
         settings, kept = Training(batch_size=6, micro_batch_size=micro), []
@@ -158,7 +159,6 @@ def test_micro_batches_select_as_the_whole_step_does(pieces, corpus):
             return thin
 
         model = model_of(objective).double()
-        select = dataclasses.replace(select, reference=model_of(objective, seed=1).double())
         step = Trainer(model, objective, corpus, settings, 1, prepare=prepare).advance()
         ends.append((kept, step.losses["tokens"]))
     for kept, loss in ends[1:]:
