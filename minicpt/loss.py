@@ -11,7 +11,7 @@ B batch, T positions of the targets' stream, D width, V classes of the head, N t
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from minicpt.batch import IGNORE, Batch, seen_by
 from minicpt.fast import loss as fast
+from minicpt.terms import losses_with_terms
 
 
 @dataclass(frozen=True)
@@ -51,13 +52,14 @@ class Loss:
 class TargetLosses:
     """The losses of a head's targets, one by one.
 
-    losses     (N,) in nats, before their weights
+    losses     (N,) in nats, before their weights, with the batch's ``terms``
     targets    (N,) int64
     rows       (N,) int64: where each target stands, and ``positions`` likewise
     weights    (N,): what each loss is multiplied by
     count      the targets, those of weight 0 included: they are not among the N
     hidden     (N, D): the model's hidden states at these positions
     inputs     what the model read to give them
+    terms      name -> (N,): what each term has added to ``losses``, as plain numbers
     """
 
     losses: Tensor
@@ -68,6 +70,7 @@ class TargetLosses:
     count: int
     hidden: Tensor
     inputs: Mapping[str, Tensor]
+    terms: Mapping[str, Tensor] = field(default_factory=dict)
 
     def total(self) -> Loss:
         return Loss((self.losses * self.weights).sum(), self.count)
@@ -100,12 +103,15 @@ def losses_of_head(
     places = (asked if weights is None else asked & (weights > 0)).flatten().nonzero()[:, 0]  # (N,)
     chosen = target.flatten()[places]  # (N,)
     kept = hidden.flatten(0, 1).index_select(0, places)  # (B, T, D) -> (N, D)
-    losses = head_losses(head, kept, chosen, fused)  # (N,)
+    if batch.terms:
+        losses, terms = losses_with_terms(head, kept, chosen, batch.terms, fused)
+    else:
+        losses, terms = head_losses(head, kept, chosen, fused), {}  # (N,)
     factors = torch.ones_like(losses) if weights is None else weights.flatten()[places].to(losses)
     rows = places.div(target.shape[1], rounding_mode="floor")
     count = len(places) if weights is None else int(asked.sum())
     return TargetLosses(
-        losses, chosen, rows, places % target.shape[1], factors, count, kept, batch.inputs
+        losses, chosen, rows, places % target.shape[1], factors, count, kept, batch.inputs, terms
     )
 
 

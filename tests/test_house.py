@@ -24,7 +24,7 @@ FLOORS = (
     ("runs",),
     ("training", "checkpoint"),
     ("objectives", "remedies", "models"),
-    ("generation", "data", "batch", "loss"),
+    ("generation", "data", "batch", "loss", "terms"),
     ("fast", "common"),
 )
 AXES = {"objectives", "remedies", "models"}

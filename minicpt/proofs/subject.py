@@ -24,6 +24,7 @@ from minicpt.objectives.base import Objective
 from minicpt.proofs.result import NotChecked
 from minicpt.runs.assembly import new_model
 from minicpt.training import evaluation
+from minicpt.training.preparing import Selection
 from minicpt.training.stream import Stream
 from minicpt.training.trainer import Learner, train_step
 
@@ -93,6 +94,7 @@ class Subject:
     evaluate  the evaluation
     stream    the sequence of passages of a training run
     save, load   a checkpoint
+    select    (share, objective, reference, its parts) -> what thins the targets of a batch
     """
 
     name: str
@@ -108,6 +110,7 @@ class Subject:
     stream: Callable = Stream
     save: Callable = folder.save
     load: Callable = folder.load
+    select: Callable = Selection
     _places: dict = field(default_factory=dict, init=False, repr=False)
 
     @property

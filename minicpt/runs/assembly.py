@@ -17,6 +17,7 @@ from minicpt.objectives.base import Objective
 from minicpt.remedies.base import Remedy, Situation, check_together
 from minicpt.runs.console import bar_over
 from minicpt.training.device import CPU, Machine
+from minicpt.training.preparing import Preparing
 from minicpt.training.resuming import restore
 from minicpt.training.trainer import Trainer, Training
 
@@ -137,11 +138,13 @@ def make_trainer(
     chosen: Iterable[Remedy] = (),
     old_text: Callable[[tuple[str, ...]], object] | None = None,
     state: dict | None = None,
+    prepare: Preparing | None = None,
 ) -> Trainer:
     """A trainer whose remedies have begun; with ``state``, one that goes on where that was kept.
 
     steps     None: not known yet, and set later
     old_text  see ``Situation``
+    prepare   what becomes of each batch before its step; None: nothing
     """
     model.to(machine.device)
     passages = steps and steps * training.batch_size
@@ -158,6 +161,7 @@ def make_trainer(
             f"the state to go on from does not fit: {' '.join(str(error).split())[:120]}"
         ) from None
     trainer = Trainer(model, objective, corpus, training, steps or 1, machine, chosen)
+    trainer.prepare = prepare or trainer.prepare
     if state:
         restore(trainer, state)
     return trainer

@@ -35,6 +35,7 @@ from minicpt.runs.config import Length, RunConfig, Text, Vocabulary, tuples
 from minicpt.runs.console import say
 from minicpt.runs.describe import describe, vocabulary, weights
 from minicpt.runs.loop import Run
+from minicpt.runs.reference import record_of, selection
 from minicpt.runs.texts import (
     OldText,
     Texts,
@@ -46,6 +47,7 @@ from minicpt.runs.texts import (
     settings_of,
     texts,
 )
+from minicpt.training.preparing import Preparing, Selecting
 from minicpt.training.trainer import Trainer
 
 TIMED_STEPS = 5  # steps that --minutes times, after two that it does not
@@ -80,6 +82,8 @@ def build(config: RunConfig, folder: Path | None = None, quiet: bool = False) ->
     quiet   prints nothing on the standard output
     """
     config.machine.prepare(say)
+    if config.selecting.reference:
+        checkpoint.find(config.selecting.reference)  # before any text is read
     start = continued(config) if config.base.init else from_scratch(config)
     size = weights(start.model)
     timed = config.length.epochs or config.length.minutes
@@ -121,11 +125,14 @@ def assembled(
     old_text = OldText(
         start.text, start.old, objective, start.missing, start.split, accept, dict(start.read)
     )
+    reference = record_of(config.selecting)
+    selecting = Selecting(config.selecting.select, reference.get("folder"))
     settled = dataclasses.replace(
         config,
         model=models.name_of(start.model),
         settings=dataclasses.asdict(objective.settings),
         remedies={each.name: dataclasses.asdict(each.settings) for each in start.remedies},
+        selecting=selecting,
     )
     record = {
         "config": settled.plain(),
@@ -136,7 +143,9 @@ def assembled(
         "held_out": {name: documents.sha256 for name, documents in apart.items()},
         "read": old_text.record,
         "tokenizer": tokenizer.sha256,
+        "reference": reference,
     }
+    chosen = selection(selecting, objective, start.model, config.machine)
     trainer = make_trainer(
         start.model,
         objective,
@@ -147,6 +156,7 @@ def assembled(
         start.remedies,
         old_text,
         state,
+        Preparing(config.terms.strengths(), chosen, config.machine),
     )
     if start.parts:
         trainer.parts.load_state_dict(start.parts, strict=False)

@@ -12,7 +12,9 @@ from typing import Literal
 from minicpt.common.errors import InputError
 from minicpt.common.settings import Checked, setting
 from minicpt.data.bpe import LONGEST_WORD
+from minicpt.terms import Terms
 from minicpt.training.device import Machine
+from minicpt.training.preparing import Selecting
 from minicpt.training.trainer import Training
 
 
@@ -118,6 +120,8 @@ class RunConfig:
     base: Base = Base()
     length: Length = Length()
     training: Training = Training()
+    terms: Terms = Terms()
+    selecting: Selecting = Selecting()
     watch: Watch = Watch()
     machine: Machine = Machine()
     remedies: Mapping[str, Mapping[str, object]] = field(default_factory=dict)

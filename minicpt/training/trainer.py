@@ -12,7 +12,7 @@ What makes it exact:
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -23,6 +23,7 @@ from minicpt.common.errors import WorkError
 from minicpt.common.randomness import generator, seeded
 from minicpt.common.settings import MOST, setting
 from minicpt.loss import Loss, objective_loss
+from minicpt.terms import apart
 from minicpt.training.device import CPU, Machine
 from minicpt.training.optimizer import Optimization, learning_rate, make_optimizer
 from minicpt.training.stream import Stream
@@ -59,12 +60,12 @@ class Learner(nn.Module):
         self.objective, self.remedies, self.fused = objective, list(remedies), fused
 
     def forward(self, batch: Batch, first: bool = True) -> dict[str, dict[str, Loss]]:
-        """The losses by head under the name "", and under each remedy's name its term.
+        """The losses by head under "", and under the name of each term or remedy what it adds.
 
         first  whether this is the step's first micro-batch: a term on the weights counts once
         """
         found = self.objective.losses(self.model, self.parts, batch, self.fused)
-        result = {"": {head: each.total() for head, each in found.items()}}
+        result = apart(found)
         for remedy in self.remedies:
             if term := remedy.on_targets(self.model, found):
                 result[remedy.name] = term
@@ -131,7 +132,7 @@ class Step:
     """What one step did.
 
     losses  by head: the objective's
-    terms   by remedy: what it added to the loss
+    terms   by name: what each term or remedy added to the loss
     tokens  the real positions that the model read
     """
 
@@ -149,6 +150,7 @@ class Trainer:
     steps     the length of the run, to which the schedule is fitted
     machine   where and how the steps run; the model is moved there
     remedies  what keeps the model near its base, ready for use
+    prepare   (model, parts, batch) -> the batch as training has it: see ``preparing``
     step      the number of steps done; the data position is ``step * batch_size``
     """
 
@@ -161,6 +163,7 @@ class Trainer:
     remedies: Sequence = ()
     step: int = 0
     steps_without_targets: int = 0
+    prepare: Callable = lambda model, parts, batch: batch
     stream: object = field(init=False)
 
     def __post_init__(self):
@@ -190,6 +193,7 @@ class Trainer:
             for at in range(0, len(passages), size)
         ]
         batches = [batch.to(self.machine.device) for batch in batches]
+        batches = [self.prepare(self.model, self.parts, batch) for batch in batches]
         rate = learning_rate(self.step, self.steps, settings)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
