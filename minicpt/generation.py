@@ -184,7 +184,7 @@ def fill_gaps(
 
     shifted  the token of a gap is predicted at the position before it, as decoders do
     """
-    likely = predict(model, inputs, "tokens", 0, gaps - shifted)
+    likely = predict(model, inputs, "tokens", 0, gaps - 1 if shifted else gaps)
     ids = inputs["tokens"][0].clone()
     ids[gaps] = tokenizer.ordinary[likely[:, tokenizer.ordinary].argmax(dim=-1)]
     return ids.tolist()

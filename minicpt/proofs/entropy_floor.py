@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import torch
 
-from minicpt.batch import IGNORE, Batch, valid_positions
+from minicpt.batch import IGNORE, Batch, target_stream, valid_positions
 from minicpt.common.randomness import generator
 from minicpt.data.corpus import Passage
 from minicpt.data.order import Draw
@@ -76,34 +76,46 @@ def sources(subject: Subject) -> Iterator[tuple[str, float, Callable[..., Batch]
         matrix = chain()
         yield "uniform tokens", math.log(STATES), lambda draws: causal(subject, draws, None)
         yield "Markov chain", entropy(matrix), lambda draws: causal(subject, draws, matrix)
-    elif predicts_what_is_masked(subject, draws):
-        yield "uniform tokens", math.log(STATES), lambda draws: uniform_masked(subject, draws)
+    elif predicts_what_it_hides(subject, draws):
+        yield "uniform tokens", math.log(STATES), lambda draws: uniform_hidden(subject, draws)
     else:
         raise NotChecked(
             "needs targets that the model cannot read; this objective shows them by design, or"
-            " they are neither the next nor the masked tokens"
+            " tokenises anew what it reads"
         )
 
 
 def predicts_what_follows(subject: Subject, batch: Batch) -> bool:
     """Whether each target is the token that is read next, and may not be seen before."""
-    if "tokens" not in batch.targets or "decoder_tokens" in batch.inputs:
+    if "tokens" not in batch.targets:
         return False
-    target, tokens = batch.targets["tokens"][:, :-1], batch.inputs["tokens"][:, 1:]
-    seen = subject.objective.visibility(batch)["tokens"]["tokens"]
-    chosen = (target != IGNORE) & valid_positions(batch.inputs["mask"])[:, 1:]
+    own = target_stream(batch)
+    target, tokens = batch.targets["tokens"][:, :-1], batch.inputs[own][:, 1:]
+    seen = subject.objective.visibility(batch)["tokens"][own]
+    real = valid_positions(batch.inputs[own.replace("tokens", "mask")])
+    chosen = (target != IGNORE) & real[:, 1:]
     hidden = ~seen.diagonal(1, dim1=1, dim2=2)  # position t does not see t + 1
-    return bool(chosen.any()) and bool(((target == tokens) & hidden)[chosen].all())
+    if not bool(chosen.any()) or not bool(((target == tokens) & hidden)[chosen].all()):
+        return False
+    return own == "tokens" or reads_the_other_tokens(subject)
 
 
-def predicts_what_is_masked(subject: Subject, draws) -> bool:
-    """Whether an encoder has targets where it reads the mask token."""
-    masks = subject.tokenizer.roles.get("mask") is not None
-    if not (masks and subject.objective.role == "encoder"):
+def reads_the_other_tokens(subject: Subject) -> bool:
+    """Whether an encoder reads tokens of the text as they are, and none that is a target."""
+    batch = batch_of(subject, distinct_tokens(subject), generator("floors", "a look"))
+    read, real = batch.inputs["tokens"], batch.inputs["mask"]
+    shown = (read[:, None, :] == batch.targets["tokens"][:, :, None]) & real[:, None, :]
+    as_they_are = torch.isin(read[real], distinct_tokens(subject)).all()
+    return bool(as_they_are) and not bool(shown.any())
+
+
+def predicts_what_it_hides(subject: Subject, draws) -> bool:
+    """Whether there are targets whose token stands nowhere in what they may see."""
+    if subject.objective.role == "encoder-decoder":
         return False
     if "tokens" not in subject.batch(subject.passages(1)).targets:
         return False
-    return uniform_masked(subject, draws).counts()["tokens"] > 0
+    return uniform_hidden(subject, draws).counts()["tokens"] > 0
 
 
 def chain() -> torch.Tensor:
@@ -143,25 +155,42 @@ def passage_like(passage, tokens: torch.Tensor):
     )
 
 
-def causal(subject: Subject, draws, matrix) -> Batch:
+def batch_of(subject: Subject, rows: torch.Tensor, draws) -> Batch:
+    """The objective's batch of some texts (rows, length); each has noise of its own."""
     passage = subject.passages(1)[0]
-    length = min(subject.objective.length, WINDOW) + 1
-    rows = draw_tokens(subject, ROWS, length, draws, matrix)
-    return subject.batch([passage_like(passage, row) for row in rows])
-
-
-def uniform_masked(subject: Subject, draws) -> Batch:
-    """Only the targets whose token is hidden: one that was kept can be read."""
-    passage = subject.passages(1)[0]
-    length = min(subject.objective.length, WINDOW)
-    rows = draw_tokens(subject, ROWS, length - 1, draws)
     seeds = torch.randint(2**31, (len(rows),), generator=draws).tolist()
-    batch = subject.objective.batch(
+    return subject.objective.batch(
         [passage_like(passage, row) for row in rows],
         [Draw(place, generator("floors", seed)) for place, seed in enumerate(seeds)],
     )
-    hidden = batch.inputs["tokens"] == subject.tokenizer.need("mask")
-    targets = torch.where(hidden, batch.targets["tokens"], IGNORE)
+
+
+def causal(subject: Subject, draws, matrix) -> Batch:
+    length = min(subject.objective.length, WINDOW) + 1
+    return batch_of(subject, draw_tokens(subject, ROWS, length, draws, matrix), draws)
+
+
+def distinct_tokens(subject: Subject) -> torch.Tensor:
+    """Texts (ROWS, length) in which no token comes twice."""
+    length = min(subject.objective.length, WINDOW)
+    return subject.tokenizer.ordinary[:length].expand(ROWS, -1)
+
+
+def uniform_hidden(subject: Subject, draws) -> Batch:
+    """Only the targets that cannot be read: one that was kept stands there.
+
+    Which these are is told by texts of distinct tokens with the same noise: a target can be read
+    if its token is among what it may see.
+    """
+    rows = draw_tokens(subject, ROWS, distinct_tokens(subject).shape[1], draws)
+    noise = draws.get_state()
+    batch = batch_of(subject, rows, draws)
+    told = batch_of(subject, distinct_tokens(subject), draws.set_state(noise))
+    target = told.targets["tokens"]
+    seen = subject.objective.visibility(told)["tokens"]["tokens"]  # (B, T, T)
+    same = told.inputs["tokens"][:, None, :] == target[:, :, None]
+    readable = (same & seen).any(dim=2) | ~torch.isin(target, subject.tokenizer.ordinary)
+    targets = batch.targets["tokens"].masked_fill(readable, IGNORE)
     return replace(batch, targets={"tokens": targets})
 
 
