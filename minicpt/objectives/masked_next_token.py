@@ -68,6 +68,7 @@ class Settings(Masking):
 class MaskedNextToken(Objective):
     roles = ("decoder",)
     reserved = MASK[:1]
+    looks_ahead = True
     Settings = Settings
 
     def __init__(self, tokenizer: Tokenizer, settings: Settings | None = None, role=None):

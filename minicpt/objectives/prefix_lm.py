@@ -55,6 +55,8 @@ class Settings(Checked):
 
 class PrefixLM(Objective):
     roles = ("decoder", "encoder-decoder")
+    likelihood = "exact"  # of the suffix, given the prefix
+    looks_ahead = True  # as a decoder, within the prefix
     Settings = Settings
 
     def __init__(self, tokenizer: Tokenizer, settings: Settings | None = None, role=None):
@@ -130,16 +132,13 @@ class PrefixLM(Objective):
         both_ways = given[:, :, None] & given[:, None, :]
         return {"tokens": {"tokens": sees_the_past(mask) | both_ways}}
 
-    def places(self, passage: Passage, targets: Tensor) -> Tensor:
-        """The number of the corpus' token that each target stands for; -1 for end-of-text: (N,).
-
-        targets  (T,) int64, the passage's row of a batch's targets
-        """
+    def places(self, passage: Passage) -> Tensor:
+        """As in causal LM, whatever the cut: of each position of a decoder's row. Those of an
+        encoder-decoder's shorter rows are the last ones."""
+        opening = [-1] if passage.first else []
         stop = passage.start + len(passage.tokens)
-        numbers = torch.arange(passage.start, stop + 1)
-        if passage.last:
-            numbers[-1] = -1
-        return numbers[len(numbers) - int((targets != IGNORE).sum()) :]
+        numbers = torch.cat([torch.tensor(opening).long(), torch.arange(passage.start, stop)])
+        return shift(numbers, -1 if passage.last else stop)
 
     # --- what a trained model does with a text
 

@@ -215,7 +215,9 @@ def remarks(data: dict) -> list[str]:
         fates = [each["fate"] for each in found["targets"] if "fate" in each]
         if fates:
             counts = ", ".join(f"{fates.count(fate)} {what}" for fate, what in FATES.items())
-            lines.append(f"Chosen to be predicted: {plural(len(fates), 'token')}, {counts}.")
+            early = ", each one position before its own" if data["ahead"] else ""
+            whole = plural(len(fates), "token")
+            lines.append(f"Chosen to be predicted{early}: {whole}, {counts}.")
     size = len(data["streams"][data["target_stream"]]["positions"])
     predicted = {each["position"] for head in data["heads"].values() for each in head["targets"]}
     if any("weight" in each for head in data["heads"].values() for each in head["targets"]):

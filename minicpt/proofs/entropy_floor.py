@@ -89,30 +89,23 @@ def predicts_what_follows(subject: Subject, batch: Batch) -> bool:
     """Whether each target is the token that is read next, and may not be seen before."""
     if "tokens" not in batch.targets:
         return False
+    asked = batch.targets["tokens"][batch.targets["tokens"] != IGNORE]
+    if not torch.isin(asked, subject.tokenizer.ordinary).all():
+        return False  # sentinels and the end can be foreseen
     own = target_stream(batch)
     target, tokens = batch.targets["tokens"][:, :-1], batch.inputs[own][:, 1:]
     seen = subject.objective.visibility(batch)["tokens"][own]
     real = valid_positions(batch.inputs[own.replace("tokens", "mask")])
     chosen = (target != IGNORE) & real[:, 1:]
     hidden = ~seen.diagonal(1, dim1=1, dim2=2)  # position t does not see t + 1
-    if not bool(chosen.any()) or not bool(((target == tokens) & hidden)[chosen].all()):
+    if not (bool(chosen.any()) and bool(((target == tokens) & hidden)[chosen].all())):
         return False
-    return own == "tokens" or reads_the_other_tokens(subject)
-
-
-def reads_the_other_tokens(subject: Subject) -> bool:
-    """Whether an encoder reads tokens of the text as they are, and none that is a target."""
-    batch = batch_of(subject, distinct_tokens(subject), generator("floors", "a look"))
-    read, real = batch.inputs["tokens"], batch.inputs["mask"]
-    shown = (read[:, None, :] == batch.targets["tokens"][:, :, None]) & real[:, None, :]
-    as_they_are = torch.isin(read[real], distinct_tokens(subject)).all()
-    return bool(as_they_are) and not bool(shown.any())
+    told = batch_of(subject, distinct_tokens(subject), generator("floors", "a look"))
+    return torch.equal(unreadable(subject, told), told.targets["tokens"] != IGNORE)
 
 
 def predicts_what_it_hides(subject: Subject, draws) -> bool:
     """Whether there are targets whose token stands nowhere in what they may see."""
-    if subject.objective.role == "encoder-decoder":
-        return False
     if "tokens" not in subject.batch(subject.passages(1)).targets:
         return False
     return uniform_hidden(subject, draws).counts()["tokens"] > 0
@@ -176,22 +169,38 @@ def distinct_tokens(subject: Subject) -> torch.Tensor:
     return subject.tokenizer.ordinary[:length].expand(ROWS, -1)
 
 
+def unreadable(subject: Subject, told: Batch) -> torch.Tensor:
+    """The targets whose token is not among what they may see, (B, T) bool.
+
+    told  a batch of ``distinct_tokens``. An encoder-decoder may tokenise its text anew: then it is
+          not known what it shows, and there is no such target
+    """
+    target, ordinary = told.targets["tokens"], subject.tokenizer.ordinary
+    if "decoder_tokens" in told.inputs:
+        read = told.inputs["tokens"][told.inputs["mask"]]
+        others = ordinary[~torch.isin(ordinary, distinct_tokens(subject))]
+        if torch.isin(read, others).any():
+            return torch.zeros_like(target, dtype=torch.bool)
+    found = torch.isin(target, ordinary)
+    for stream, seen in subject.objective.visibility(told)["tokens"].items():
+        same = told.inputs[stream][:, None, :] == target[:, :, None]  # (B, T, S)
+        found &= ~(same & seen).any(dim=2)
+    return found
+
+
 def uniform_hidden(subject: Subject, draws) -> Batch:
     """Only the targets that cannot be read: one that was kept stands there.
 
-    Which these are is told by texts of distinct tokens with the same noise: a target can be read
-    if its token is among what it may see.
+    Which these are is told by distinct tokens with the same noise.
     """
     rows = draw_tokens(subject, ROWS, distinct_tokens(subject).shape[1], draws)
     noise = draws.get_state()
     batch = batch_of(subject, rows, draws)
     told = batch_of(subject, distinct_tokens(subject), draws.set_state(noise))
-    target = told.targets["tokens"]
-    seen = subject.objective.visibility(told)["tokens"]["tokens"]  # (B, T, T)
-    same = told.inputs["tokens"][:, None, :] == target[:, :, None]
-    readable = (same & seen).any(dim=2) | ~torch.isin(target, subject.tokenizer.ordinary)
-    targets = batch.targets["tokens"].masked_fill(readable, IGNORE)
-    return replace(batch, targets={"tokens": targets})
+    shown = ~unreadable(subject, told)
+    if shown.shape != batch.targets["tokens"].shape:
+        raise NotChecked("needs noise that does not depend on which tokens stand in a text")
+    return replace(batch, targets={"tokens": batch.targets["tokens"].masked_fill(shown, IGNORE)})
 
 
 def relabelled(subject: Subject, draws) -> Batch:
