@@ -17,6 +17,7 @@ from minicpt.common.settings import Checked, setting
 from minicpt.data.corpus import Corpus
 from minicpt.data.documents import Document
 from minicpt.data.order import Draw
+from minicpt.data.patterns import prefix_mask
 from minicpt.data.tokenizer import Tokenizer
 
 SPECIAL = 2  # [CLS] and [SEP] around a text that an encoder reads
@@ -105,6 +106,32 @@ def continue_tokens(
 
 
 @torch.no_grad()
+def continue_prefix(
+    model: nn.Module,
+    prompt: list[int],
+    window: int,
+    tokenizer: Tokenizer,
+    sampling: Sampling,
+    generator: Generator,
+) -> list[int]:
+    """The tokens that a decoder writes after ``prompt``, which it reads in both directions.
+
+    It reads the last ``window`` tokens anew for each new one. What it wrote is read causally.
+    """
+    device = next(model.parameters()).device
+
+    def logits_after(written: list[int]) -> Tensor:
+        tokens = torch.tensor([[*prompt, *written][-window:]], device=device)
+        given = torch.tensor([tokens.shape[1] - len(written)], device=device)  # of the prompt
+        mask = prefix_mask(torch.ones_like(tokens, dtype=torch.bool), given)
+        return model.heads["tokens"](model(tokens=tokens, mask=mask)[:, -1])[0]
+
+    with evaluating(model):
+        end = tokenizer.need("end")
+        return write(logits_after, or_end(tokenizer), end, sampling, generator)
+
+
+@torch.no_grad()
 def rewrite_tokens(
     model: nn.Module,
     tokens: list[int],
@@ -141,11 +168,26 @@ def predict(model, inputs: dict[str, Tensor], head: str, row: int, positions) ->
         return model.heads[head](hidden[row, positions]).cpu().double().softmax(dim=-1)
 
 
+def with_gaps(tokenizer: Tokenizer, text: str, mask: int) -> list[int]:
+    """The ids of a text in which mask tokens are the gaps."""
+    *parts, rest = text.split(tokenizer.token(mask))
+    # The space before a gap belongs to the token that fills it.
+    ids = [id for part in parts for id in (*tokenizer.encode(part.removesuffix(" ")), mask)]
+    return ids + tokenizer.encode(rest)
+
+
 def fill_gaps(
-    model: nn.Module, tokenizer: Tokenizer, inputs: dict[str, Tensor], gaps: Tensor
+    model: nn.Module,
+    tokenizer: Tokenizer,
+    inputs: dict[str, Tensor],
+    gaps: Tensor,
+    shifted: bool = False,
 ) -> list[int]:
-    """The ids of the one row of ``inputs``, with the likeliest ordinary token at each gap (K,)."""
-    likely = predict(model, inputs, "tokens", 0, gaps)
+    """The ids of the one row of ``inputs``, with the likeliest ordinary token at each gap (K,).
+
+    shifted  the token of a gap is predicted at the position before it, as decoders do
+    """
+    likely = predict(model, inputs, "tokens", 0, gaps - 1 if shifted else gaps)
     ids = inputs["tokens"][0].clone()
     ids[gaps] = tokenizer.ordinary[likely[:, tokenizer.ordinary].argmax(dim=-1)]
     return ids.tolist()
@@ -203,17 +245,13 @@ class Fill:
         """Mask tokens in the text are the gaps; without one, the objective makes some."""
         tokenizer = objective.tokenizer
         mask = tokenizer.need("mask")
-        parts = text.split(tokenizer.token(mask))
-        if len(parts) == 1:
+        if tokenizer.token(mask) not in text:
             corpus = Corpus.build([Document("the text", text)], tokenizer)
             passage = corpus.passage(0, len(corpus.tokens))
             check_length(passage.tokens, objective.length - SPECIAL)
             return Fill.probe(objective, model, passage, sampling, Draw(0, generator))
-        ids = [tokenizer.need("cls")]
-        for part in parts[:-1]:
-            # The space before a gap belongs to the token that fills it.
-            ids += [*tokenizer.encode(part.removesuffix(" ")), mask]
-        ids += [*tokenizer.encode(parts[-1]), tokenizer.need("sep")]
+        inside = with_gaps(tokenizer, text, mask)
+        ids = [tokenizer.need("cls"), *inside, tokenizer.need("sep")]
         check_length(ids, objective.length)
         tokens = torch.tensor(ids)
         return Fill.shown(model, tokenizer, {"tokens": tokens[None]}, tokens == mask)

@@ -104,11 +104,11 @@ def choose_words(
 
 
 class Masker:
-    """Hides some tokens of a text, as the settings say."""
+    """Hides some tokens of a text, as the settings say. ``mask``: the id of the mask token."""
 
-    def __init__(self, tokenizer: Tokenizer, settings: Masking):
+    def __init__(self, tokenizer: Tokenizer, settings: Masking, mask: int | None = None):
         self.settings, self.ordinary = settings, tokenizer.ordinary
-        self.mask = tokenizer.need("mask")
+        self.mask = tokenizer.need("mask") if mask is None else mask
         self.is_ordinary = torch.zeros(tokenizer.size, dtype=torch.bool)  # (V,)
         self.is_ordinary[tokenizer.ordinary] = True
 
@@ -134,20 +134,21 @@ class Masker:
         return inputs, targets
 
 
-def fates(batch: Batch, mask: int) -> dict[str, list[dict[int, str]]]:
-    """What became of the chosen tokens of each row, by position.
+def fate(read: int, target: int, mask: int) -> str:
+    """What became of a chosen token ``target``, where ``read`` is read.
 
     A random token that is the token itself counts as kept: it reads the same.
     """
+    return "hidden" if read == mask else "kept" if read == target else "replaced"
 
-    def fate(read: int, target: int) -> str:
-        return "hidden" if read == mask else "kept" if read == target else "replaced"
 
+def fates(batch: Batch, mask: int) -> dict[str, list[dict[int, str]]]:
+    """What became of the chosen tokens of each row, by position."""
     rows = zip(batch.inputs["tokens"].tolist(), batch.targets["tokens"].tolist(), strict=True)
     return {
         "tokens": [
             {
-                place: fate(read[place], target)
+                place: fate(read[place], target, mask)
                 for place, target in enumerate(targets)
                 if target != IGNORE
             }

@@ -55,9 +55,9 @@ def as_data(
     ``heads``: each head's targets with their losses in nats, and ``uniform``, the loss of a guess
     that holds all classes alike. A target has its ``token``, or the ``name`` of its class if that
     has one; its ``weight`` where the batch weights that head; and its ``fate`` ("hidden",
-    "replaced" or "kept") where the objective changes what it predicts: the token that is read there
-    instead stands at its position. ``triangle``: see ``prefix_runs``; None where targets may see
-    something else than what stands up to them.
+    "replaced" or "kept") where the objective changes what it predicts: what is read instead stands
+    ``ahead`` positions behind its own, 0 in an encoder and 1 elsewhere. ``triangle``: see
+    ``prefix_runs``; None where targets may see something else than what stands up to them.
     """
     parts = objective.parts(model) if parts is None else parts
     batch = objective.batch([passage], [draw])
@@ -66,7 +66,8 @@ def as_data(
     with evaluating(model), evaluating(parts):
         found = objective.losses(model, parts, batch.to(device))
     fates = {head: rows[0] for head, rows in objective.fates(batch).items()}
-    read, predicted = labels(objective.tokenizer, batch, fates)
+    ahead = 0 if objective.role == "encoder" else 1
+    read, predicted = labels(objective.tokenizer, batch, ahead)
     streams = {"tokens": objective.role}
     if "decoder_tokens" in batch.inputs:
         streams = {"tokens": "encoder", "decoder_tokens": "decoder"}
@@ -90,6 +91,7 @@ def as_data(
             for name, reader in streams.items()
         },
         "target_stream": target_stream(batch),
+        "ahead": ahead,
         "visibility": {
             head: {
                 stream: ["".join("01"[seen] for seen in row) for row in may[0].tolist()]
@@ -128,13 +130,13 @@ def classes_of(model: nn.Module, objective: Objective, head: str) -> int:
 
 
 def labels(
-    tokenizer, batch: Batch, fates: Mapping[str, Mapping[int, str]]
+    tokenizer, batch: Batch, ahead: int
 ) -> tuple[dict[str, list[str]], dict[str, dict[int, str]]]:
     """stream -> how each token that is read is shown; head -> the same of its targets, by position.
 
     A part of a character is shown by the character, which only the tokens beside it tell. So each
-    row is put together as the text has it: a target is what follows, or it is what stood at its own
-    place before it was changed.
+    row is put together as the text has it, with each target where it stands: ``ahead`` positions
+    behind the one that predicts it. What is read there instead is shown by itself.
     """
     rows = {
         stream: batch.inputs[stream][0].tolist()
@@ -147,18 +149,12 @@ def labels(
         own = target_stream(batch)
         row, target = rows[own], batch.targets["tokens"][0].tolist()
         chosen = {place: index for place, index in enumerate(target) if index != IGNORE}
-        if row[1:] == target[:-1]:  # the target is the token that follows
-            last = [index for index in target[-1:] if index != IGNORE]
-            text = characters.tokens(tokenizer, row + last)
-            read[own] = text[: len(row)]
-            predicted["tokens"] = {place: text[place + 1] for place in chosen}
-        else:
-            text = characters.tokens(tokenizer, [chosen.get(at, id) for at, id in enumerate(row)])
-            predicted["tokens"] = {place: text[place] for place in chosen}
-            changed = {at for at, fate in fates.get("tokens", {}).items() if fate != "kept"}
-            read[own] = [
-                tokenizer.token(id) if at in changed else text[at] for at, id in enumerate(row)
-            ]
+        whole = dict(enumerate(row)) | {place + ahead: each for place, each in chosen.items()}
+        text = characters.tokens(tokenizer, list(whole.values()))
+        predicted["tokens"] = {place: text[place + ahead] for place in chosen}
+        read[own] = [
+            text[at] if whole[at] == id else tokenizer.token(id) for at, id in enumerate(row)
+        ]
     return read, predicted
 
 

@@ -123,7 +123,7 @@ def predictions(data: dict, width: int, ascii: bool) -> tuple[list[Column], dict
     before = reading(read, [place for place, _, _ in rows], ascii)
     changed = any(each and "fate" in each for each in found)
     if changed:
-        before.append(chosen(rows, read, ascii))
+        before.append(chosen(rows, read, data["ahead"], ascii))
     named = any(each and "name" in each for each in found)
     after = [
         words("target", labels, most=16, least=16 if named else 13, ascii=ascii, style="33"),
@@ -145,11 +145,14 @@ def predictions(data: dict, width: int, ascii: bool) -> tuple[list[Column], dict
     return [*before, *pictures, *after], blocks
 
 
-def chosen(rows: Sequence[tuple], read: Sequence[dict], ascii: bool) -> Column:
-    """What became of each chosen token; where there is room, by which other one it was replaced."""
+def chosen(rows: Sequence[tuple], read: Sequence[dict], ahead: int, ascii: bool) -> Column:
+    """What became of each chosen token; where there is room, by which other one it was replaced.
+
+    ahead  the positions between the one that predicts a token and its own
+    """
     fates = ["" if each is None else each.get("fate", "") for _, _, each in rows]
     whole = [
-        f"{fate} by {shown(read[place]['token'], ascii)}" if fate == "replaced" else fate
+        f"{fate} by {shown(read[place + ahead]['token'], ascii)}" if fate == "replaced" else fate
         for fate, (place, _, _) in zip(fates, rows, strict=True)
     ]
     wanted = max(map(columns, ["chosen", *whole]))
@@ -212,7 +215,9 @@ def remarks(data: dict) -> list[str]:
         fates = [each["fate"] for each in found["targets"] if "fate" in each]
         if fates:
             counts = ", ".join(f"{fates.count(fate)} {what}" for fate, what in FATES.items())
-            lines.append(f"Chosen to be predicted: {plural(len(fates), 'token')}, {counts}.")
+            early = ", each one position before its own" if data["ahead"] else ""
+            whole = plural(len(fates), "token")
+            lines.append(f"Chosen to be predicted{early}: {whole}, {counts}.")
     size = len(data["streams"][data["target_stream"]]["positions"])
     predicted = {each["position"] for head in data["heads"].values() for each in head["targets"]}
     if any("weight" in each for head in data["heads"].values() for each in head["targets"]):
