@@ -22,6 +22,11 @@ class Abilities:
     unit: str = "window"
     classes: Mapping[str, Sequence[str]] = {}
 
+    @property
+    def longest(self) -> int:
+        """The most tokens of the text in one passage."""
+        return self.length
+
     def places(self, passage) -> Tensor:
         """With ``whole_text``: the number of the corpus' token that each target of a passage stands
         for, in the order of the positions; -1 for end-of-text. (N,) int64."""

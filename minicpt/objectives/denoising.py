@@ -118,9 +118,14 @@ class Denoising(Objective):
         self.start, self.end = tokenizer.need("pad"), tokenizer.need("end")
         self.mask = tokenizer.need("mask")
 
+    @property
+    def longest(self) -> int:
+        """There is room for end-of-text, and for a space: see ``spaced``."""
+        return self.length - 2
+
     def plan(self, corpus: Corpus, seed: int, epoch: int) -> Plan:
-        """Windows of the documents, with room for end-of-text, and for a space: see ``spaced``."""
-        plan = Plan(windows(corpus, self.length - 2, seed, epoch), corpus.passage)
+        """Windows of the documents."""
+        plan = Plan(windows(corpus, self.longest, seed, epoch), corpus.passage)
         begin, end = torch.searchsorted(corpus.words, plan.rows + torch.tensor([1, 0])).T
         why = f"denoising needs passages of {LEAST} words"  # their first token begins one
         return without_short(plan, 1 + end - begin, LEAST, why).grouped(seed, epoch)

@@ -24,6 +24,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Generator, Tensor
@@ -119,16 +120,19 @@ class SpanCorruption(Objective):
         super().__init__(tokenizer, settings, role)
         self.end = tokenizer.need("end")
         self.start = self.end if self.role == "decoder" else tokenizer.need("pad")
-        most = range(2 * self.length + 2)
-        self.longest = bisect_right(most, self.length, lo=LEAST, key=self.positions) - 1
         count = sizes(self.longest, self.settings)[1] + self.settings.roll
         names = [SENTINEL.format(number) for number in reversed(range(count))]
         why = f"span-corruption with --window {self.length}"
         self.sentinels = torch.tensor(tokenizer.need_special(names, why)[::-1])
 
+    @cached_property
+    def longest(self) -> int:
+        """The most tokens of a text of which the positions fit into the window."""
+        lengths = range(2 * self.length + 2)
+        return bisect_right(lengths, self.length, lo=LEAST, key=self.positions) - 1
+
     def positions(self, length: int) -> int:
-        """The positions that a text of ``length`` tokens takes: as many as --window has, or fewer.
-        """
+        """The positions that are needed for a text of ``length`` tokens."""
         noise, spans = sizes(length, self.settings)
         spans += self.settings.roll  # it may part one in two
         both = length - noise + spans + 1, noise + spans + 1  # with end-of-text
@@ -187,10 +191,10 @@ class SpanCorruption(Objective):
             read = self.cut(torch.tensor(read), generator)[0].tolist()
         return self.filled(model, read, sampling, generator, front)
 
-    def probe(self, model, passage: Passage, sampling, draw: Draw) -> str:
-        """A passage whose gaps the model has filled."""
+    def probe(self, model, passage: Passage, sampling, draw: Draw, front=()) -> str:
+        """A passage whose gaps the model has filled; ``front`` as above."""
         read, _ = self.cut(passage.tokens, draw.generator)
-        return self.filled(model, read.tolist(), sampling, draw.generator)
+        return self.filled(model, read.tolist(), sampling, draw.generator, front)
 
     def filled(self, model, read: list[int], sampling, generator, front=()) -> str:
         """What is read, and in brackets in it what the model writes for each sentinel."""

@@ -89,6 +89,9 @@ def predicts_what_follows(subject: Subject, batch: Batch) -> bool:
     """Whether each target is the token that is read next, and may not be seen before."""
     if "tokens" not in batch.targets or "decoder_tokens" in batch.inputs:
         return False
+    asked = batch.targets["tokens"][batch.targets["tokens"] != IGNORE]
+    if not torch.isin(asked, subject.tokenizer.ordinary).all():
+        return False  # sentinels and the end can be foreseen
     target, tokens = batch.targets["tokens"][:, :-1], batch.inputs["tokens"][:, 1:]
     seen = subject.objective.visibility(batch)["tokens"]["tokens"]
     chosen = (target != IGNORE) & valid_positions(batch.inputs["mask"])[:, 1:]
@@ -145,7 +148,7 @@ def passage_like(passage, tokens: torch.Tensor):
 
 def causal(subject: Subject, draws, matrix) -> Batch:
     passage = subject.passages(1)[0]
-    length = min(subject.objective.length, WINDOW) + 1
+    length = min(subject.objective.longest, WINDOW) + 1
     rows = draw_tokens(subject, ROWS, length, draws, matrix)
     return subject.batch([passage_like(passage, row) for row in rows])
 
