@@ -78,18 +78,6 @@ def sentences_of(passage: Passage) -> list[list[Word]]:
     return result
 
 
-def span_lengths(words: int, settings: Settings, generator: Generator) -> list[int]:
-    """How many words each mask token hides, of a text of ``words`` words, 2 or more."""
-    hidden = min(math.ceil(settings.rate * words), words - 1)
-    mean, spans, inserted = torch.tensor(settings.span), [], 0
-    while sum(spans) < hidden:
-        length = int(torch.poisson(mean, generator=generator))
-        if length:
-            spans.append(min(length, hidden - sum(spans)))
-        inserted += not length
-    return spans + [0] * min(inserted, hidden - len(spans))
-
-
 def infill(
     words: Sequence[Word], lengths: Sequence[int], mask: int, generator: Generator
 ) -> list[Word]:
@@ -149,7 +137,7 @@ class Denoising(Objective):
                 sentences[0][0] = self.spaced(sentences[0][0])
             sentences = [sentences[place] for place in order]
         words = [word for sentence in sentences for word in sentence]
-        lengths = span_lengths(len(words), settings, generator)
+        lengths = self.spans(len(words), generator)
         tokens = sum(infill(words, lengths, self.mask, generator), [])
         if settings.deletion:
             stays = torch.rand(len(tokens), generator=generator) >= settings.deletion
@@ -159,6 +147,17 @@ class Denoising(Objective):
             first = int(torch.randint(len(tokens), (), generator=generator))
             tokens = tokens[first:] + tokens[:first]
         return tokens
+
+    def spans(self, words: int, generator: Generator) -> list[int]:
+        """How many words each mask token hides, of a text of ``words`` words, 2 or more."""
+        hidden = min(math.ceil(self.settings.rate * words), words - 1)
+        mean, lengths, inserted = torch.tensor(self.settings.span), [], 0
+        while sum(lengths) < hidden:
+            length = int(torch.poisson(mean, generator=generator))
+            if length:
+                lengths.append(min(length, hidden - sum(lengths)))
+            inserted += not length
+        return lengths + [0] * min(inserted, hidden - len(lengths))
 
     def spaced(self, word: Word) -> Word:
         """A word that may follow another one: with a space in front, at most one token longer."""

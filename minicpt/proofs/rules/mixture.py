@@ -38,6 +38,8 @@ def rule(subject: Subject, passage, batch: Batch) -> Iterator[str]:
         return
     window = subject.source(passage)[passage.offset :][: len(passage.tokens) + 1]
     window += [end] * (len(window) == len(passage.tokens))
+    if not batch.inputs["mask"][0, ..., 0].all():
+        yield "the mode token is not seen from everywhere"
     rest = without_mode(batch)
     if mode == "[S2S]":
         yield from continued(rest, window, end)
@@ -59,7 +61,8 @@ def rule(subject: Subject, passage, batch: Batch) -> Iterator[str]:
 
 def without_mode(batch: Batch) -> Batch:
     """The row without its first token; a decoder has no target there."""
-    inputs = batch.inputs | {"tokens": batch.inputs["tokens"][:, 1:]}
+    tokens, mask = batch.inputs["tokens"][:, 1:], batch.inputs["mask"][:, 1:]
+    inputs = batch.inputs | {"tokens": tokens, "mask": mask if mask.dim() == 2 else mask[:, :, 1:]}
     targets = batch.targets["tokens"]
     return Batch(inputs, {"tokens": targets if "decoder_tokens" in inputs else targets[:, 1:]})
 
