@@ -23,6 +23,11 @@ class Abilities:
     classes: Mapping[str, Sequence[str]] = {}
 
     @property
+    def needs_text(self) -> bool:
+        """Whether ``generate`` has nothing to do without a text. A decoder may begin one."""
+        return self.role != "decoder"
+
+    @property
     def longest(self) -> int:
         """The most tokens of the text in one passage."""
         return self.length

@@ -91,6 +91,7 @@ class Settings(Checked):
 class Mixture(Objective):
     roles = ("encoder-decoder", "decoder")
     reserved = (*SENTINELS, S, X, R)
+    needs_text = True
     Settings = Settings
 
     def __init__(self, tokenizer: Tokenizer, settings: Settings | None = None, role=None):

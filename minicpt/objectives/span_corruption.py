@@ -114,6 +114,7 @@ def corrupt(tokens: Tensor, noise: Tensor, sentinels: Tensor) -> tuple[Tensor, T
 class SpanCorruption(Objective):
     roles = ("encoder-decoder", "decoder")
     reserved = SENTINELS
+    needs_text = True
     Settings = Settings
 
     def __init__(self, tokenizer: Tokenizer, settings: Settings | None = None, role=None):
