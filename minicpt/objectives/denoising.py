@@ -151,7 +151,7 @@ class Denoising(Objective):
     def spans(self, words: int, generator: Generator) -> list[int]:
         """How many words each mask token hides, of a text of ``words`` words, 2 or more."""
         hidden = min(math.ceil(self.settings.rate * words), words - 1)
-        mean, lengths, inserted = torch.tensor(self.settings.span), [], 0
+        mean, lengths, inserted = torch.tensor(float(self.settings.span)), [], 0
         while sum(lengths) < hidden:
             length = int(torch.poisson(mean, generator=generator))
             if length:
