@@ -12,7 +12,7 @@ from minicpt.proofs.rules.span_corruption import begun, both, restored
 from minicpt.proofs.subject import Subject, Variant
 
 VARIANTS = {"UL2R mixture": Variant({"recipe": "ul2r"})}
-DRAWS = 700  # of one passage
+DRAWS = 400  # of one passage
 ERRORS = 5  # standard deviations by which a count may be off by chance
 # As the papers have them. Recipe -> mode -> (share, mean span, rate); S has neither of the latter.
 SHARES = {
