@@ -5,8 +5,8 @@ It works with any model through its ``forward`` or ``step``, and its head "token
 T positions, D width, V vocabulary.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Generator, Tensor, nn
@@ -154,6 +154,70 @@ def rewrite_tokens(
         return write(logits_after, or_end(tokenizer), end, sampling, generator)
 
 
+@torch.no_grad()
+def write_after(
+    model: nn.Module,
+    objective,
+    read: list[int],
+    start: int,
+    sampling: Sampling,
+    generator: Generator,
+    front: Sequence[int] = (),
+    sentinels: Sequence[int] = (),
+) -> list[list[int]]:
+    """The tokens that a model writes after ``read``, which it reads in both directions.
+
+    start      the token before the first one that is written (or, by a decoder, read)
+    front      tokens that stand before all of that
+    sentinels  they are written in this order, and the result has the tokens behind each of them.
+               Without any it has one list: all that is written
+    """
+    tokenizer, decoder = objective.tokenizer, objective.role == "decoder"
+    given = [*front, start, *read] if decoder else [*front, *read]
+    room = objective.length - len(sentinels)  # for what is written beside these
+    check_length(given, room - 1 if decoder else objective.length)
+    room -= len(given) if decoder else 0
+    stops = [*sentinels[1:], tokenizer.need("end")]  # each span ends where the next one begins
+    found: list[list[int]] = []
+    written: list[int] = []
+    with evaluating(model):
+        logits_after = reading(model, objective.role, given, start)
+        for place, stop in enumerate(stops):
+            written += sentinels[place : place + 1]
+            left = min(sampling.length, room) - sum(map(len, found))
+            share = replace(sampling, length=max(1, left // (len(stops) - place)))
+            allowed = torch.cat([tokenizer.ordinary, torch.tensor([stop])])
+            found.append(
+                write(lambda more, so_far=tuple(written): logits_after([*so_far, *more]),
+                      allowed, stop, share, generator)
+            )  # fmt: skip
+            written += found[-1]
+    return found
+
+
+def reading(
+    model: nn.Module, role: str, given: list[int], start: int
+) -> Callable[[list[int]], Tensor]:
+    """What ``write`` calls, of a model that has read ``given`` in both directions."""
+    device = next(model.parameters()).device
+    if role == "decoder":
+
+        def logits_after(written: list[int]) -> Tensor:
+            row = torch.tensor([given + written], device=device)
+            both_ways = torch.tensor([len(given)], device=device)
+            mask = prefix_mask(torch.ones_like(row, dtype=torch.bool), both_ways)
+            return model.heads["tokens"](model(tokens=row, mask=mask)[:, -1])[0]
+
+        return logits_after
+    memory = model.encode(torch.tensor([given], device=device), None)  # (1, T, D)
+
+    def logits_after(written: list[int]) -> Tensor:
+        row = torch.tensor([[start, *written]], device=device)
+        return model.heads["tokens"](model.decode(row, None, memory, None)[:, -1])[0]
+
+    return logits_after
+
+
 def or_end(tokenizer: Tokenizer) -> Tensor:
     """The ids that may be written: ordinary tokens, and the end of the text."""
     return torch.cat([tokenizer.ordinary, torch.tensor([tokenizer.need("end")])])
@@ -207,6 +271,23 @@ def bracketed(tokenizer: Tokenizer, ids: list[int], places: list[int]) -> str:
         text += f"{before[done:]}{space}[{piece.strip()}]"
         done = len(before) + len(piece)
     return text + tokenizer.decode(ids)[done:]
+
+
+def with_spans(
+    tokenizer: Tokenizer, ids: Sequence[int], spans: Mapping[int, Sequence[int]]
+) -> str:
+    """The text of ``ids``, in which some ids stand for spans, in brackets: "The [cat sat] on".
+
+    A piece of text is what its tokens add to all the text before them: see ``bracketed``.
+    """
+    text, before, so_far = "", "", []
+    for index in ids:
+        so_far += spans.get(index, [index])
+        whole = tokenizer.decode(so_far)
+        piece, before = whole[len(before) :], whole
+        space = piece[: len(piece) - len(piece.lstrip())]
+        text += f"{space}[{piece.strip()}]" if index in spans else piece
+    return text
 
 
 # --- what a role does with a text, unless its objective says otherwise -------------------------

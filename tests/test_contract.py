@@ -54,6 +54,7 @@ def variants():
 @pytest.fixture(params=list(variants()))
 def objective(request, tokenizer):
     kind, changes, role = request.param
+    tokenizer = tokenizer.with_tokens(kind.reserved)
     return kind(tokenizer, kind.Settings(**changes), role)
 
 

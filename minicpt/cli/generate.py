@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     for note in base.notes:
         say(note)
     objective = objective_of(base, how.objective)
-    if not arguments.text.strip() and objective.role != "decoder":
+    if not arguments.text.strip() and objective.needs_text:
         raise InputError(f"the model in {arguments.folder} needs a TEXT to work on; give one")
     check_options(arguments, objective)
     draws = generator("generate", how.seed)

@@ -93,7 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(run.record | {"out": str(run.folder), "evaluations": run.history})
     elif status == 0:
-        text = [] if run.trainer.objective.role == "decoder" else [SENTENCES]
+        text = [SENTENCES] if run.trainer.objective.needs_text else []
         tell(f"saved in {run.folder}; try: {command('generate', run.folder, *text)}")
     return status
 

@@ -27,6 +27,16 @@ class Abilities:
     options: Sequence[str] = ()
     classes: Mapping[str, Sequence[str]] = {}
 
+    @property
+    def needs_text(self) -> bool:
+        """Whether ``generate`` has nothing to do without a text. A decoder may begin one."""
+        return self.role != "decoder"
+
+    @property
+    def longest(self) -> int:
+        """The most tokens of the text in one passage."""
+        return self.length
+
     def places(self, passage) -> Tensor:
         """With ``whole_text``: the number of the corpus' token that each target of a passage stands
         for, in the order of the positions; -1 for end-of-text. (N,) int64."""
