@@ -37,9 +37,18 @@ TRAINED = {
 # Pre-tokenisers for which white space parts words and is nothing else.
 WHITE_SPACE = {"BertPreTokenizer", "Whitespace", "WhitespaceSplit"}
 NOT_APPLIED = {"post_processor": None, "truncation": None, "padding": None}  # for other tools
+SHOWN = 3  # names in an error message
 PORTION = 1 << 16  # characters of a text that are handed to the library together
 MARK = "▁"  # SentencePiece's mark of a space
 UNREACHABLE = "\U0010ffff"  # not a character: no text holds it
+
+
+class LackingTokens(InputError):
+    """A tokenizer lacks special tokens that are needed: those of ``names``, in their order."""
+
+    def __init__(self, message: str, names: Sequence[str]):
+        super().__init__(message)
+        self.names = list(names)
 
 
 class Tokenizer:
@@ -140,6 +149,25 @@ class Tokenizer:
         """
         known = {self._added[index].content: index for index in self.special}
         return next((known[name] for name in names if name in known), None)
+
+    def need_special(self, names: Sequence[str | tuple[str, ...]], why: str) -> list[int]:
+        """The ids of special tokens that ``why`` needs.
+
+        names  of each token its name, or a tuple of the names by which models call it
+
+        Raises LackingTokens, with the first name of each token that is not here.
+        """
+        spellings = [(each,) if isinstance(each, str) else each for each in names]
+        found = [self.special_id(*each) for each in spellings]
+        lacking = [each[0] for each, id in zip(spellings, found, strict=True) if id is None]
+        if lacking:
+            raise LackingTokens(
+                f"the tokenizer lacks {len(lacking)} of the {len(names)} special tokens that {why}"
+                f" needs ({', '.join(lacking[:SHOWN])}{', …' * (len(lacking) > SHOWN)}): add them"
+                " with --add-tokens",
+                lacking,
+            )
+        return found
 
     def bare(self) -> "Tokenizer":
         """The same for a new model: nothing is decided of what stands around a text."""
