@@ -26,6 +26,9 @@ SPECIAL = 2  # [CLS] and [SEP] around a text that an encoder reads
 class Sampling(Checked):
     length: int = setting(80, "the most tokens to write", least=1)
     temperature: float = setting(0.8, "0: the likeliest token; 1: as predicted", least=0)
+    rounds: int | None = setting(
+        None, "of masked diffusion: passes that fill masked tokens (default: 16)", least=1
+    )
 
 
 def choose(logits: Tensor, allowed: Tensor, temperature: float, generator: Generator) -> int:
@@ -148,6 +151,14 @@ def fill_gaps(
     return ids.tolist()
 
 
+def with_gaps(tokenizer: Tokenizer, text: str, mask: int) -> list[int]:
+    """The ids of a text in which the name of the mask token stands for that token."""
+    *parts, last = text.split(tokenizer.token(mask))
+    # The space before a gap belongs to the token that fills it.
+    ids = [id for part in parts for id in (*tokenizer.encode(part.removesuffix(" ")), mask)]
+    return ids + tokenizer.encode(last)
+
+
 def bracketed(tokenizer: Tokenizer, ids: list[int], places: list[int]) -> str:
     """The text of ``ids`` with the tokens at ``places`` in brackets: "The [cat] sat".
 
@@ -200,17 +211,13 @@ class Fill:
         """Mask tokens in the text are the gaps; without one, the objective makes some."""
         tokenizer = objective.tokenizer
         mask = tokenizer.need("mask")
-        parts = text.split(tokenizer.token(mask))
-        if len(parts) == 1:
+        inner = with_gaps(tokenizer, text, mask)
+        if mask not in inner:
             corpus = Corpus.build([Document("the text", text)], tokenizer)
             passage = corpus.passage(0, len(corpus.tokens))
             check_length(passage.tokens, objective.length - SPECIAL)
             return Fill.probe(objective, model, passage, sampling, Draw(0, generator))
-        ids = [tokenizer.need("cls")]
-        for part in parts[:-1]:
-            # The space before a gap belongs to the token that fills it.
-            ids += [*tokenizer.encode(part.removesuffix(" ")), mask]
-        ids += [*tokenizer.encode(parts[-1]), tokenizer.need("sep")]
+        ids = [tokenizer.need("cls"), *inner, tokenizer.need("sep")]
         check_length(ids, objective.length)
         tokens = torch.tensor(ids)
         return Fill.shown(model, tokenizer, {"tokens": tokens[None]}, tokens == mask)

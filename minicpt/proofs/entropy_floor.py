@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
 
 from minicpt.batch import IGNORE, Batch, valid_positions
 from minicpt.common.randomness import generator
@@ -97,9 +98,9 @@ def predicts_what_follows(subject: Subject, batch: Batch) -> bool:
 
 
 def predicts_what_is_masked(subject: Subject, draws) -> bool:
-    """Whether an encoder has targets where it reads the mask token."""
+    """Whether an encoder or a decoder has targets for what it reads the mask token instead of."""
     masks = subject.tokenizer.roles.get("mask") is not None
-    if not (masks and subject.objective.role == "encoder"):
+    if not (masks and subject.objective.role in ("encoder", "decoder")):
         return False
     if "tokens" not in subject.batch(subject.passages(1)).targets:
         return False
@@ -161,6 +162,8 @@ def uniform_masked(subject: Subject, draws) -> Batch:
         [Draw(place, generator("floors", seed)) for place, seed in enumerate(seeds)],
     )
     hidden = batch.inputs["tokens"] == subject.tokenizer.need("mask")
+    if subject.objective.role == "decoder":  # its target is the token behind its own position
+        hidden = F.pad(hidden[:, 1:], (0, 1))
     targets = torch.where(hidden, batch.targets["tokens"], IGNORE)
     return replace(batch, targets={"tokens": targets})
 
