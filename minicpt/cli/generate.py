@@ -50,6 +50,10 @@ def run(arguments: argparse.Namespace) -> int:
     for note in base.notes:
         say(note)
     objective = objective_of(base, how.objective)
+    if sampling.rounds and "rounds" not in objective.sampling:
+        raise InputError(
+            "--rounds cannot be used here: the objective does not fill masked tokens in rounds"
+        )
     if not arguments.text.strip() and objective.role != "decoder":
         raise InputError(f"the model in {arguments.folder} needs a TEXT to work on; give one")
     draws = generator("generate", how.seed)

@@ -66,7 +66,9 @@ def as_data(
     with evaluating(model), evaluating(parts):
         found = objective.losses(model, parts, batch.to(device))
     fates = {head: rows[0] for head, rows in objective.fates(batch).items()}
-    read, predicted = labels(objective.tokenizer, batch, fates)
+    # A decoder predicts a token at the position before the one where it stands.
+    ahead = int(objective.role == "decoder")
+    read, predicted = labels(objective.tokenizer, batch, fates, ahead if fates else 0)
     streams = {"tokens": objective.role}
     if "decoder_tokens" in batch.inputs:
         streams = {"tokens": "encoder", "decoder_tokens": "decoder"}
@@ -122,19 +124,20 @@ def summary(objective: Objective) -> str:
 
 
 def classes_of(model: nn.Module, objective: Objective, head: str) -> int:
-    """The classes of a head; one that is no head of the model predicts tokens."""
+    """The classes that a head may predict; one that is no head of the model predicts tokens."""
     known = head in model.heads
-    return len(model.heads[head].weight) if known else objective.tokenizer.size
+    classes = len(model.heads[head].weight) if known else objective.tokenizer.size
+    return classes - len(objective.never.get(head, ()))
 
 
 def labels(
-    tokenizer, batch: Batch, fates: Mapping[str, Mapping[int, str]]
+    tokenizer, batch: Batch, fates: Mapping[str, Mapping[int, str]], ahead: int = 0
 ) -> tuple[dict[str, list[str]], dict[str, dict[int, str]]]:
     """stream -> how each token that is read is shown; head -> the same of its targets, by position.
 
     A part of a character is shown by the character, which only the tokens beside it tell. So each
     row is put together as the text has it: a target is what follows, or it is what stood at its own
-    place before it was changed.
+    place, or at the ``ahead``-th behind it, before it was changed.
     """
     rows = {
         stream: batch.inputs[stream][0].tolist()
@@ -153,9 +156,11 @@ def labels(
             read[own] = text[: len(row)]
             predicted["tokens"] = {place: text[place + 1] for place in chosen}
         else:
-            text = characters.tokens(tokenizer, [chosen.get(at, id) for at, id in enumerate(row)])
-            predicted["tokens"] = {place: text[place] for place in chosen}
-            changed = {at for at, fate in fates.get("tokens", {}).items() if fate != "kept"}
+            stood = [chosen.get(at - ahead, id) for at, id in enumerate(row)]
+            text = characters.tokens(tokenizer, stood)
+            predicted["tokens"] = {place: text[place + ahead] for place in chosen}
+            of_tokens = fates.get("tokens", {}).items()
+            changed = {place + ahead for place, fate in of_tokens if fate != "kept"}
             read[own] = [
                 tokenizer.token(id) if at in changed else text[at] for at, id in enumerate(row)
             ]

@@ -27,6 +27,9 @@ def row(entry: dict) -> str:
         if change in entry:
             each = (f"{round(value, 4) + 0.0:+.4f} {u}" for u, value in entry[change].items())
             cells.append(f"{change} {', '.join(each)}")
+    for objective, results in entry.get("also", {}).items():
+        each = (f"{name} {figures(summary)}" for name, summary in results.items())
+        cells.append(f"{objective}: {', '.join(each)}")
     return " | ".join(cells)
 
 

@@ -28,6 +28,7 @@ from minicpt.loss import Loss, TargetLosses, objective_loss
 # The share of the bytes that unknown tokens may hide. A model that predicts "unknown" pays next to
 # nothing for what stands there; paid for at 8 bits a byte, 1 % would add 0.08 bits per byte.
 HIDDEN = 0.01
+ESTIMATED = ("bound", "pseudo")  # kinds of likelihood that are means over draws
 SEED = 0  # of the order and noise of every evaluation, whatever the seed of the training
 
 
@@ -138,7 +139,7 @@ def evaluate(
     plan = planned(objective, corpus, SEED, 0)
     places = spread(plan, min(len(plan), passages or len(plan)))
     device = next(model.parameters()).device
-    bound, pseudo = (objective.likelihood == kind for kind in ("bound", "pseudo"))
+    bound, pseudo = (objective.likelihood == kind for kind in ESTIMATED)
     drawn = max(draws, 1) if bound else draws if pseudo else 0
     losses: dict[str, Loss] = {}
     nats, size, hidden, variance = 0.0, 0, 0, 0.0
