@@ -23,10 +23,13 @@ from minicpt.runs.table import figures
 from minicpt.training.device import Machine
 from minicpt.training.evaluation import ESTIMATED, evaluate
 
-EXAMPLES = """examples:
+EXAMPLES = """several objectives compare by the likelihood of the text in bits per byte: exact for
+causal-lm, a bound ("at most") for masked-diffusion; masked-lm's pseudo-likelihood is
+no likelihood, and must not be compared with the others
+
+examples:
   minicpt evaluate runs/first
-  minicpt evaluate runs/first --corpus builtin:code --passages 200
-  minicpt evaluate runs/first --objective causal-lm masked-diffusion --draws 32
+  minicpt evaluate runs/first --objective causal-lm masked-diffusion --passages 200
 """
 DRAWS = 8
 
