@@ -30,6 +30,9 @@ class Sampling(Checked):
     suffix: str | None = setting(
         None, "what stands behind the text that is to be written", metavar="TEXT"
     )
+    rounds: int | None = setting(
+        None, "of masked diffusion: passes that fill masked tokens (default: 16)", least=1
+    )
 
 
 def choose(logits: Tensor, allowed: Tensor, temperature: float, generator: Generator) -> int:
@@ -326,13 +329,13 @@ class Fill:
         """Mask tokens in the text are the gaps; without one, the objective makes some."""
         tokenizer = objective.tokenizer
         mask = tokenizer.need("mask")
-        if tokenizer.token(mask) not in text:
+        inner = with_gaps(tokenizer, text, mask)
+        if mask not in inner:
             corpus = Corpus.build([Document("the text", text)], tokenizer)
             passage = corpus.passage(0, len(corpus.tokens))
             check_length(passage.tokens, objective.length - SPECIAL)
             return Fill.probe(objective, model, passage, sampling, Draw(0, generator))
-        inside = with_gaps(tokenizer, text, mask)
-        ids = [tokenizer.need("cls"), *inside, tokenizer.need("sep")]
+        ids = [tokenizer.need("cls"), *inner, tokenizer.need("sep")]
         check_length(ids, objective.length)
         tokens = torch.tensor(ids)
         return Fill.shown(model, tokenizer, {"tokens": tokens[None]}, tokens == mask)

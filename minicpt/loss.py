@@ -10,7 +10,7 @@ to what the objective declares (``minicpt verify`` proves it).
 B batch, T positions of the targets' stream, D width, V classes of the head, N targets.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from minicpt.batch import IGNORE, Batch, seen_by
 from minicpt.fast import loss as fast
+from minicpt.possible import without
 from minicpt.terms import losses_with_terms
 
 
@@ -76,16 +77,21 @@ class TargetLosses:
         return Loss((self.losses * self.weights).sum(), self.count)
 
 
-def target_losses(model: nn.Module, batch: Batch, fused: bool = True) -> dict[str, TargetLosses]:
+def target_losses(
+    model: nn.Module,
+    batch: Batch,
+    fused: bool = True,
+    never: Mapping[str, Sequence[int]] | None = None,
+) -> dict[str, TargetLosses]:
     """Each target's cross-entropy by head, from one forward pass over the whole sequence.
 
     fused  False: with all logits held at once, as it is written out in ``head_losses``
+    never  head -> its classes that are never predicted: their logits are taken out
     """
     hidden = model(**batch.inputs)  # (B, T, D)
-    return {
-        name: losses_of_head(name, hidden, model.heads[name], batch, fused)
-        for name in batch.targets
-    }
+    never = never or {}
+    heads = {name: without(model.heads[name], never.get(name, ())) for name in batch.targets}
+    return {name: losses_of_head(name, hidden, heads[name], batch, fused) for name in heads}
 
 
 def whole_sequence_loss(model: nn.Module, batch: Batch, fused: bool = True) -> dict[str, Loss]:

@@ -102,7 +102,8 @@ def test_evaluate_gives_the_number_of_the_last_look(name, trained, capsys):
     assert main(["evaluate", str(trained / name), "--passages", "3"]) == 0
     line = capsys.readouterr().out
     assert re.match(r"held out: \d\.\d{4} nats/", line)
-    assert ("bits/byte" in line) == (name in ("causal-lm", "reconstruction"))
+    assert (" bits/byte" in line) == (name in ("causal-lm", "masked-lm", "reconstruction"))
+    assert ("pseudo-likelihood" in line) == (name == "masked-lm")
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)

@@ -10,6 +10,7 @@ import typing
 
 import pytest
 import torch
+from making import close
 
 import minicpt.models
 import minicpt.objectives
@@ -24,7 +25,7 @@ from minicpt.loss import per_token_losses
 from minicpt.objectives.base import Objective
 from minicpt.proofs.bounds import additions, gap, nats, tolerance
 from minicpt.runs.assembly import model_kind, new_model
-from minicpt.training.evaluation import evaluate
+from minicpt.training.evaluation import evaluate, in_bits
 
 WINDOW = 24  # short, so that documents are cut and pairs are trimmed
 OBJECTIVES = minicpt.objectives.known()
@@ -326,22 +327,37 @@ def test_evaluation_reads_epoch_zero_and_repeats_itself(objective, corpus, monke
         assert other.losses[name].count == loss.count > 0
         same = tolerance(additions(model, batch, 9), torch.float32)
         assert float(other.losses[name].mean) == pytest.approx(float(loss.mean), rel=same)
-    assert (one.bits_per_byte is not None) == objective.whole_text
+    assert (one.bits_per_byte is not None) == in_bits(objective)
 
 
 def test_places_are_those_of_the_targets(objective, corpus):
-    """In order: the tokens of the corpus that the targets stand for, -1 for end-of-text."""
-    if not objective.whole_text:
+    """Position by position: the token of the corpus that a target stands for, -1 for none."""
+    if not (objective.whole_text or objective.likelihood):
         return
     seen = []
     for passage in objective.plan(corpus, 1, 1):
         places = objective.places(passage)
-        (targets,) = objective.batch([passage], draws(1)).targets.values()
-        text = places >= 0
-        assert torch.equal(corpus.tokens[places[text]].long(), targets[0][text])
-        assert (targets[0][~text] == objective.tokenizer.need("end")).all()
+        targets = objective.batch([passage], draws(1)).targets[objective.heads[0]][0]  # (T,)
+        text, asked = places >= 0, targets != IGNORE
+        assert places.shape == targets.shape
+        stands = text & asked
+        assert torch.equal(corpus.tokens[places[stands]].long(), targets[stands])
+        assert (targets[asked & ~text] == objective.tokenizer.need("end")).all()
+        assert not objective.whole_text or (asked | ~text).all()
         seen += places[text].tolist()
     assert sorted(seen) == list(range(len(corpus.tokens)))
+
+
+def test_a_likelihood_that_is_estimated_weighs_every_target(objective, corpus):
+    """Some targets stand for all: over one draw of a passage the weights add up to its targets."""
+    if objective.likelihood not in ("bound", "pseudo"):
+        return
+    passages = objective.plan(corpus, 0, 0)[:]
+    batch = objective.likelihood_batch(passages, draws(len(passages)))
+    asked, weights = batch.targets["tokens"] != IGNORE, batch.weights["tokens"]
+    close(weights.sum(dim=1), asked.sum(dim=1).float(), weights.shape[1])
+    text = batch.inputs["tokens"].new_tensor([len(each.tokens) for each in passages])
+    assert torch.equal(asked.sum(dim=1), text)
 
 
 def test_generate_and_probe_give_text(objective, corpus):

@@ -4,6 +4,7 @@ N targets of a passage.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from torch import Generator, Tensor, nn
 
@@ -17,15 +18,25 @@ class Abilities:
 
     unit         what a passage of its plan is, for readers
     classes      head -> the names of its classes, for a head whose classes are no tokens
+    never        head -> the classes that it never predicts: their logits are taken out
     looks_ahead  as a decoder, it lets some positions see what follows them. Other tools read every
                  decoder causally
     options      what its ``generate`` takes of ``Sampling`` beside length and temperature
+    likelihood   what the losses of its first head say of the text that the targets stand for:
+                 "exact"   they add up to -log of its probability, given what stands before it
+                 "bound"   the weighted losses of ``likelihood_batch`` are, in the mean over many
+                           draws, no less than that
+                 "pseudo"  those losses add each token's -log probability, given all the others. It
+                           is no likelihood: such probabilities do not belong to one distribution
+                 ""        nothing that compares with another objective
     """
 
     unit: str = "window"
     looks_ahead: bool = False
     options: Sequence[str] = ()
     classes: Mapping[str, Sequence[str]] = {}
+    never: Mapping[str, Sequence[int]] = {}
+    likelihood: Literal["exact", "bound", "pseudo", ""] = ""
 
     @property
     def needs_text(self) -> bool:
@@ -38,9 +49,14 @@ class Abilities:
         return self.length
 
     def places(self, passage) -> Tensor:
-        """With ``whole_text``: the number of the corpus' token that each target of a passage stands
-        for, in the order of the positions; -1 for end-of-text. (N,) int64."""
-        raise NotImplementedError(f"{type(self).__name__} has whole_text, and must write places")
+        """With ``whole_text`` or a ``likelihood``: for each position of the targets of a passage
+        alone, the number of the corpus' token that is predicted there. -1 where it is none of the
+        text: end-of-text, or nothing. (T,) int64."""
+        raise NotImplementedError(f"{type(self).__name__} predicts a text, and must write places")
+
+    def likelihood_batch(self, passages: Sequence, draws: Sequence[Draw]) -> Batch:
+        """The batch of some passages by which "bound" and "pseudo" are estimated."""
+        raise NotImplementedError(f"{type(self).__name__} must write likelihood_batch")
 
     def fates(self, batch: Batch) -> dict[str, list[dict[int, str]]]:
         """What became of the tokens that a head predicts, where the model reads them too.

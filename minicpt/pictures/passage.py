@@ -124,9 +124,10 @@ def summary(objective: Objective) -> str:
 
 
 def classes_of(model: nn.Module, objective: Objective, head: str) -> int:
-    """The classes of a head; one that is no head of the model predicts tokens."""
+    """The classes that a head may predict; one that is no head of the model predicts tokens."""
     known = head in model.heads
-    return len(model.heads[head].weight) if known else objective.tokenizer.size
+    classes = len(model.heads[head].weight) if known else objective.tokenizer.size
+    return classes - len(objective.never.get(head, ()))
 
 
 def labels(

@@ -221,9 +221,13 @@ def remarks(data: dict) -> list[str]:
     size = len(data["streams"][data["target_stream"]]["positions"])
     predicted = {each["position"] for head in data["heads"].values() for each in head["targets"]}
     if any("weight" in each for head in data["heads"].values() for each in head["targets"]):
+        weights = {
+            each["weight"] for head in data["heads"].values() for each in head["targets"]
+        }
+        its = f"its weight, {number(weights.pop())}" if len(weights) == 1 else "its weight"
         lines.append(
-            "Each loss is shown without its weight; in the sum it is multiplied by it. A target of"
-            " weight 0 is not shown."
+            f"Each loss is shown without {its}; in the sum it is multiplied by it. A target of"
+            " weight 0 is not shown; it counts in what the sum is divided by."
         )
     elif len(predicted) < size:
         lines.append("Where the target is blank, nothing is predicted and nothing counts.")
@@ -281,12 +285,14 @@ def means(data: dict) -> list[str]:
             continue
         classes, uniform, mean = found["classes"], found["uniform"], found["mean"]
         gain = uniform - mean
+        verdict = f"this model is {number(abs(gain))} nats {'better' if gain > 0 else 'worse'}"
+        if any("weight" in each for each in found["targets"]):
+            verdict = "with weights that is the mean over many draws, and a single draw varies"
         lines.append(
             f"{name}: {number(found['sum'])} nats / {plural(found['count'], 'target')} ="
             f" {number(mean)} nats per target."
             f" A uniform guess among {classes} classes costs ln {classes} ="
-            f" {number(uniform)}: this model is {number(abs(gain))} nats"
-            f" {'better' if gain > 0 else 'worse'}."
+            f" {number(uniform)}: {verdict}."
         )
     if len(data["heads"]) > 1:
         pairs = [(each["head_weight"], each["mean"]) for each in data["heads"].values()]

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from torch import nn
+
 from minicpt import checkpoint, models, objectives
 from minicpt.checkpoint import Checkpoint
 from minicpt.checkpoint.growing import grown
@@ -35,6 +37,7 @@ from minicpt.runs.config import Length, RunConfig, Text, Vocabulary, tuples
 from minicpt.runs.console import say
 from minicpt.runs.describe import describe, vocabulary, weights
 from minicpt.runs.loop import Run
+from minicpt.runs.measuring import beside, check_beside, refuse_parts, window_of
 from minicpt.runs.reference import record_of, selection
 from minicpt.runs.texts import (
     OldText,
@@ -50,6 +53,7 @@ from minicpt.runs.texts import (
 from minicpt.training.preparing import Preparing, Selecting
 from minicpt.training.trainer import Trainer
 
+USUAL = ("causal-lm", "masked-lm")  # where several objectives fit a folder of somebody else
 TIMED_STEPS = 5  # steps that --minutes times, after two that it does not
 
 
@@ -122,6 +126,9 @@ def assembled(
     check_plans(objective, {"training": corpus} | evaluated)
     if state is None:
         check_batch(config.training.batch_size, objective, corpus)
+    also = beside(config.watch.also, objective, start.model)
+    for each in also.values():
+        check_plans(each, evaluated)
     old_text = OldText(
         start.text, start.old, objective, start.missing, start.split, accept, dict(start.read)
     )
@@ -160,7 +167,7 @@ def assembled(
     )
     if start.parts:
         trainer.parts.load_state_dict(start.parts, strict=False)
-    return Run(trainer, tokenizer, evaluated, config.watch, record, folder, quiet)
+    return Run(trainer, tokenizer, evaluated, config.watch, record, folder, quiet, also)
 
 
 # --- a new run -------------------------------------------------------------------------------
@@ -176,6 +183,7 @@ def from_scratch(config: RunConfig) -> Start:
     settings = kind.Settings(**config.settings)
     model = model_kind(config.model, kind)
     check_sizes(model, config.sizes)
+    check_beside(config.watch.also, config.objective, model.ROLE)
     path = config.vocabulary.tokenizer
     if path and config.vocabulary != Vocabulary(tokenizer=path):
         refuse(["vocab_size"], "--tokenizer brings its own")
@@ -213,6 +221,7 @@ def continued(config: RunConfig) -> Start:
     if config.base.add_tokens:
         base = extended(base, config)
     objective = fitted(base, config.objective, config.settings)
+    check_beside(config.watch.also, config.objective, base.model.ROLE)
     remedies = make_remedies(config.remedies, base.model.ROLE)
     old = known_texts(base, config.base.old_corpus, config.text)
     known = [*base.record["texts"], *base.record["old_texts"]] if base.record else []
@@ -331,15 +340,37 @@ def seconds_per_step(trainer: Trainer) -> float:
 def objective_of(base: Checkpoint, name: str | None = None) -> Objective:
     """The objective that a checkpoint was trained with, or another one that fits its model.
 
-    A folder of somebody else shows what it does with the first objective of its role.
+    A folder of somebody else shows what it does with the usual objective of its role.
     """
     if name is None and base.record:
         name = base.record["config"]["objective"]
     elif name is None:
         role = base.model.ROLE
         fits = [each for each, kind in objectives.known().items() if role in kind.roles]
-        name = fits[0]
+        name = min(fits, key=lambda each: each not in USUAL)  # the first of the usual ones
     return fitted(base, name, {})
+
+
+def measures_of(
+    base: Checkpoint, names: Sequence[str] = ()
+) -> dict[str, tuple[Objective, nn.ModuleDict]]:
+    """Objectives by which a checkpoint's model is measured, each with what learnt beside the model.
+
+    names  none: the one that it was trained with. The others read windows of the same length
+
+    Raises InputError for one that does not fit, or whose parts the checkpoint does not hold.
+    """
+    found = {}
+    trained = base.record.get("config", {}).get("settings", {})
+    for name in dict.fromkeys(names) or [name_of(type(objective_of(base)))]:
+        objective = fitted(base, name, window_of(name, trained.get("window")))
+        known = parts_of(base, objective)
+        if not known:
+            refuse_parts("--objective", name, objective, base.model)
+        parts = objective.parts(base.model)
+        parts.load_state_dict(known)
+        found[name] = objective, parts
+    return found
 
 
 def fitted(base: Checkpoint, name: str, given: Mapping[str, object]) -> Objective:

@@ -97,6 +97,9 @@ class Watch(Checked):
         " all of the text)",
         least=1,
     )
+    also: tuple[str, ...] = setting(
+        (), "other objectives by which each evaluation measures the model too", metavar="OBJECTIVE"
+    )
     save_every: int = setting(500, "steps between checkpoints; 0: at the end alone", least=0)
     keep: int = setting(2, "how many checkpoints stay", least=1)
 
