@@ -3,6 +3,7 @@
 N targets of a passage.
 """
 
+import copy
 from collections.abc import Mapping, Sequence
 
 from torch import Generator, Tensor, nn
@@ -17,10 +18,22 @@ class Abilities:
 
     unit     what a passage of its plan is, for readers
     classes  head -> the names of its classes, for a head whose classes are no tokens
+    learnt   the parts that learnt beside the model that it is used with; None: not known
     """
 
     unit: str = "window"
     classes: Mapping[str, Sequence[str]] = {}
+    learnt: nn.ModuleDict | None = None
+
+    def with_parts(self, parts: nn.ModuleDict):
+        """The same objective, which has these parts at hand when it reads or writes a text."""
+        same = copy.copy(self)
+        same.learnt = parts
+        return same
+
+    def head_of(self, name: str, model: nn.Module, parts: nn.ModuleDict) -> nn.Module:
+        """What turns the hidden states of a head's targets into logits: see ``models.Model``."""
+        return model.heads[name]
 
     def places(self, passage) -> Tensor:
         """With ``whole_text``: the number of the corpus' token that each target of a passage stands
