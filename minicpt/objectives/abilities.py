@@ -32,8 +32,11 @@ class Abilities:
         return same
 
     def head_of(self, name: str, model: nn.Module, parts: nn.ModuleDict) -> nn.Module:
-        """What turns the hidden states of a head's targets into logits: see ``models.Model``."""
-        return model.heads[name]
+        """What turns the hidden states of a head's targets into logits: see ``models.Model``.
+
+        By default the model's head of that name, or the part of that name.
+        """
+        return model.heads[name] if name in model.heads else parts[name]
 
     def places(self, passage) -> Tensor:
         """With ``whole_text``: the number of the corpus' token that each target of a passage stands

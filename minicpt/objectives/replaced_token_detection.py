@@ -123,9 +123,6 @@ class ReplacedTokenDetection(MaskedLM):
         narrow = max(1, round(self.settings.generator_width * width))
         return nn.ModuleDict({"generator": model.smaller(narrow), "original": OriginalHead(width)})
 
-    def head_of(self, name: str, model: nn.Module, parts: nn.ModuleDict) -> nn.Module:
-        return parts[name] if name in parts else model.heads[name]
-
     def losses(
         self, model: nn.Module, parts: nn.ModuleDict, batch: Batch, fused: bool = True
     ) -> dict[str, TargetLosses]:

@@ -54,9 +54,10 @@ def as_data(
     positions a string of one character for each position of the stream, "1" where it may be seen.
     ``heads``: each head's targets with their losses in nats, and ``uniform``, the loss of a guess
     that holds all classes alike. A target has its ``token``, or the ``name`` of its class if that
-    has one; its ``weight`` where the batch weights that head; and its ``fate`` ("hidden",
-    "replaced" or "kept") where the objective changes what it predicts: the token that is read there
-    instead stands at its position. ``triangle``: see ``prefix_runs``; None where targets may see
+    has one; its ``weight`` where the batch weights that head; its ``fate`` ("hidden", "replaced" or
+    "kept") where the objective changes what it predicts: the token that is read there instead
+    stands at its position; and ``reads``, the token that the model reads there for this head, where
+    that is not what the batch holds (after a first pass). ``triangle``: see ``prefix_runs``; None where targets may see
     something else than what stands up to them.
     """
     parts = objective.parts(model) if parts is None else parts
@@ -67,6 +68,7 @@ def as_data(
         found = objective.losses(model, parts, batch.to(device))
     fates = {head: rows[0] for head, rows in objective.fates(batch).items()}
     read, predicted = labels(objective.tokenizer, batch, fates)
+    predicted |= later(objective.tokenizer, objective, batch)
     streams = {"tokens": objective.role}
     if "decoder_tokens" in batch.inputs:
         streams = {"tokens": "encoder", "decoder_tokens": "decoder"}
@@ -98,7 +100,7 @@ def as_data(
             for head, sees in visibility.items()
         },
         "heads": {
-            head: totals(each, classes_of(model, objective, head))
+            head: totals(each, len(objective.head_of(head, model, parts).weight))
             | {
                 "head_weight": objective.head_weights.get(head, 1.0),
                 "targets": targets(
@@ -106,6 +108,7 @@ def as_data(
                     predicted.get(head),
                     objective.classes.get(head),
                     fates.get(head),
+                    reads_instead(objective.tokenizer, batch, each),
                     weighted=head in batch.weights,
                 ),
             }
@@ -119,12 +122,6 @@ def summary(objective: Objective) -> str:
     """The first line of the objective's file."""
     kind = type(objective)
     return (sys.modules[kind.__module__].__doc__ or kind.__name__).strip().splitlines()[0]
-
-
-def classes_of(model: nn.Module, objective: Objective, head: str) -> int:
-    """The classes of a head; one that is no head of the model predicts tokens."""
-    known = head in model.heads
-    return len(model.heads[head].weight) if known else objective.tokenizer.size
 
 
 def labels(
@@ -162,6 +159,27 @@ def labels(
     return read, predicted
 
 
+def later(tokenizer, objective: Objective, batch: Batch) -> dict[str, dict[int, str]]:
+    """The targets of the other heads that predict tokens, as ``labels`` gives those of the first.
+    """
+    found = {}
+    for head, target in batch.targets.items():
+        if head != "tokens" and head not in objective.classes:
+            places = (target[0] != IGNORE).nonzero()[:, 0]
+            shown = characters.tokens(tokenizer, target[0, places].tolist())
+            found[head] = dict(zip(places.tolist(), shown, strict=True))
+    return found
+
+
+def reads_instead(tokenizer, batch: Batch, each: TargetLosses) -> dict[int, str]:
+    """The tokens that the model reads for a head in place of those of the batch, by position."""
+    own = target_stream(batch)
+    if own not in each.inputs:
+        return {}
+    now, then = each.inputs[own][0].tolist(), batch.inputs[own][0].tolist()
+    return {at: tokenizer.token(id) for at, id in enumerate(now) if id != then[at]}
+
+
 def totals(each: TargetLosses, classes: int) -> dict:
     """One head's losses together."""
     total = each.total()
@@ -179,9 +197,11 @@ def targets(
     tokens: Mapping[int, str] | None,
     names: Sequence[str] | None,
     fates: Mapping[int, str] | None,
+    reads: Mapping[int, str],
     weighted: bool = False,
 ) -> list[dict]:
-    """One head's targets, and by position what they are called and what became of them."""
+    """One head's targets, and by position what they are called, what became of them, and what is
+    read there instead."""
     rows = zip(
         each.positions.tolist(),
         each.targets.tolist(),
@@ -195,6 +215,7 @@ def targets(
         | ({"token": tokens[position]} if tokens else {})
         | ({"name": names[chosen]} if names else {})
         | ({"fate": fates[position]} if fates else {})
+        | ({"reads": reads[position]} if position in reads else {})
         for position, chosen, loss, weight in rows
     ]
 

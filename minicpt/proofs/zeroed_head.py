@@ -13,22 +13,20 @@ ORDER = 70
 
 
 def zeroed_head(subject: Subject) -> Proof:
-    """The loss of every head of the model, zeroed.
+    """The loss of every head, zeroed: those of the model, and those that are parts.
 
-    Raises NotChecked without targets, and where the objective computes more than cross-entropies
-    of the model's heads.
+    Raises NotChecked without targets.
     """
-    if not subject.is_plain:
-        raise NotChecked("needs losses that are those of one pass of the model alone")
     numbers, problems, worst = {}, [], 0.0
-    learner = subject.learner()
+    learner, objective = subject.learner(), subject.objective
     batch = subject.batch(subject.passages(4))
     counts = batch.counts()
     if not sum(counts.values()):
         raise NotChecked("needs a target; the first passages have none")
     allowed = tolerance(additions(learner, batch))
-    for head, layer in learner.model.heads.items():
-        if counts.get(head):
+    for head in counts:
+        layer = objective.head_of(head, learner.model, learner.parts)
+        if counts[head]:
             with torch.no_grad():
                 layer.weight.zero_()
                 if layer.bias is not None:
