@@ -10,9 +10,10 @@ from typing import Literal
 from minicpt import checkpoint
 from minicpt.cli import flags
 from minicpt.common.errors import InputError
+from minicpt.common.parts import said
 from minicpt.common.settings import Checked, setting
-from minicpt.runs import texts
-from minicpt.runs.build import objective_of, parts_of
+from minicpt.runs import parts, texts
+from minicpt.runs.build import objective_of
 from minicpt.runs.console import bar_over, print_json, say, summary_of
 from minicpt.runs.table import figures
 from minicpt.training.device import Machine
@@ -69,16 +70,16 @@ def run(arguments: argparse.Namespace) -> int:
         texts.check_held_out(found, base.record.get("held_out"))
     else:
         raise InputError(f"{arguments.folder} does not say what it was trained on; give --corpus")
-    model = base.model.to(machine.device)
-    parts = objective.parts(model)
-    if known := parts_of(base, objective):
-        parts.load_state_dict(known)
+    beside, new = parts.of_checkpoint(base, objective)
+    if new:
+        say(said(new))
+    model, beside = base.model.to(machine.device), beside.to(machine.device)
     results = {}
     for name, each in documents.items():
         corpus = texts.corpus(each, base.tokenizer)
         with machine.autocast():
             results[name] = evaluate(
-                model, objective, corpus, what.passages, what.batch_size, bar_over, parts=parts
+                model, objective, corpus, what.passages, what.batch_size, bar_over, parts=beside
             ).summary()
     if not results:
         raise InputError(f"{arguments.folder} held no text out from training; give --corpus")

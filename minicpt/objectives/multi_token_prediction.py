@@ -15,9 +15,9 @@ minimised is the mean of the heads' means. The layers of the later heads are par
 beside the model, are kept in checkpoints, and are left out of exports.
 
 Gloeckle et al. 2024, arXiv 2404.19737. There each head, the first one too, has a last layer of its
-own, and the final norm stands behind these layers. Here the layers are added to a whole model, whose
-first head stays as it is. Leaves out their order of the backward passes, which saves memory, and
-faster generation with the later heads.
+own, and the final norm stands behind these layers. Here the layers are added to a whole model, its
+final norm included, whose first head stays as it is. Leaves out their order of the backward passes,
+which saves memory, and faster generation with the later heads.
 
 B batch, T positions, D width.
 """

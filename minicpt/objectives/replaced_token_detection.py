@@ -107,11 +107,9 @@ class ReplacedTokenDetection(MaskedLM):
         batch = super().batch(passages, draws)
         tokens, mask, chosen = batch.inputs["tokens"], batch.inputs["mask"], batch.targets["tokens"]
         belongs = torch.where(chosen == IGNORE, tokens, chosen)
-        lengths = mask.sum(dim=1).tolist()
-        numbers = pad(
-            [torch.rand(n, generator=draw.generator) for n, draw in zip(lengths, draws, strict=True)],
-            value=0,
-        ).clamp(min=SMALLEST)
+        both = zip(mask.sum(dim=1).tolist(), draws, strict=True)
+        numbers = pad([torch.rand(size, generator=draw.generator) for size, draw in both], value=0)
+        numbers = numbers.clamp(min=SMALLEST)
         return replace(
             batch,
             targets=batch.targets | {"original": belongs.where(mask, IGNORE)},

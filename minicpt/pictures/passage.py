@@ -57,8 +57,8 @@ def as_data(
     has one; its ``weight`` where the batch weights that head; its ``fate`` ("hidden", "replaced" or
     "kept") where the objective changes what it predicts: the token that is read there instead
     stands at its position; and ``reads``, the token that the model reads there for this head, where
-    that is not what the batch holds (after a first pass). ``triangle``: see ``prefix_runs``; None where targets may see
-    something else than what stands up to them.
+    that is not what the batch holds (after a first pass). ``triangle``: see ``prefix_runs``; None
+    where targets may see something else than what stands up to them.
     """
     parts = objective.parts(model) if parts is None else parts
     batch = objective.batch([passage], [draw])

@@ -111,9 +111,10 @@ def reading(
     table = [column("pos", str, most=6, least=6, right=True)]
     if read and "segment" in read[0]:
         table.append(column("seg", lambda place: str(read[place]["segment"]), most=3, least=3))
+    other = instead or [None] * len(places)
     cells = [
-        shown(other or read[place]["token"], ascii) if other or not repeated else ""
-        for place, repeated, other in zip(places, again, instead or [None] * len(places), strict=True)
+        shown(second or read[place]["token"], ascii) if second or not repeated else ""
+        for place, repeated, second in zip(places, again, other, strict=True)
     ]
     return [*table, words("read", cells, ascii=ascii, most=24, least=8)]
 

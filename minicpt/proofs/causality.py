@@ -3,6 +3,7 @@
 B batch, T positions of the outputs, S positions of a stream of inputs, D width.
 """
 
+import functools
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import replace
@@ -79,7 +80,8 @@ def prove_causality(
             if form == BY_DERIVATIVES:
                 read = read_by(losses, batch, head) if losses else {}
                 leaves = {stream: read.get(stream, each) for stream, each in ids.items()}
-                influence = by_derivatives(lambda _: run(ids), leaves, visible, cells)
+                unchanged = functools.partial(run, ids)  # the tokens stay as they are
+                influence = by_derivatives(lambda _, r=unchanged: r(), leaves, visible, cells)
             else:
                 influence = by_changes(run, ids, visible, cells, allowed)
             title = " ".join(filter(None, [name, f"causality by {form}, head {head}"]))

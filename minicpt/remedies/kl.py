@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from minicpt.common.errors import InputError
 from minicpt.common.settings import Checked, setting
 from minicpt.fast.loss import swept_losses
 from minicpt.loss import Loss, TargetLosses
@@ -42,7 +43,7 @@ class KL(Remedy):
     def on_targets(self, model: nn.Module, found: Mapping[str, TargetLosses]) -> dict[str, Loss]:
         read, result = {}, {}
         for head, each in found.items():
-            if head not in self.base.heads:  # a part of the objective, not of the base
+            if head not in self.base.heads or not each.inputs:  # a part, and not the model, spoke
                 continue
             if id(each.inputs) not in read:
                 with torch.no_grad():
@@ -51,6 +52,11 @@ class KL(Remedy):
             losses = divergences(model.heads[head], each.hidden, self.base.heads[head], expected)
             weighed = self.settings.kl * (losses * each.weights).sum()
             result[head] = Loss(weighed, each.count)
+        if not result:
+            raise InputError(
+                "--kl has nothing to hold on to: this objective asks the base's own heads nothing;"
+                " use --l2, or another remedy"
+            )
         return result
 
 

@@ -137,15 +137,17 @@ def make_trainer(
     chosen: Iterable[Remedy] = (),
     old_text: Callable[[tuple[str, ...]], object] | None = None,
     state: dict | None = None,
+    parts: Mapping[str, torch.Tensor] | None = None,
 ) -> Trainer:
     """A trainer whose remedies have begun; with ``state``, one that goes on where that was kept.
 
     steps     None: not known yet, and set later
-    old_text  see ``Situation``
+    old_text  see ``Situation``, and ``parts`` likewise
     """
     model.to(machine.device)
     passages = steps and steps * training.batch_size
-    situation = Situation(model, objective, training.seed, passages, old_text, bar_over)
+    given = passages, old_text, bar_over, parts or {}
+    situation = Situation(model, objective, training.seed, *given)
     chosen = list(chosen)
     try:
         # What leaves the base's weights as they are comes last: the others copy the base first.

@@ -15,12 +15,13 @@ from pathlib import Path
 from minicpt import checkpoint, models, objectives
 from minicpt.checkpoint import Checkpoint
 from minicpt.common.errors import InputError
-from minicpt.common.registry import name_of
+from minicpt.common.parts import said, take_over
 from minicpt.data.split import sample
 from minicpt.data.tokenizer import Tokenizer
 from minicpt.models.layers import Model
 from minicpt.objectives.base import Objective
 from minicpt.remedies.base import Remedy
+from minicpt.runs import parts
 from minicpt.runs.assembly import (
     check_sizes,
     make_remedies,
@@ -144,9 +145,10 @@ def assembled(
         start.remedies,
         old_text,
         state,
+        start.parts,
     )
-    if start.parts:
-        trainer.parts.load_state_dict(start.parts)
+    if state is None and config.base.init and (new := take_over(trainer.parts, start.parts)):
+        say(said(new))
     return Run(trainer, tokenizer, evaluated, config.watch, record, folder, quiet)
 
 
@@ -200,8 +202,8 @@ def continued(config: RunConfig) -> Start:
         )
     split = settings_of(known[0]) if known else config.text
     split = dataclasses.replace(split, errors=config.text.errors)
-    text, parts = texts(config.text), parts_of(base, objective)
-    return Start(base.model, objective, text, old, remedies, missing, split, parts=parts)
+    text, learnt = texts(config.text), parts.kept(base, objective)
+    return Start(base.model, objective, text, old, remedies, missing, split, parts=learnt)
 
 
 def refuse(names: Sequence[str], why: str) -> None:
@@ -274,17 +276,6 @@ def fitted(base: Checkpoint, name: str, given: Mapping[str, object]) -> Objectiv
         objective = kind(base.tokenizer, kind.Settings(**settings), base.model.ROLE)
     check_fit(base.model, objective, base.folder)
     return objective
-
-
-def parts_of(base: Checkpoint, objective: Objective) -> dict:
-    """The state of what learnt beside the model when a checkpoint was trained.
-
-    Empty where nothing did, or where it was trained with another objective.
-    """
-    known = base.record.get("config", {}).get("objective")
-    if known != name_of(type(objective)) or not len(objective.parts(base.model)):
-        return {}
-    return base.state()["parts"]
 
 
 def check_kind(model: Model, name: str, folder) -> None:
