@@ -189,8 +189,7 @@ def every(batch: Batch) -> Batch:
 
 
 def trained(subject: Subject, draw, name: str) -> tuple[float, float]:
-    """The mean loss on fresh data after training, and its standard error: the head's with the lowest.
-    """
+    """The mean loss on fresh data after training, and its standard error: of the lowest head."""
     learner = subject.learner().float()
     optimizer = make_optimizer(learner, Optimization(learning_rate=1e-2))
     for number in range(STEPS):

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 
 import torch
+import torch.nn.functional as F
 
 from minicpt.batch import IGNORE, Batch
 from minicpt.proofs.faults.base import fault, targets
@@ -26,11 +27,22 @@ def later(subject: Subject, change) -> Subject:
     return targets(subject, replaced)
 
 
+def moved(row: torch.Tensor, places: int, fill: int = IGNORE) -> torch.Tensor:
+    """(B, T): at each position what stands ``places`` further on in the row."""
+    kept = row[:, places:]
+    return F.pad(kept, (0, row.shape[1] - kept.shape[1]), value=fill)
+
+
 @fault(2, "multi-token-prediction", "the layers of the later heads have no causal mask")
 def later_layers_see_all(subject):
     parts = copy.deepcopy(subject.parts)
     for layer in parts.values():
-        layer.forward = lambda x, mask, real=layer.forward: real(x, torch.ones_like(mask))
+        real = type(layer)
+
+        def forward(self, x, mask, real=real):
+            return real.forward(self, x, torch.ones_like(mask))
+
+        layer.__class__ = type("Mistaken", (real,), {"forward": forward})
     return dataclasses.replace(subject, parts=parts)
 
 
@@ -44,11 +56,9 @@ def padding_is_ahead(subject):
     pad = subject.tokenizer.need("pad")
 
     def into_padding(batch, first, number):
-        following = first.roll(-number, dims=1)
-        following[:, first.shape[1] - number :] = IGNORE
         real = batch.inputs["mask"]
-        moved = torch.nn.functional.pad(real[:, number:], (0, number), value=True)
-        return torch.where(real & ~moved, pad, following)
+        padded = real & ~moved(real, number, fill=True)
+        return torch.where(padded, pad, moved(first, number))
 
     return later(subject, into_padding)
 
@@ -60,12 +70,7 @@ def padding_is_ahead(subject):
     subject="packed multi-token-prediction",
 )
 def next_text_is_ahead(subject):
-    def across(batch, first, number):
-        following = first.roll(-number, dims=1)
-        following[:, first.shape[1] - number :] = IGNORE
-        return following
-
-    return later(subject, across)
+    return later(subject, lambda batch, first, number: moved(first, number))
 
 
 # --- 21: the generator
