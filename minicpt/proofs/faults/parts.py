@@ -131,11 +131,6 @@ def lucky_is_replaced(subject):
     return relabelled(subject, lambda batch, filled: (batch.noise["sample"] > 0).long())
 
 
-@fault(21, "replaced-token-detection", "the classes are the other way round")
-def original_is_replaced(subject):
-    return relabelled(subject, lambda batch, filled: 1 - filled.targets["original"])
-
-
 @fault(21, "replaced-token-detection", "only the chosen tokens are judged, and divided by")
 def chosen_alone_are_judged(subject):
     def drop(batch):

@@ -5,6 +5,8 @@ has
 
     rule(subject, passage, batch)     yields, in words, what is wrong with the batch of one passage
     rule_of_epoch(subject, passages)  the same for all passages of an epoch; may be absent
+    SETTINGS                          of its usual subjects, where the defaults would take long; may
+                                      be absent
     VARIANTS                          subject's name -> ``Variant``: settings with which the
                                       objective computes something else; may be absent
 

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from minicpt.batch import IGNORE, Batch
 from minicpt.proofs.subject import SHORT, Subject, Variant
 
-VARIANTS = {"packed multi-token-prediction": Variant({"pack": True, "ahead": 2}, SHORT)}
+SETTINGS = {"ahead": 2}
+VARIANTS = {"packed multi-token-prediction": Variant({"pack": True, "ahead": 3}, SHORT)}
 
 
 def rule(subject: Subject, passage, batch: Batch) -> Iterator[str]:
