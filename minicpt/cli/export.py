@@ -5,6 +5,7 @@ from pathlib import Path
 
 from minicpt import checkpoint
 from minicpt.common.errors import InputError
+from minicpt.runs import parts
 from minicpt.runs.console import print_json, say, summary_of
 
 EXAMPLES = """examples:
@@ -37,6 +38,8 @@ def run(arguments: argparse.Namespace) -> int:
             f" {base.model.config.vocabulary} of its model; use files that belong together"
         )
     checkpoint.export(to, base.model, base.tokenizer)
+    if told := parts.left_out(base):
+        say(told)
     if arguments.json:
         print_json({"from": str(base.folder), "to": str(to), "notes": base.notes})
     else:

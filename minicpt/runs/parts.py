@@ -6,6 +6,7 @@ another objective has trained has none of them.
 
 from torch import Tensor, nn
 
+from minicpt import objectives
 from minicpt.checkpoint import Checkpoint
 from minicpt.common.parts import take_over
 from minicpt.common.randomness import seeded
@@ -21,6 +22,16 @@ def kept(base: Checkpoint, objective: Objective) -> dict[str, Tensor]:
     if kind.parts is Objective.parts or config.get("objective") != name_of(kind):
         return {}
     return base.state()["parts"]
+
+
+def left_out(base: Checkpoint) -> str:
+    """What an export says of the parts of a checkpoint; "" where it has none."""
+    name = base.record.get("config", {}).get("objective")
+    kind = objectives.known().get(name, Objective)
+    if kind.parts is Objective.parts:
+        return ""
+    names = dict.fromkeys(key.split(".")[0] for key in base.state()["parts"])
+    return f"left out, as {name} alone uses it: {', '.join(names)}"
 
 
 def of_checkpoint(base: Checkpoint, objective: Objective) -> tuple[nn.ModuleDict, list[str]]:
