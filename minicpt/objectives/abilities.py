@@ -18,11 +18,14 @@ class Abilities:
 
     unit     what a passage of its plan is, for readers
     classes  head -> the names of its classes, for a head whose classes are no tokens
+    asks     whether it asks heads of the model what the model itself has read. False: parts alone
+             answer, so that a base has no predictions to hold on to
     learnt   the parts that learnt beside the model that it is used with; None: not known
     """
 
     unit: str = "window"
     classes: Mapping[str, Sequence[str]] = {}
+    asks: bool = True
     learnt: nn.ModuleDict | None = None
 
     def with_parts(self, parts: nn.ModuleDict):

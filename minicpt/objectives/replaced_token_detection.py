@@ -95,6 +95,7 @@ def sample(logits: Tensor, numbers: Tensor) -> Tensor:
 class ReplacedTokenDetection(MaskedLM):
     heads = ("tokens", "original")
     classes = {"original": ("original", "replaced")}
+    asks = False
     Settings = Settings
 
     @property

@@ -1,10 +1,12 @@
 """All proofs on all subjects, and all faults against all proofs."""
 
+import contextlib
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 
 from minicpt import proofs
 from minicpt.common import registry
+from minicpt.common.errors import InputError
 from minicpt.proofs import rules
 from minicpt.proofs.black_box.verdict import verify_model
 from minicpt.proofs.faults.base import Fault
@@ -65,7 +67,8 @@ def subjects(names: Collection[str] = ()) -> list[Subject]:
             result.append(subject(title, name, objective, model, variant))
         for title, other in fitting(objective).items():
             if other is not model:
-                result.append(subject(f"{name} with {title}", name, objective, other, usual))
+                with contextlib.suppress(InputError):  # it lacks what the objective's parts need
+                    result.append(subject(f"{name} with {title}", name, objective, other, usual))
     return result
 
 

@@ -33,7 +33,8 @@ def zeroed_head(subject: Subject) -> Proof:
                     layer.bias.zero_()
                 found = float(subject.losses(learner, batch)[head].total().mean)
             asked = batch.targets[head] != IGNORE
-            share = float(batch.weights[head][asked].double().mean()) if head in batch.weights else 1.0
+            weights = batch.weights.get(head, torch.ones_like(asked))[asked]
+            share = float(weights.double().mean())
             exact = share * math.log(len(layer.weight))
             numbers[f"{head}: a zeroed head"] = found
             numbers[f"{head}: ln of its classes"] = exact

@@ -104,6 +104,11 @@ class Remedy:
         strength = getattr(settings, name_of(cls).replace("-", "_"))
         return f"{name_of(cls)} {strength:g}"
 
+    @classmethod
+    def refuses(cls, objective) -> str:
+        """Why it cannot be used with an objective, or with a kind of them; "": it can."""
+        return ""
+
     def begin(self, situation: Situation, state: dict | None = None) -> None:
         """Before the training. ``state`` is what ``state`` gave to a run that goes on."""
 

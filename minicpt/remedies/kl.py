@@ -16,7 +16,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minicpt.common.errors import InputError
 from minicpt.common.settings import Checked, setting
 from minicpt.fast.loss import swept_losses
 from minicpt.loss import Loss, TargetLosses
@@ -31,6 +30,12 @@ class Settings(Checked):
 class KL(Remedy):
     Settings = Settings
     measured = {"kl": 1.0}
+
+    @classmethod
+    def refuses(cls, objective) -> str:
+        if objective.asks:
+            return ""
+        return "no head of the base predicts what this objective asks; use --l2, or another remedy"
 
     def begin(self, situation: Situation, state: dict | None = None) -> None:
         self.base = situation.base
@@ -52,11 +57,6 @@ class KL(Remedy):
             losses = divergences(model.heads[head], each.hidden, self.base.heads[head], expected)
             weighed = self.settings.kl * (losses * each.weights).sum()
             result[head] = Loss(weighed, each.count)
-        if not result:
-            raise InputError(
-                "--kl has nothing to hold on to: this objective asks the base's own heads nothing;"
-                " use --l2, or another remedy"
-            )
         return result
 
 

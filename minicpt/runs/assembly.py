@@ -120,10 +120,16 @@ def memory() -> int:
         return 0
 
 
-def make_remedies(asked: Mapping[str, Mapping[str, object]], role: str) -> list[Remedy]:
-    """The remedies by name and settings. Raises InputError where they do not fit each other."""
+def make_remedies(
+    asked: Mapping[str, Mapping[str, object]], role: str, objective: Objective | None = None
+) -> list[Remedy]:
+    """The remedies by name and settings. Raises InputError where they do not fit each other, or the
+    objective."""
     found = {name: named("remedy", remedies.known(), name) for name in asked}
     check_together(found, role)
+    for name, kind in found.items():
+        if why := objective and kind.refuses(objective):
+            raise InputError(f"--{name} cannot be used here: {why}")
     return [kind(kind.Settings(**asked[name])) for name, kind in found.items()]
 
 

@@ -191,7 +191,7 @@ def continued(config: RunConfig) -> Start:
     for note in base.notes:
         say(note)
     objective = fitted(base, config.objective, config.settings)
-    remedies = make_remedies(config.remedies, base.model.ROLE)
+    remedies = make_remedies(config.remedies, base.model.ROLE, objective)
     old = known_texts(base, config.base.old_corpus, config.text)
     known = [*base.record["texts"], *base.record["old_texts"]] if base.record else []
     missing = ""
