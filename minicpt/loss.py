@@ -59,7 +59,7 @@ class TargetLosses:
     weights    (N,): what each loss is multiplied by
     count      the targets, those of weight 0 included: they are not among the N
     hidden     (N, D): the model's hidden states at these positions
-    inputs     what the model read to give them
+    inputs     what the model read to give them; {}: a part of the objective read in its place
     terms      name -> (N,): what each term has added to ``losses``, as plain numbers
     """
 

@@ -361,7 +361,8 @@ def test_a_likelihood_that_is_estimated_weighs_every_target(objective, corpus):
 
 
 def test_generate_and_probe_give_text(objective, corpus):
-    (model, _), sampling = model_for(objective), Sampling(length=3)
+    (model, parts), sampling = model_for(objective), Sampling(length=3)
+    objective = objective.with_parts(parts)
     text = "The cat sat. It was warm."
     assert objective.generate(model, text, sampling, generator("a")) == objective.generate(
         model, text, sampling, generator("a")

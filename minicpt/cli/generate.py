@@ -12,6 +12,7 @@ from minicpt.common.registry import name_of
 from minicpt.common.settings import MOST, Checked, setting
 from minicpt.generation import Sampling
 from minicpt.objectives.base import Objective
+from minicpt.runs import parts
 from minicpt.runs.build import objective_of
 from minicpt.runs.console import print_json, say, summary_of
 from minicpt.training.device import Machine
@@ -58,6 +59,9 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError(f"the model in {arguments.folder} needs a TEXT to work on; give one")
     check_options(arguments, objective)
     draws = generator("generate", how.seed)
+    beside, new = parts.of_checkpoint(base, objective)
+    if not new:
+        objective = objective.with_parts(beside.to(machine.device))
     with machine.autocast():
         model = base.model.to(machine.device)
         text = objective.generate(model, arguments.text, sampling, draws)

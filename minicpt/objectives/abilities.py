@@ -3,6 +3,7 @@
 N targets of a passage.
 """
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -19,6 +20,9 @@ class Abilities:
     unit         what a passage of its plan is, for readers
     classes      head -> the names of its classes, for a head whose classes are no tokens
     never        head -> the classes that it never predicts: their logits are taken out
+    asks         whether it asks heads of the model what the model itself has read. False: parts
+                 alone answer, so that a base has no predictions to hold on to
+    learnt       the parts that learnt beside the model that it is used with; None: not known
     looks_ahead  as a decoder, it lets some positions see what follows them. Other tools read every
                  decoder causally
     options      what its ``generate`` takes of ``Sampling`` beside length and temperature
@@ -36,6 +40,8 @@ class Abilities:
     options: Sequence[str] = ()
     classes: Mapping[str, Sequence[str]] = {}
     never: Mapping[str, Sequence[int]] = {}
+    asks: bool = True
+    learnt: nn.ModuleDict | None = None
     likelihood: Literal["exact", "bound", "pseudo", ""] = ""
 
     @property
@@ -47,6 +53,19 @@ class Abilities:
     def longest(self) -> int:
         """The most tokens of the text in one passage."""
         return self.length
+
+    def with_parts(self, parts: nn.ModuleDict):
+        """The same objective, which has these parts at hand when it reads or writes a text."""
+        same = copy.copy(self)
+        same.learnt = parts
+        return same
+
+    def head_of(self, name: str, model: nn.Module, parts: nn.ModuleDict) -> nn.Module:
+        """What turns the hidden states of a head's targets into logits: see ``models.Model``.
+
+        By default the model's head of that name, or the part of that name.
+        """
+        return model.heads[name] if name in model.heads else parts[name]
 
     def places(self, passage) -> Tensor:
         """With ``whole_text`` or a ``likelihood``: for each position of the targets of a passage

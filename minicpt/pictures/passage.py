@@ -54,10 +54,12 @@ def as_data(
     positions a string of one character for each position of the stream, "1" where it may be seen.
     ``heads``: each head's targets with their losses in nats, and ``uniform``, the loss of a guess
     that holds all classes alike. A target has its ``token``, or the ``name`` of its class if that
-    has one; its ``weight`` where the batch weights that head; and its ``fate`` ("hidden",
-    "replaced" or "kept") where the objective changes what it predicts: what is read instead stands
-    ``ahead`` positions behind its own, 0 in an encoder and 1 elsewhere. ``triangle``: see
-    ``prefix_runs``; None where targets may see something else than what stands up to them.
+    has one; its ``weight`` where the batch weights that head; its ``fate`` ("hidden", "replaced" or
+    "kept") where the objective changes what it predicts: what is read instead stands ``ahead``
+    positions behind its own, 0 in an encoder and 1 elsewhere; and ``reads``, the token that the
+    model reads there for this head, where that is not what the batch holds (after a first pass).
+    ``triangle``: see ``prefix_runs``; None where targets may see something else than what stands up
+    to them.
     """
     parts = objective.parts(model) if parts is None else parts
     batch = objective.batch([passage], [draw])
@@ -68,6 +70,7 @@ def as_data(
     fates = {head: rows[0] for head, rows in objective.fates(batch).items()}
     ahead = 0 if objective.role == "encoder" else 1
     read, predicted = labels(objective.tokenizer, batch, ahead)
+    predicted |= later(objective.tokenizer, objective, batch)
     streams = {"tokens": objective.role}
     if "decoder_tokens" in batch.inputs:
         streams = {"tokens": "encoder", "decoder_tokens": "decoder"}
@@ -100,7 +103,7 @@ def as_data(
             for head, sees in visibility.items()
         },
         "heads": {
-            head: totals(each, classes_of(model, objective, head))
+            head: totals(each, classes_of(head, objective, model, parts))
             | {
                 "head_weight": objective.head_weights.get(head, 1.0),
                 "targets": targets(
@@ -108,6 +111,7 @@ def as_data(
                     predicted.get(head),
                     objective.classes.get(head),
                     fates.get(head),
+                    reads_instead(objective.tokenizer, batch, each),
                     weighted=head in batch.weights,
                 ),
             }
@@ -121,13 +125,6 @@ def summary(objective: Objective) -> str:
     """The first line of the objective's file."""
     kind = type(objective)
     return (sys.modules[kind.__module__].__doc__ or kind.__name__).strip().splitlines()[0]
-
-
-def classes_of(model: nn.Module, objective: Objective, head: str) -> int:
-    """The classes that a head may predict; one that is no head of the model predicts tokens."""
-    known = head in model.heads
-    classes = len(model.heads[head].weight) if known else objective.tokenizer.size
-    return classes - len(objective.never.get(head, ()))
 
 
 def labels(
@@ -159,6 +156,32 @@ def labels(
     return read, predicted
 
 
+def later(tokenizer, objective: Objective, batch: Batch) -> dict[str, dict[int, str]]:
+    """The targets of the other heads that predict tokens, as ``labels`` gives those of the first.
+    """
+    found = {}
+    for head, target in batch.targets.items():
+        if head != "tokens" and head not in objective.classes:
+            places = (target[0] != IGNORE).nonzero()[:, 0]
+            shown = characters.tokens(tokenizer, target[0, places].tolist())
+            found[head] = dict(zip(places.tolist(), shown, strict=True))
+    return found
+
+
+def reads_instead(tokenizer, batch: Batch, each: TargetLosses) -> dict[int, str]:
+    """The tokens that the model reads for a head in place of those of the batch, by position."""
+    own = target_stream(batch)
+    if own not in each.inputs:
+        return {}
+    now, then = each.inputs[own][0].tolist(), batch.inputs[own][0].tolist()
+    return {at: tokenizer.token(id) for at, id in enumerate(now) if id != then[at]}
+
+
+def classes_of(head: str, objective: Objective, model: nn.Module, parts: nn.ModuleDict) -> int:
+    """The number of classes that a head may predict."""
+    return len(objective.head_of(head, model, parts).weight) - len(objective.never.get(head, ()))
+
+
 def totals(each: TargetLosses, classes: int) -> dict:
     """One head's losses together."""
     total = each.total()
@@ -176,9 +199,11 @@ def targets(
     tokens: Mapping[int, str] | None,
     names: Sequence[str] | None,
     fates: Mapping[int, str] | None,
+    reads: Mapping[int, str],
     weighted: bool = False,
 ) -> list[dict]:
-    """One head's targets, and by position what they are called and what became of them."""
+    """One head's targets, and by position what they are called, what became of them, and what is
+    read there instead."""
     rows = zip(
         each.positions.tolist(),
         each.targets.tolist(),
@@ -192,6 +217,7 @@ def targets(
         | ({"token": tokens[position]} if tokens else {})
         | ({"name": names[chosen]} if names else {})
         | ({"fate": fates[position]} if fates else {})
+        | ({"reads": reads[position]} if position in reads else {})
         for position, chosen, loss, weight in rows
     ]
 

@@ -16,27 +16,25 @@ ERRORS = 4  # standard errors by which their mean may differ by chance
 
 
 def zeroed_head(subject: Subject) -> Proof:
-    """The loss of every head of the model, zeroed.
+    """The loss of every head, zeroed: those of the model, and those that are parts.
 
     Classes that a head never predicts are not counted: the objective's rule names them. Where
     targets are weighted, the batch costs the mean weight times that; and where the rule says what
     the mean weight is over many draws, that is held against a few epochs.
 
-    Raises NotChecked without targets, and where the objective computes more than cross-entropies
-    of the model's heads.
+    Raises NotChecked without targets.
     """
-    if not subject.is_plain:
-        raise NotChecked("needs losses that are those of one pass of the model alone")
     numbers, problems, apart = {}, [], []
     rule = rules.known().get(subject.kind)
-    learner = subject.learner()
+    learner, objective = subject.learner(), subject.objective
     batch = subject.batch(subject.passages(4))
     counts = batch.counts()
     if not sum(counts.values()):
         raise NotChecked("needs a target; the first passages have none")
     allowed = tolerance(additions(learner, batch))
-    for head, layer in learner.model.heads.items():
-        if counts.get(head):
+    for head in counts:
+        layer = objective.head_of(head, learner.model, learner.parts)
+        if counts[head]:
             with torch.no_grad():
                 layer.weight.zero_()
                 if layer.bias is not None:

@@ -18,6 +18,7 @@ from minicpt import checkpoint, models, objectives
 from minicpt.checkpoint import Checkpoint
 from minicpt.checkpoint.growing import grown
 from minicpt.common.errors import InputError
+from minicpt.common.parts import said, take_over
 from minicpt.common.randomness import generator
 from minicpt.common.registry import name_of
 from minicpt.data.split import sample
@@ -25,6 +26,7 @@ from minicpt.data.tokenizer import SHOWN, LackingTokens, Tokenizer
 from minicpt.models.layers import Model
 from minicpt.objectives.base import Objective
 from minicpt.remedies.base import Remedy
+from minicpt.runs import parts
 from minicpt.runs.assembly import (
     check_sizes,
     make_remedies,
@@ -99,7 +101,10 @@ def build(config: RunConfig, folder: Path | None = None, quiet: bool = False) ->
     if config.base.init:
         run.record["vocabulary"] = vocabulary(run.tokenizer, start.text, start.old)
         run.record["base"] = str(Path(config.base.init).resolve())
-        say_new(trainer, config, start.parts)
+        rows = trainer.model.config.vocabulary
+        fixed = [each for each in trainer.model.parameters() if not each.requires_grad]
+        if config.base.add_tokens and any(len(each) == rows for each in fixed):
+            say("the rows of the added tokens stay as they were drawn: a remedy freezes them")
     if not quiet:
         describe(run, start.text, size)
     return run
@@ -164,9 +169,10 @@ def assembled(
         old_text,
         state,
         Preparing(config.terms.strengths(), chosen, config.machine),
+        start.parts,
     )
-    if start.parts:
-        trainer.parts.load_state_dict(start.parts, strict=False)
+    if state is None and config.base.init and (new := take_over(trainer.parts, start.parts)):
+        say(said(new))
     return Run(trainer, tokenizer, evaluated, config.watch, record, folder, quiet, also)
 
 
@@ -222,7 +228,7 @@ def continued(config: RunConfig) -> Start:
         base = extended(base, config)
     objective = fitted(base, config.objective, config.settings)
     check_beside(config.watch.also, config.objective, base.model.ROLE)
-    remedies = make_remedies(config.remedies, base.model.ROLE)
+    remedies = make_remedies(config.remedies, base.model.ROLE, objective)
     old = known_texts(base, config.base.old_corpus, config.text)
     known = [*base.record["texts"], *base.record["old_texts"]] if base.record else []
     missing = ""
@@ -233,8 +239,8 @@ def continued(config: RunConfig) -> Start:
         )
     split = settings_of(known[0]) if known else config.text
     split = dataclasses.replace(split, errors=config.text.errors)
-    text, parts = texts(config.text), parts_of(base, objective)
-    return Start(base.model, objective, text, old, remedies, missing, split, parts=parts)
+    text, learnt = texts(config.text), parts.kept(base, objective)
+    return Start(base.model, objective, text, old, remedies, missing, split, parts=learnt)
 
 
 def extended(base: Checkpoint, config: RunConfig) -> Checkpoint:
@@ -257,20 +263,6 @@ def extended(base: Checkpoint, config: RunConfig) -> Checkpoint:
         " drawn with mean and covariance of the others",
     )
     return found
-
-
-def say_new(trainer: Trainer, config: RunConfig, parts: dict) -> None:
-    """Says what a continued run has beside its base: parts, and rows that do not learn.
-
-    parts  the state of those that the base brought
-    """
-    brought = {key.partition(".")[0] for key in parts}
-    if new := [name for name in trainer.parts if name not in brought]:
-        say(f"not in the base, initialised at random: {', '.join(new)} of {config.objective}")
-    rows = trainer.model.config.vocabulary
-    fixed = [each for each in trainer.model.parameters() if not each.requires_grad]
-    if config.base.add_tokens and any(len(each) == rows for each in fixed):
-        say("the rows of the added tokens stay as they were drawn: a remedy freezes them")
 
 
 def lacking(name: str, make: Callable[[list[str]], object]) -> list[str]:
@@ -364,12 +356,9 @@ def measures_of(
     trained = base.record.get("config", {}).get("settings", {})
     for name in dict.fromkeys(names) or [name_of(type(objective_of(base)))]:
         objective = fitted(base, name, window_of(name, trained.get("window")))
-        known = parts_of(base, objective)
-        if not known:
-            refuse_parts("--objective", name, objective, base.model)
-        parts = objective.parts(base.model)
-        parts.load_state_dict(known)
-        found[name] = objective, parts
+        beside, new = parts.of_checkpoint(base, objective)
+        refuse_parts("--objective", name, new)
+        found[name] = objective, beside
     return found
 
 
@@ -391,24 +380,6 @@ def fitted(base: Checkpoint, name: str, given: Mapping[str, object]) -> Objectiv
         objective = kind(base.tokenizer, kind.Settings(**settings), base.model.ROLE)
     check_fit(base.model, objective, base.folder)
     return objective
-
-
-def parts_of(base: Checkpoint, objective: Objective) -> dict:
-    """The state of what learnt beside the model when a checkpoint was trained.
-
-    Empty where nothing did, or where it was trained with another objective. A part that does not
-    fit the objective's (it has another size now) is left out as a whole.
-    """
-    known = base.record.get("config", {}).get("objective")
-    wanted = objective.parts(base.model)
-    if known != name_of(type(objective)) or not len(wanted):
-        return {}
-    state, fits = base.state()["parts"], {}
-    for name, part in wanted.items():
-        own = {f"{name}.{key}": value for key, value in part.state_dict().items()}
-        if all(key in state and state[key].shape == value.shape for key, value in own.items()):
-            fits |= {key: state[key] for key in own}
-    return fits
 
 
 def check_kind(model: Model, name: str, folder) -> None:

@@ -91,7 +91,9 @@ class Run:
         with progress(trainer.steps, trainer.step) as bar:
             for step in trainer.run():
                 losses = {n: float(each.mean) for n, each in step.losses.items() if each.count}
-                loss, took = sum(losses.values()), time.perf_counter() - begun
+                weights = trainer.objective.head_weights
+                loss = sum(weights.get(name, 1.0) * each for name, each in losses.items())
+                took = time.perf_counter() - begun
                 tokens, seconds = tokens + step.tokens, seconds + took
                 speed = tokens / seconds
                 self.metrics.add(
@@ -171,7 +173,8 @@ class Run:
         sampling = Sampling(length=PROBE_LENGTH)
         draw = Draw(0, generator("probe", self.trainer.settings.seed, self.trainer.step))
         with self.trainer.machine.autocast():
-            return objective.probe(self.trainer.model, passage, sampling, draw)
+            learnt = objective.with_parts(self.trainer.parts)
+            return learnt.probe(self.trainer.model, passage, sampling, draw)
 
     def save(self) -> None:
         """Writes this step's checkpoint, in place of one that is there, and clears old ones."""

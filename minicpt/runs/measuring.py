@@ -46,7 +46,8 @@ def beside(names: Iterable[str], own: Objective, model: Model) -> dict[str, Obje
         window = window_of(name, getattr(own.settings, "window", None))
         kind = objective_kind(name)
         found[name] = kind(own.tokenizer, kind.Settings(**window), model.ROLE)
-        refuse_parts("--also", name, found[name], model)
+        with seeded("parts", 0):
+            refuse_parts("--also", name, found[name].parts(model))
     return found
 
 
@@ -56,12 +57,10 @@ def window_of(name: str, window: int | None) -> dict[str, int]:
     return {"window": window} if has and window else {}
 
 
-def refuse_parts(flag: str, name: str, objective: Objective, model: Model) -> None:
-    """InputError where an objective has parts: untrained ones would measure nothing."""
-    with seeded("parts", 0):
-        parts = objective.parts(model)
-    if len(parts):
+def refuse_parts(flag: str, name: str, new: Iterable[str]) -> None:
+    """InputError where an objective has parts that are ``new``: they would measure nothing."""
+    if names := ", ".join(new):
         raise InputError(
             f"{flag} {name} cannot measure this model: it needs parts that are trained with the"
-            f" model ({', '.join(parts)}); train with {name}, or name another objective"
+            f" model ({names}); train with {name}, or name another objective"
         )

@@ -7,6 +7,7 @@ has
     rule_of_epoch(subject, passages)  the same for all passages of an epoch
     NEVER                             head -> the roles of tokens that it never predicts ("mask")
     WEIGHT                            head -> the mean weight of a target over many draws
+    SETTINGS                          of its usual subjects, where the defaults would take long
     VARIANTS                          subject's name -> ``Variant``: settings with which the
                                       objective computes something else
 
