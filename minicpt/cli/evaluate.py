@@ -72,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
     model = base.model.to(machine.device)
     parts = objective.parts(model)
     if known := parts_of(base, objective):
-        parts.load_state_dict(known, strict=False)
+        parts.load_state_dict(known)
     results = {}
     for name, each in documents.items():
         corpus = texts.corpus(each, base.tokenizer)

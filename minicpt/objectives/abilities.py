@@ -19,13 +19,18 @@ class Abilities:
     classes      head -> the names of its classes, for a head whose classes are no tokens
     looks_ahead  as a decoder, it lets some positions see what follows them. Other tools read every
                  decoder causally
-    options      what its ``generate`` takes of ``Sampling`` beside length and temperature
+    sampling     what its ``generate`` takes of ``Sampling`` beside length and temperature
     """
 
     unit: str = "window"
     looks_ahead: bool = False
-    options: Sequence[str] = ()
+    sampling: Sequence[str] = ()
     classes: Mapping[str, Sequence[str]] = {}
+
+    @property
+    def longest(self) -> int:
+        """The most tokens of the text in one passage."""
+        return self.length
 
     def places(self, passage) -> Tensor:
         """With ``whole_text``: the number of the corpus' token that each target of a passage stands

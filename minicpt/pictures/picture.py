@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from minicpt.checkpoint.folder import load
 from minicpt.common.errors import InputError
-from minicpt.common.randomness import generator, seeded
+from minicpt.common.randomness import generator
 from minicpt.common.terminal import needs_ascii
 from minicpt.data.corpus import Corpus
 from minicpt.data.documents import Document
@@ -81,14 +81,13 @@ def explain(
         base = load(init, seed)
         notes += base.notes
         network, chosen = base.model, build.fitted(base, objective, settings)
-        learnt = build.parts_of(base, chosen)
     else:
         kind = assembly.objective_kind(objective)
         architecture = assembly.model_kind(model, kind)
         training = (document.text for document in read(["builtin:docs"]))
         tokenizer = Tokenizer.train(training, VOCABULARY, kind.reserved)
         chosen = kind(tokenizer, kind.Settings(**settings), architecture.ROLE)
-        network, learnt = assembly.new_model(architecture, chosen, {}, seed), {}
+        network = assembly.new_model(architecture, chosen, {}, seed)
         notes.append("an untrained model; --init DIR shows what a trained one makes of it")
     documents = [Document("the text", text)] if isinstance(text, str) else text
     passages = in_order(chosen, Corpus.build(documents, chosen.tokenizer), seed)
@@ -98,14 +97,9 @@ def explain(
         raise InputError(f"--passage is {passage}, but the text gives {found}")
     if count > 1:
         notes.append(f"the text gives {count} {unit}s; --passage K shows another")
-    with seeded("parts", seed):
-        parts = chosen.parts(network)
-    parts.load_state_dict(learnt, strict=False)
     draw = Draw(passage - 1, generator("explain", seed))
-    data = as_data(
-        network, chosen, passages[passage - 1], draw, parts=parts, number=(passage, count)
-    )
-    return Picture(data, notes)
+    number = (passage, count)
+    return Picture(as_data(network, chosen, passages[passage - 1], draw, number=number), notes)
 
 
 def in_order(objective: Objective, corpus: Corpus, seed: int) -> Sequence:

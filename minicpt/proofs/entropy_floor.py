@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import torch
 
-from minicpt.batch import IGNORE, Batch, valid_positions
+from minicpt.batch import IGNORE, Batch, target_stream, valid_positions
 from minicpt.common.randomness import generator
 from minicpt.data.corpus import Passage
 from minicpt.data.order import Draw
@@ -75,36 +75,40 @@ def sources(subject: Subject) -> Iterator[tuple[str, float, Callable[..., Batch]
     if predicts_what_follows(subject, causal(subject, draws, None)):
         matrix = chain()
         yield "uniform tokens", math.log(STATES), lambda draws: causal(subject, draws, None)
-        if reads_in_order(subject, draws):
-            yield "Markov chain", entropy(matrix), lambda draws: causal(subject, draws, matrix)
-    elif predicts_what_is_masked(subject, draws):
-        yield "uniform tokens", math.log(STATES), lambda draws: uniform_masked(subject, draws)
+        yield "Markov chain", entropy(matrix), lambda draws: causal(subject, draws, matrix)
+    elif predicts_what_it_hides(subject, draws):
+        yield "uniform tokens", math.log(STATES), lambda draws: uniform_hidden(subject, draws)
     else:
         raise NotChecked(
             "needs targets that the model cannot read; this objective shows them by design, or"
-            " they are neither the next nor the masked tokens"
+            " tokenises anew what it reads"
         )
 
 
 def predicts_what_follows(subject: Subject, batch: Batch) -> bool:
     """Whether each target is the token that is read next, and may not be seen before."""
-    if "tokens" not in batch.targets or "decoder_tokens" in batch.inputs:
+    if "tokens" not in batch.targets:
         return False
-    target, tokens = batch.targets["tokens"][:, :-1], batch.inputs["tokens"][:, 1:]
-    seen = subject.objective.visibility(batch)["tokens"]["tokens"]
-    chosen = (target != IGNORE) & valid_positions(batch.inputs["mask"])[:, 1:]
+    asked = batch.targets["tokens"][batch.targets["tokens"] != IGNORE]
+    if not torch.isin(asked, subject.tokenizer.ordinary).all():
+        return False  # sentinels and the end can be foreseen
+    own = target_stream(batch)
+    target, tokens = batch.targets["tokens"][:, :-1], batch.inputs[own][:, 1:]
+    seen = subject.objective.visibility(batch)["tokens"][own]
+    real = valid_positions(batch.inputs[own.replace("tokens", "mask")])
+    chosen = (target != IGNORE) & real[:, 1:]
     hidden = ~seen.diagonal(1, dim1=1, dim2=2)  # position t does not see t + 1
-    return bool(chosen.any()) and bool(((target == tokens) & hidden)[chosen].all())
-
-
-def predicts_what_is_masked(subject: Subject, draws) -> bool:
-    """Whether an encoder has targets where it reads the mask token."""
-    masks = subject.tokenizer.roles.get("mask") is not None
-    if not (masks and subject.objective.role == "encoder"):
+    if not (bool(chosen.any()) and bool(((target == tokens) & hidden)[chosen].all())):
         return False
+    told = batch_of(subject, distinct_tokens(subject), generator("floors", "a look"))
+    return torch.equal(unreadable(subject, told), told.targets["tokens"] != IGNORE)
+
+
+def predicts_what_it_hides(subject: Subject, draws) -> bool:
+    """Whether there are targets whose token stands nowhere in what they may see."""
     if "tokens" not in subject.batch(subject.passages(1)).targets:
         return False
-    return uniform_masked(subject, draws).counts()["tokens"] > 0
+    return uniform_hidden(subject, draws).counts()["tokens"] > 0
 
 
 def chain() -> torch.Tensor:
@@ -144,13 +148,8 @@ def passage_like(passage, tokens: torch.Tensor):
     )
 
 
-def longest(subject: Subject) -> int:
-    """The tokens of the longest passage that the objective reads, WINDOW at the most."""
-    return min(WINDOW, max(len(passage.tokens) for passage in subject.passages(10**6)))
-
-
 def batch_of(subject: Subject, rows: torch.Tensor, draws) -> Batch:
-    """The objective's batch of these tokens (rows, length), each row with noise of its own."""
+    """The objective's batch of some texts (rows, length); each has noise of its own."""
     passage = subject.passages(1)[0]
     seeds = torch.randint(2**31, (len(rows),), generator=draws).tolist()
     return subject.objective.batch(
@@ -160,34 +159,48 @@ def batch_of(subject: Subject, rows: torch.Tensor, draws) -> Batch:
 
 
 def causal(subject: Subject, draws, matrix) -> Batch:
-    """Only the targets that were drawn: what an objective puts between them may be predictable."""
-    rows = draw_tokens(subject, ROWS, longest(subject) + 1, draws, matrix)
-    batch = batch_of(subject, rows, draws)
-    targets = batch.targets["tokens"]
-    drawn = torch.isin(targets, subject.tokenizer.ordinary[:STATES])
-    return replace(batch, targets={"tokens": torch.where(drawn, targets, IGNORE)})
+    length = min(subject.objective.longest, WINDOW) + 1
+    return batch_of(subject, draw_tokens(subject, ROWS, length, draws, matrix), draws)
 
 
-def reads_in_order(subject: Subject, draws) -> bool:
-    """Whether the targets of each row are a run of its text.
+def distinct_tokens(subject: Subject) -> torch.Tensor:
+    """Texts (ROWS, length) in which no token comes twice."""
+    length = min(subject.objective.longest, WINDOW)
+    return subject.tokenizer.ordinary[:length].expand(ROWS, -1)
 
-    A token that is read behind what follows it in the text depends on both of its sides: its
-    entropy is not that of a Markov chain.
+
+def unreadable(subject: Subject, told: Batch) -> torch.Tensor:
+    """The targets whose token is not among what they may see, (B, T) bool.
+
+    told  a batch of ``distinct_tokens``. An encoder-decoder may tokenise its text anew: then it is
+          not known what it shows, and there is no such target
     """
-    rows = draw_tokens(subject, ROWS, longest(subject) + 1, draws)
-    for row, targets in zip(rows, batch_of(subject, rows, draws).targets["tokens"], strict=True):
-        run, text = targets[targets != IGNORE].tolist(), row.tolist()
-        if run not in [text[at : at + len(run)] for at in range(len(text))]:
-            return False
-    return True
+    target, ordinary = told.targets["tokens"], subject.tokenizer.ordinary
+    if "decoder_tokens" in told.inputs:
+        read = told.inputs["tokens"][told.inputs["mask"]]
+        others = ordinary[~torch.isin(ordinary, distinct_tokens(subject))]
+        if torch.isin(read, others).any():
+            return torch.zeros_like(target, dtype=torch.bool)
+    found = torch.isin(target, ordinary)
+    for stream, seen in subject.objective.visibility(told)["tokens"].items():
+        same = told.inputs[stream][:, None, :] == target[:, :, None]  # (B, T, S)
+        found &= ~(same & seen).any(dim=2)
+    return found
 
 
-def uniform_masked(subject: Subject, draws) -> Batch:
-    """Only the targets whose token is hidden: one that was kept can be read."""
-    batch = batch_of(subject, draw_tokens(subject, ROWS, longest(subject) + 1, draws), draws)
-    hidden = batch.inputs["tokens"] == subject.tokenizer.need("mask")
-    targets = torch.where(hidden, batch.targets["tokens"], IGNORE)
-    return replace(batch, targets={"tokens": targets})
+def uniform_hidden(subject: Subject, draws) -> Batch:
+    """Only the targets that cannot be read: one that was kept stands there.
+
+    Which these are is told by distinct tokens with the same noise.
+    """
+    rows = draw_tokens(subject, ROWS, distinct_tokens(subject).shape[1], draws)
+    noise = draws.get_state()
+    batch = batch_of(subject, rows, draws)
+    told = batch_of(subject, distinct_tokens(subject), draws.set_state(noise))
+    shown = ~unreadable(subject, told)
+    if shown.shape != batch.targets["tokens"].shape:
+        raise NotChecked("needs noise that does not depend on which tokens stand in a text")
+    return replace(batch, targets={"tokens": batch.targets["tokens"].masked_fill(shown, IGNORE)})
 
 
 def relabelled(subject: Subject, draws) -> Batch:

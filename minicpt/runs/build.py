@@ -91,7 +91,8 @@ def build(config: RunConfig, folder: Path | None = None, quiet: bool = False) ->
     if config.base.init:
         run.record["vocabulary"] = vocabulary(run.tokenizer, start.text, start.old)
         run.record["base"] = str(Path(config.base.init).resolve())
-        say_new(trainer, config, start.parts)
+        if config.base.add_tokens:
+            say_frozen(trainer.model)
     if not quiet:
         describe(run, start.text, size)
     return run
@@ -149,7 +150,7 @@ def assembled(
         state,
     )
     if start.parts:
-        trainer.parts.load_state_dict(start.parts, strict=False)
+        trainer.parts.load_state_dict(start.parts)
     return Run(trainer, tokenizer, evaluated, config.watch, record, folder, quiet)
 
 
@@ -240,20 +241,6 @@ def extended(base: Checkpoint, config: RunConfig) -> Checkpoint:
     return found
 
 
-def say_new(trainer: Trainer, config: RunConfig, parts: dict) -> None:
-    """Says what a continued run has beside its base: parts, and rows that do not learn.
-
-    parts  the state of those that the base brought
-    """
-    brought = {key.partition(".")[0] for key in parts}
-    if new := [name for name in trainer.parts if name not in brought]:
-        say(f"not in the base, initialised at random: {', '.join(new)} of {config.objective}")
-    rows = trainer.model.config.vocabulary
-    fixed = [each for each in trainer.model.parameters() if not each.requires_grad]
-    if config.base.add_tokens and any(len(each) == rows for each in fixed):
-        say("the rows of the added tokens stay as they were drawn: a remedy freezes them")
-
-
 def lacking(name: str, make: Callable[[list[str]], object]) -> list[str]:
     """The special tokens that an objective needs and a tokenizer lacks, in the order of their ids.
 
@@ -278,6 +265,13 @@ def say_added(name: str, added: list[str], tokenizer: Tokenizer, more: str = "")
     ids = tokenizer.need_special(added, name)
     shown = ", ".join(added[:SHOWN]) + ", …" * (len(added) > SHOWN)
     say(f"--add-tokens for {name}: {len(added)} ({shown}), ids {min(ids)} to {max(ids)}{more}")
+
+
+def say_frozen(model: Model) -> None:
+    """Says so where a remedy keeps the rows of added tokens from learning."""
+    rows = model.config.vocabulary
+    if any(len(each) == rows and not each.requires_grad for each in model.parameters()):
+        say("the rows of the added tokens stay as they were drawn: a remedy freezes them")
 
 
 def refuse(names: Sequence[str], why: str) -> None:
@@ -355,19 +349,12 @@ def fitted(base: Checkpoint, name: str, given: Mapping[str, object]) -> Objectiv
 def parts_of(base: Checkpoint, objective: Objective) -> dict:
     """The state of what learnt beside the model when a checkpoint was trained.
 
-    Empty where nothing did, or where it was trained with another objective. A part that does not
-    fit the objective's (it has another size now) is left out as a whole.
+    Empty where nothing did, or where it was trained with another objective.
     """
     known = base.record.get("config", {}).get("objective")
-    wanted = objective.parts(base.model)
-    if known != name_of(type(objective)) or not len(wanted):
+    if known != name_of(type(objective)) or not len(objective.parts(base.model)):
         return {}
-    state, fits = base.state()["parts"], {}
-    for name, part in wanted.items():
-        own = {f"{name}.{key}": value for key, value in part.state_dict().items()}
-        if all(key in state and state[key].shape == value.shape for key, value in own.items()):
-            fits |= {key: state[key] for key in own}
-    return fits
+    return base.state()["parts"]
 
 
 def check_kind(model: Model, name: str, folder) -> None:
@@ -385,7 +372,7 @@ def check_kind(model: Model, name: str, folder) -> None:
         )
         raise InputError(
             f"{folder} holds {own}, and {name} trains {wanted}; use"
-            f" {' or '.join([*fits, 'another folder'])}"
+            f" {', '.join(fits)} or another folder"
         )
 
 
