@@ -5,7 +5,8 @@ from pathlib import Path
 
 from minicpt import checkpoint, objectives
 from minicpt.common.errors import InputError
-from minicpt.runs.build import objective_of
+from minicpt.objectives.base import Objective
+from minicpt.runs import parts
 from minicpt.runs.console import print_json, say, summary_of
 
 EXAMPLES = """examples:
@@ -37,29 +38,24 @@ def run(arguments: argparse.Namespace) -> int:
             f"the tokenizer in {base.folder} has {base.tokenizer.size} tokens, more than the"
             f" {base.model.config.vocabulary} of its model; use files that belong together"
         )
-    notes = [*base.notes, *left_out(base)]
-    for note in notes[len(base.notes) :]:
-        say(note)
     checkpoint.export(to, base.model, base.tokenizer)
+    told = [*parts.left_out(base), *read_causally(base)]
+    for note in told:
+        say(note)
     if arguments.json:
-        print_json({"from": str(base.folder), "to": str(to), "notes": notes})
+        print_json({"from": str(base.folder), "to": str(to), "notes": [*base.notes, *told]})
     else:
         print(f"{base.folder} is exported to {to}; transformers opens it with from_pretrained")
     return 0
 
 
-def left_out(base: checkpoint.Checkpoint) -> list[str]:
-    """What other tools do not find in the folder, or do otherwise: parts, and what was seen."""
+def read_causally(base: checkpoint.Checkpoint) -> list[str]:
+    """What to say of a decoder that was trained to look both ways: other tools do not."""
     name = base.record.get("config", {}).get("objective")
-    if name not in objectives.known():
+    kind = objectives.known().get(name, Objective)
+    if base.model.ROLE != "decoder" or not kind.looks_ahead:
         return []
-    objective = objective_of(base)
-    notes = []
-    if parts := list(objective.parts(base.model)):
-        notes.append(f"left out: {', '.join(parts)} of {name}, which learnt beside the model")
-    if objective.looks_ahead and objective.role == "decoder":
-        notes.append(
-            f"the model was trained with {name}, in which positions also see what follows them;"
-            " transformers reads it causally"
-        )
-    return notes
+    return [
+        f"the model was trained with {name}, in which positions also see what follows them;"
+        " transformers reads it causally"
+    ]

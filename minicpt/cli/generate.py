@@ -75,9 +75,9 @@ def run(arguments: argparse.Namespace) -> int:
 def check_options(arguments: argparse.Namespace, objective: Objective) -> None:
     """InputError for a flag that the objective's ``generate`` does not use."""
     for name in flags.given(arguments, Sampling):
-        if name in COMMON or name in objective.options:
+        if name in COMMON or name in objective.sampling:
             continue
-        takes = [each for each, kind in objectives.known().items() if name in kind.options]
+        takes = [each for each, kind in objectives.known().items() if name in kind.sampling]
         raise InputError(
             f"--{name} cannot be used here: the objective is {name_of(type(objective))}, and it is"
             f" for {' and '.join(takes) or 'none that is there'}; leave it out, or give --objective"

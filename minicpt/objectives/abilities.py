@@ -25,7 +25,7 @@ class Abilities:
     learnt       the parts that learnt beside the model that it is used with; None: not known
     looks_ahead  as a decoder, it lets some positions see what follows them. Other tools read every
                  decoder causally
-    options      what its ``generate`` takes of ``Sampling`` beside length and temperature
+    sampling     what its ``generate`` takes of ``Sampling`` beside length and temperature
     likelihood   what the losses of its first head say of the text that the targets stand for:
                  "exact"   they add up to -log of its probability, given what stands before it
                  "bound"   the weighted losses of ``likelihood_batch`` are, in the mean over many
@@ -37,7 +37,7 @@ class Abilities:
 
     unit: str = "window"
     looks_ahead: bool = False
-    options: Sequence[str] = ()
+    sampling: Sequence[str] = ()
     classes: Mapping[str, Sequence[str]] = {}
     never: Mapping[str, Sequence[int]] = {}
     asks: bool = True

@@ -63,7 +63,7 @@ class Cut:
 
 class FillInTheMiddle(Objective):
     roles = ("decoder",)
-    options = ("suffix",)
+    sampling = ("suffix",)
     reserved = (PREFIX[0], SUFFIX[0], MIDDLE[0])
     Settings = Settings
 
@@ -78,9 +78,14 @@ class FillInTheMiddle(Objective):
         names = [PREFIX, SUFFIX, MIDDLE]
         self.marks = tokenizer.need_special(names, "fill-in-the-middle")
 
+    @property
+    def longest(self) -> int:
+        """What the special tokens and words that are cut leave of the window."""
+        return self.length - SPECIAL - SPARE
+
     def plan(self, corpus: Corpus, seed: int, epoch: int) -> Plan:
-        """Windows of the documents, with room for the special tokens and for words that are cut."""
-        cuts = windows(corpus, self.length - SPECIAL - SPARE, seed, epoch)
+        """Windows of the documents."""
+        cuts = windows(corpus, self.longest, seed, epoch)
         return Plan(cuts, corpus.passage).grouped(seed, epoch)
 
     def batch(self, passages: Sequence[Passage], draws: Sequence[Draw]) -> Batch:

@@ -65,7 +65,7 @@ class MaskedDiffusion(Objective):
     roles = ("encoder", "decoder")
     whole_text = True
     likelihood = "bound"
-    options = ("rounds",)
+    sampling = ("rounds",)
     Settings = Settings
 
     def __init__(self, tokenizer: Tokenizer, settings: Settings | None = None, role=None):

@@ -101,10 +101,8 @@ def build(config: RunConfig, folder: Path | None = None, quiet: bool = False) ->
     if config.base.init:
         run.record["vocabulary"] = vocabulary(run.tokenizer, start.text, start.old)
         run.record["base"] = str(Path(config.base.init).resolve())
-        rows = trainer.model.config.vocabulary
-        fixed = [each for each in trainer.model.parameters() if not each.requires_grad]
-        if config.base.add_tokens and any(len(each) == rows for each in fixed):
-            say("the rows of the added tokens stay as they were drawn: a remedy freezes them")
+        if config.base.add_tokens:
+            say_frozen(trainer.model)
     if not quiet:
         describe(run, start.text, size)
     return run
@@ -291,6 +289,13 @@ def say_added(name: str, added: list[str], tokenizer: Tokenizer, more: str = "")
     say(f"--add-tokens for {name}: {len(added)} ({shown}), ids {min(ids)} to {max(ids)}{more}")
 
 
+def say_frozen(model: Model) -> None:
+    """Says so where a remedy keeps the rows of added tokens from learning."""
+    rows = model.config.vocabulary
+    if any(len(each) == rows and not each.requires_grad for each in model.parameters()):
+        say("the rows of the added tokens stay as they were drawn: a remedy freezes them")
+
+
 def refuse(names: Sequence[str], why: str) -> None:
     """InputError for the first of some settings that were given and cannot be used."""
     for name in names:
@@ -397,7 +402,7 @@ def check_kind(model: Model, name: str, folder) -> None:
         )
         raise InputError(
             f"{folder} holds {own}, and {name} trains {wanted}; use"
-            f" {' or '.join([*fits, 'another folder'])}"
+            f" {', '.join(fits)} or another folder"
         )
 
 

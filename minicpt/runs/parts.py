@@ -23,6 +23,16 @@ def kept(base: Checkpoint, objective: Objective) -> dict[str, Tensor]:
     return base.state()["parts"]
 
 
+def left_out(base: Checkpoint) -> list[str]:
+    """What an export says of the parts of a checkpoint."""
+    name = base.record.get("config", {}).get("objective")
+    kind = objectives.known().get(name, Objective)
+    if kind.parts is Objective.parts:
+        return []
+    names = dict.fromkeys(key.split(".")[0] for key in base.state()["parts"])
+    return [f"left out, as {name} alone uses it: {', '.join(names)}"]
+
+
 def of_checkpoint(base: Checkpoint, objective: Objective) -> tuple[nn.ModuleDict, list[str]]:
     """The objective's parts beside a checkpoint's model, and the names of those that are new."""
     with seeded("parts", SEED):
