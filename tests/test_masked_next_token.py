@@ -1,6 +1,7 @@
 """Masked next token against answers worked by hand, and GPT-BERT's causal share."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -103,6 +104,21 @@ def test_a_padded_batch_and_what_its_targets_see():
     assert batch.inputs["mask"].int().tolist() == [whole, part]
     seen = objective.visibility(batch)["tokens"]["tokens"].int()
     assert seen[0].tolist() == whole and seen[1, :2].tolist() == part[:2]
+
+
+def test_whole_words_are_chosen_whole():
+    text = "aa bb cc dd ee"  # a word begins with its space
+    corpus = corpus_of(text)
+    objective = make(rate=0.25, whole_word=True, **ALL_MASKED)
+    for passage in (corpus.passage(0, 14), corpus.passage(2, 14)):
+        for read, _ in rows(objective, passage, 20):
+            gaps = [place for place, token in enumerate(read) if token == MASK]
+            words = {
+                3: [[3, 4, 5], [6, 7, 8], [9, 10, 11], [12, 13, 14], [1, 2]],
+                # The space of the first word is never chosen, and two tokens are left of it.
+                2: [[3, 4, 5], [6, 7, 8], [9, 10, 11], [1, 2]],
+            }
+            assert gaps in words[3 if passage.first else 2]
 
 
 # --- the causal share ------------------------------------------------------------------------
@@ -210,6 +226,18 @@ def test_without_a_gap_a_text_gets_some_or_is_continued():
         assert found.startswith(text) == starts and ("[" in found) != starts
 
 
+def test_a_probe_shows_what_is_put_into_the_gaps():
+    """In brackets, at the places of the tokens that were chosen, and the rest of the text."""
+    objective, corpus = make(rate=0.5), corpus_of("abcdefgh")
+    passage = corpus.passage(0, 8)
+    (targets,) = objective.batch([passage], [drawn("probe")]).targets["tokens"]
+    chosen = (targets != NONE)[:-1].tolist()
+    found = objective.probe(model_of(objective), passage, Sampling(), drawn("probe"))
+    pattern = "".join(r"\s*\[[^\[]*\]" if gap else each
+                      for gap, each in zip(chosen, "abcdefgh", strict=True))
+    assert sum(chosen) == 4 and re.fullmatch(pattern, found, re.DOTALL)
+
+
 def test_the_picture_shows_each_target_before_the_token_that_is_hidden():
     objective = make(rate=0.5, mask=0.5, random=0.5)
     passage = corpus_of("aé猫 sat").passage(0, 10)
@@ -226,7 +254,11 @@ def test_the_picture_shows_each_target_before_the_token_that_is_hidden():
         own = targets.get(place - 1)
         assert own is None or own["token"] == names[place]
         assert read[place] == (names[place] if token == text[place] else BYTES.token(token))
-    assert "each one position before its own: 5 tokens" in as_text(found, 200)
+    shown = as_text(found, 200)
+    assert "each one position before its own: 5 tokens" in shown
+    for place, each in targets.items():
+        if each["fate"] == "replaced":
+            assert f"replaced by {read[place + 1]} " in shown
 
 
 # --- proofs, and the verbs ---------------------------------------------------------------------

@@ -219,27 +219,29 @@ def test_the_model_reads_the_prefix_in_both_directions():
     assert torch.equal(first_hidden(2, mask=causal), model(batch.inputs["tokens"], causal)[0, 0])
 
 
-def test_a_decoder_continues_a_prompt_that_it_reads_in_both_directions():
-    """The likeliest tokens, held against a mask written by hand; also beyond the window."""
+def test_a_decoder_continues_a_prompt_that_it_reads_in_both_directions(monkeypatch):
+    """What the model is asked, held against masks written by hand; also beyond the window."""
     objective = make("decoder", window=8)
-    model = model_of(objective, layers=2).eval()
+    model = model_of(objective).eval()
+    asked, forward = [], model.forward
+    monkeypatch.setattr(
+        model, "forward", lambda **inputs: asked.append(inputs) or forward(**inputs)
+    )
     text, sampling = "abcde", Sampling(length=5, temperature=0)
     written = objective.generate(model, text, sampling, generator("any"))
+    allowed = torch.tensor([END, *BYTES.ordinary.tolist()])
     row = [END, *BYTES.encode(text)]
-    for _ in range(5):
-        read, dropped = row[-8:], max(0, len(row) - 8)
-        mask = torch.tensor(
-            [[key <= query or key < 6 - dropped for key in range(len(read))]
-             for query in range(len(read))]
-        )  # fmt: skip
-        mask[: 6 - dropped, 6 - dropped :] = False
-        logits = model.heads["tokens"](model(torch.tensor([read]), mask[None])[0, -1])
-        allowed = torch.tensor([END, *BYTES.ordinary.tolist()])
+    for inputs in asked:
+        dropped = max(0, len(row) - 8)
+        assert inputs["tokens"].tolist() == [row[dropped:]]
+        given = 6 - dropped  # of the prompt
+        assert inputs["mask"][0].tolist() == [
+            [key <= query or query < given > key for key in range(len(row) - dropped)]
+            for query in range(len(row) - dropped)
+        ]
+        logits = model.heads["tokens"](forward(**inputs)[0, -1])
         row.append(int(allowed[logits[allowed].argmax()]))
-        if row[-1] == END:
-            break
-    expected = [token for token in row[1:] if token != END]
-    assert written == text + BYTES.decode(expected[5:])
+    assert len(asked) == 5 and END not in row[1:] and written == text + BYTES.decode(row[6:])
     assert objective.generate(model, "x" * 20, sampling, generator("any")).startswith("x" * 20)
 
 
