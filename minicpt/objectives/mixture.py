@@ -92,6 +92,7 @@ class Mixture(Objective):
     roles = ("encoder-decoder", "decoder")
     reserved = (*SENTINELS, S, X, R)
     needs_text = True
+    looks_ahead = True
     Settings = Settings
 
     def __init__(self, tokenizer: Tokenizer, settings: Settings | None = None, role=None):

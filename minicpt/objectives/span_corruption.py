@@ -115,6 +115,7 @@ class SpanCorruption(Objective):
     roles = ("encoder-decoder", "decoder")
     reserved = SENTINELS
     needs_text = True
+    looks_ahead = True
     Settings = Settings
 
     def __init__(self, tokenizer: Tokenizer, settings: Settings | None = None, role=None):
