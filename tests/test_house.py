@@ -26,8 +26,8 @@ FLOORS = (
     ("runs",),
     ("training", "checkpoint"),
     ("objectives", "remedies", "models"),
-    ("generation", "data", "batch", "loss", "terms"),
-    ("fast", "common"),
+    ("generation", "unmasking", "data", "batch", "loss", "terms"),
+    ("fast", "common", "possible"),
 )
 AXES = {"objectives", "remedies", "models"}
 

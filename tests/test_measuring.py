@@ -12,6 +12,7 @@ from making import close, model_of, objective_of
 from minicpt import checkpoint
 from minicpt.batch import IGNORE
 from minicpt.cli.main import main
+from minicpt.comparison import measure
 from minicpt.objectives.base import Objective
 from minicpt.objectives.causal_lm import CausalLM
 from minicpt.runs import measuring, table
@@ -212,6 +213,29 @@ def test_an_exact_likelihood_behind_a_prefix(tokenizer, corpus):
     assert found.text_bytes == size and found.likelihood == "exact"
     close(found.text_nats, nats, model, batch)
     close(found.bits_per_byte, nats / math.log(2) / size, model, batch)
+
+
+@pytest.mark.parametrize("name", ["masked-diffusion", "masked-lm"])
+def test_tokens_that_hide_their_text_are_counted_as_hidden(name, tokenizer, corpus):
+    """An unknown token is special, so nobody predicts it: its bytes are still bytes of the text."""
+    tokens, place = corpus.tokens.clone(), 5
+    tokens[place] = tokenizer.need("sep")
+    broken = dataclasses.replace(corpus, tokens=tokens, unknown=torch.tensor([place]))
+    objective = objective_of(name, tokenizer, window=24)
+    found = evaluate(model_of(objective), objective, broken, draws=1)
+    assert found.text_bytes == int(corpus.bytes[-1])
+    assert found.hidden_bytes == int(corpus.bytes[place + 1] - corpus.bytes[place]) > 0
+
+
+@pytest.mark.parametrize("role", ["encoder", "decoder"])
+def test_a_comparison_measures_the_bound_in_bits(role, tokenizer, corpus):
+    objective = objective_of("masked-diffusion", tokenizer, role, window=24)
+    model = model_of(objective, model={"encoder": "", "decoder": "gpt2"}[role])
+    assert measure.in_bits(objective, [corpus])
+    found = measure.measure(model, objective, corpus, 9, bits=True)
+    expected = evaluate(model, objective, corpus, 9)
+    close(measure.loss(found), expected.bits_per_byte, 9 * 24)
+    close(measure.loss(measure.measure(model, objective, corpus, 9, False)), expected.total, 9 * 24)
 
 
 def test_an_objective_may_say_nothing_of_likelihoods(tokenizer, corpus):

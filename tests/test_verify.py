@@ -39,6 +39,8 @@ UNCHECKED = {
     "next-sentence with masked-lm": set(),
     "sentence order": set(),
     "reconstruction": {"entropy floor"},
+    "masked-diffusion": set(),
+    "masked-diffusion with gpt2": {"teacher forcing"},
 }
 
 

@@ -147,8 +147,13 @@ def passage_like(passage, tokens: torch.Tensor):
     )
 
 
+def longest(subject: Subject) -> int:
+    """The tokens of the longest passage that the objective reads, WINDOW at the most."""
+    return min(WINDOW, max(len(passage.tokens) for passage in subject.passages(10**6)))
+
+
 def batch_of(subject: Subject, rows: torch.Tensor, draws) -> Batch:
-    """The objective's batch of some texts (rows, length); each has noise of its own."""
+    """The objective's batch of these tokens (rows, length), each row with noise of its own."""
     passage = subject.passages(1)[0]
     seeds = torch.randint(2**31, (len(rows),), generator=draws).tolist()
     return subject.objective.batch(
@@ -171,29 +176,18 @@ def causal(subject: Subject, draws, matrix) -> Batch:
     )
 
 
-def distinct_tokens(subject: Subject) -> torch.Tensor:
-    """Texts (ROWS, length) in which no token comes twice."""
-    length = min(subject.objective.longest, WINDOW)
-    return subject.tokenizer.ordinary[:length].expand(ROWS, -1)
+def reads_in_order(subject: Subject, draws) -> bool:
+    """Whether the targets of each row are a run of its text.
 
-
-def unreadable(subject: Subject, told: Batch) -> torch.Tensor:
-    """The targets whose token is not among what they may see, (B, T) bool.
-
-    told  a batch of ``distinct_tokens``. An encoder-decoder may tokenise its text anew: then it is
-          not known what it shows, and there is no such target
+    A token that is read behind what follows it in the text depends on both of its sides: its
+    entropy is not that of a Markov chain.
     """
-    target, ordinary = told.targets["tokens"], subject.tokenizer.ordinary
-    if "decoder_tokens" in told.inputs:
-        read = told.inputs["tokens"][told.inputs["mask"]]
-        others = ordinary[~torch.isin(ordinary, distinct_tokens(subject))]
-        if torch.isin(read, others).any():
-            return torch.zeros_like(target, dtype=torch.bool)
-    found = torch.isin(target, ordinary)
-    for stream, seen in subject.objective.visibility(told)["tokens"].items():
-        same = told.inputs[stream][:, None, :] == target[:, :, None]  # (B, T, S)
-        found &= ~(same & seen).any(dim=2)
-    return found
+    rows = draw_tokens(subject, ROWS, longest(subject) + 1, draws)
+    for row, targets in zip(rows, batch_of(subject, rows, draws).targets["tokens"], strict=True):
+        run, text = targets[targets != IGNORE].tolist(), row.tolist()
+        if run not in [text[at : at + len(run)] for at in range(len(text))]:
+            return False
+    return True
 
 
 def distinct_tokens(subject: Subject) -> torch.Tensor:

@@ -6,6 +6,7 @@ another objective has trained has none of them.
 
 from torch import Tensor, nn
 
+from minicpt import objectives
 from minicpt.checkpoint import Checkpoint
 from minicpt.common.parts import take_over
 from minicpt.common.randomness import seeded

@@ -222,17 +222,21 @@ def text_losses(
     if head not in losses:
         return None
     places = pad([objective.places(passage) for passage in passages], -1)  # (B, T)
-    asked = (batch.targets[head] != IGNORE).cpu()
+    asked, hides = (batch.targets[head] != IGNORE).cpu(), corpus.hides(places)
     if places.shape != asked.shape:
         return None
-    if objective.whole_text and bool(((places >= 0) & ~asked).any()):
-        return None
-    stands, found = asked & (places >= 0), losses[head]
+    text = places >= 0
+    if objective.whole_text or objective.likelihood == "pseudo":
+        # Of all tokens, an objective may leave out those that hide their text: they count as such.
+        if bool((text & ~asked & ~hides).any()):
+            return None
+    else:
+        text = text & asked
+    sizes, found = corpus.sizes(places).where(text, 0), losses[head]
     rows = found.rows.cpu()
-    counted = nats_of(found).where(stands[rows, found.positions.cpu()], 0.0)  # (N,)
-    sizes = corpus.sizes(places).where(stands, 0)
+    counted = nats_of(found).where(text[rows, found.positions.cpu()], 0.0)  # (N,)
     return TextLosses(
         nats=torch.zeros(len(passages), dtype=torch.float64).index_add(0, rows, counted),
         sizes=sizes.sum(dim=1),
-        hidden=sizes.where(corpus.hides(places), 0).sum(dim=1),
+        hidden=sizes.where(hides, 0).sum(dim=1),
     )
