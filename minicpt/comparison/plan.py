@@ -254,7 +254,7 @@ def arms_of(roles: Mapping[str, str], asked: Sequence[str], quick: bool) -> dict
     wanted = asked or (QUICK_ARMS if quick else known)
     found = {}
     for objective, role in roles.items():
-        kind = objective_kind(objective)
+        kind = objectives.known().get(objective, objectives.Objective)
         fits = [
             arm
             for arm in known
