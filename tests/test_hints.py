@@ -73,7 +73,7 @@ def test_a_model_of_another_kind_is_named_with_what_fits_it(name, held, trained,
         known = objectives.known().items()
         fits = [each for each, other in known if KINDS[held] in other.roles]
         assert held in fits and message.endswith(f"; use {', '.join(fits)} or another folder")
-        assert "token" not in message
+        assert "tokenizer" not in message
 
 
 @pytest.mark.parametrize("name", KINDS)

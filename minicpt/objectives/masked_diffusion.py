@@ -65,6 +65,7 @@ class MaskedDiffusion(Objective):
     roles = ("encoder", "decoder")
     whole_text = True
     likelihood = "bound"
+    looks_ahead = True
     sampling = ("rounds",)
     Settings = Settings
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from minicpt.batch import IGNORE, Batch, pad
+from minicpt.batch import IGNORE, Batch, pad, target_stream, valid_positions
 from minicpt.common.randomness import generator, seeded
 from minicpt.data.choosing import spread
 from minicpt.data.order import Draw, planned
@@ -221,7 +221,10 @@ def text_losses(
     head = objective.heads[0]
     if head not in losses:
         return None
-    places = pad([objective.places(passage) for passage in passages], -1)  # (B, T)
+    mask = valid_positions(batch.inputs[target_stream(batch).replace("tokens", "mask")])  # (B, T)
+    # Where the targets are fewer than the places, they are those of the end.
+    pairs = zip(map(objective.places, passages), mask.sum(dim=1).tolist(), strict=True)
+    places = pad([found[-count:] for found, count in pairs], -1)  # (B, T)
     asked, hides = (batch.targets[head] != IGNORE).cpu(), corpus.hides(places)
     if places.shape != asked.shape:
         return None
