@@ -346,7 +346,9 @@ def test_places_are_those_of_the_targets(objective, corpus):
         assert torch.equal(corpus.tokens[places[stands]].long(), targets[stands])
         assert (targets[asked & ~text] == objective.tokenizer.need("end")).all()
         assert not objective.whole_text or (asked | ~text).all()
-    assert sorted(seen) == list(range(len(corpus.tokens)))
+    assert len(seen) == len(set(seen))
+    if objective.whole_text:  # others may skip what is too short
+        assert sorted(seen) == list(range(len(corpus.tokens)))
 
 
 def test_a_likelihood_that_is_estimated_weighs_every_target(objective, corpus):
