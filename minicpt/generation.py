@@ -28,7 +28,7 @@ class Sampling(Checked):
     length: int = setting(80, "the most tokens to write", least=1)
     temperature: float = setting(0.8, "0: the likeliest token; 1: as predicted", least=0)
     suffix: str | None = setting(
-        None, "what stands behind the text that is to be written", metavar="TEXT"
+        None, "of fill in the middle: what stands behind the gap that is filled", metavar="TEXT"
     )
     rounds: int | None = setting(
         None, "of masked diffusion: passes that fill masked tokens (default: 16)", least=1
