@@ -41,6 +41,10 @@ UNCHECKED = {
     "reconstruction": {"entropy floor"},
     "masked-diffusion": set(),
     "masked-diffusion with gpt2": {"teacher forcing"},
+    "prefix-lm": {"teacher forcing"},
+    "prefix-lm with t5": set(),
+    "masked-next-token": {"teacher forcing"},
+    "half causal masked-next-token": {"teacher forcing"},
 }
 
 

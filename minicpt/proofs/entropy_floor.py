@@ -75,7 +75,8 @@ def sources(subject: Subject) -> Iterator[tuple[str, float, Callable[..., Batch]
     if predicts_what_follows(subject, causal(subject, draws, None)):
         matrix = chain()
         yield "uniform tokens", math.log(STATES), lambda draws: causal(subject, draws, None)
-        if reads_in_order(subject, draws):
+        # Two stacks take twice as long, and show no more.
+        if subject.objective.role == "decoder" and reads_in_order(subject, draws):
             yield "Markov chain", entropy(matrix), lambda draws: causal(subject, draws, matrix)
     elif predicts_what_it_hides(subject, draws):
         yield "uniform tokens", math.log(STATES), lambda draws: uniform_hidden(subject, draws)
