@@ -2,8 +2,10 @@
 
 import dataclasses
 import math
+import shutil
 from collections import Counter
 from itertools import pairwise
+from pathlib import Path
 
 import oracles
 import pytest
@@ -400,3 +402,39 @@ def test_compositions_that_are_not_uniform_are_caught(monkeypatch):
     monkeypatch.setattr("minicpt.objectives.span_corruption.composition", greedy)
     assert rules(subject).passed is False
     assert objective.batch([subject.passages(1)[0]], [Draw(0, generator(0))])
+
+
+# --- from a text to a model, and back ------------------------------------------------------------
+
+TEXT = "\n\n".join(f"On day {day} the cat saw {day + 3} boats. It sat." for day in range(40))
+TINY = ["--width", "8", "--num-heads", "1", "--window", "32", "--batch-size", "2", "--blocks"]
+
+
+@pytest.mark.parametrize(
+    "name, model, gap",
+    [
+        ("span-corruption", "t5", "<extra_id_0>"),
+        ("span-corruption", "gpt2", "<extra_id_0>"),
+        ("denoising", "t5", "[MASK]"),
+        ("mixture", "gpt2", "<extra_id_0>"),
+    ],
+)
+def test_trained_resumed_evaluated_and_asked(name, model, gap, tmp_path, capsys, monkeypatch):
+    """Also a base of another objective is continued, and a run that was stopped ends bitwise."""
+    monkeypatch.chdir(tmp_path)
+    Path("text.txt").write_text(f"a\n\n{TEXT}")
+    base = "reconstruction" if model == "t5" else "causal-lm"
+    new = ["--vocab-size", "256", "--layers", "1", "--model", model, "--steps", "1"]
+    assert main(["train", base, "--corpus", "text.txt", *new, *TINY, "--out", "base"]) == 0
+    given = ["--corpus", "text.txt", *TINY[4:], "--steps", "4", "--save-every", "2"]
+    assert main(["train", name, *given, "--init", "base", "--out", "run"]) == 0
+    assert "passages of the training text are too short" in capsys.readouterr().err
+    whole = Path("run/step-00000004/pytorch_model.bin").read_bytes()
+    shutil.rmtree("run/step-00000004")
+    assert main(["resume", "run"]) == 0
+    assert Path("run/step-00000004/pytorch_model.bin").read_bytes() == whole
+    assert main(["evaluate", "run", "--corpus", "text.txt"]) == 0
+    assert "nats/token" in capsys.readouterr().out
+    assert main(["generate", "run", f"On day 3 the {gap} saw.", "--length", "3"]) == 0
+    assert main(["generate", "run"]) == 2
+    assert "needs a TEXT" in capsys.readouterr().err
