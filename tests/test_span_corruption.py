@@ -332,6 +332,19 @@ def test_no_sentinel_is_written_out_of_turn(role):
             assert END not in BYTES.encode(first) and len(first) <= 3 and second == ""
 
 
+def test_a_decoder_has_room_for_a_token_in_each_gap():
+    """14 positions: 1 + 6 + 1 are read, 3 sentinels are written, and 3 tokens."""
+    objective = objective_of("span-corruption", BYTES, "decoder", window=14, rate=0.5, span=1)
+    model = Scripted(BYTES, [A], "decoder")
+    forward, longest = model.forward, []
+    model.forward = lambda tokens, mask: longest.append(tokens.shape[1]) or forward(tokens, mask)
+    gaps = "<extra_id_0>x<extra_id_0>y<extra_id_0>z"
+    assert objective.generate(model, gaps, Sampling(), generator(0)).count("[") == 3
+    assert max(longest) == 13  # behind the last one nothing is read
+    with pytest.raises(InputError, match="the text takes 9 tokens, and the model reads 8"):
+        objective.generate(model, gaps + "z", Sampling(), generator(0))
+
+
 def test_gaps_are_drawn_where_the_text_has_none():
     objective = objective_of("span-corruption", BYTES, window=64)
     model = Scripted(BYTES, [FIRST, A, END], "encoder-decoder")
