@@ -171,14 +171,15 @@ def write_after(
     """The tokens that a model writes after ``read``, which it reads in both directions.
 
     start      the token before the first one that is written (or, by a decoder, read)
-    front      tokens that stand before all of that
+    front      tokens that stand before all of that, outside the objective's window
     sentinels  they are written in this order, and the result has the tokens behind each of them.
                Without any it has one list: all that is written
     """
     tokenizer, decoder = objective.tokenizer, objective.role == "decoder"
     given = [*front, start, *read] if decoder else [*front, *read]
-    room = objective.length - len(sentinels)  # for what is written beside these
-    check_length(given, room - 1 if decoder else objective.length)
+    window, least = objective.length + len(front), max(1, len(sentinels))
+    room = window - len(sentinels)  # for what is written beside these
+    check_length(given, room - least if decoder else window)
     room -= len(given) if decoder else 0
     stops = [*sentinels[1:], tokenizer.need("end")]  # each span ends where the next one begins
     found: list[list[int]] = []

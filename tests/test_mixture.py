@@ -262,6 +262,17 @@ def test_gaps_are_filled_in_mode_r_and_texts_continued_in_mode_s(role):
     assert objective.probe(model, passage, sampling, drawn(0)) == "ab | bc"
 
 
+@pytest.mark.parametrize("window", [10, 11, 12, 24])
+@pytest.mark.parametrize("recipe", ["ul2", "ul2r"])
+def test_the_longest_passages_can_be_probed(window, recipe):
+    """The model has as many positions as the window."""
+    objective = Mixture(BYTES, Settings(window=window, recipe=recipe), "decoder")
+    model = model_of(objective, model="gpt2", positions=window)
+    passage = corpus_of("abcdefghij" * 5).passage(0, objective.longest)
+    for number in range(12):
+        assert objective.probe(model, passage, Sampling(), drawn(number))
+
+
 # --- mistakes ------------------------------------------------------------------------------------
 
 

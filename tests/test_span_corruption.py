@@ -2,8 +2,10 @@
 
 import dataclasses
 import math
+import shutil
 from collections import Counter
 from itertools import pairwise
+from pathlib import Path
 
 import oracles
 import pytest
@@ -186,7 +188,7 @@ def test_the_longest_passage_fits_and_a_longer_one_does_not(role, roll, window):
 def test_every_composition_is_as_likely():
     """6 as a sum of 3 positive numbers: 10 ways."""
     count = 3000
-    found = Counter(tuple(composition(6, 3, generator(n)).tolist()) for n in range(count))
+    found = Counter(tuple(composition(6, 3, generator(n))) for n in range(count))
     assert len(found) == 10 and all(sum(each) == 6 and min(each) > 0 for each in found)
     assert all(within(times, count, 1 / 10) for times in found.values())
 
@@ -330,6 +332,19 @@ def test_no_sentinel_is_written_out_of_turn(role):
             assert END not in BYTES.encode(first) and len(first) <= 3 and second == ""
 
 
+def test_a_decoder_has_room_for_a_token_in_each_gap():
+    """14 positions: 1 + 6 + 1 are read, 3 sentinels are written, and 3 tokens."""
+    objective = objective_of("span-corruption", BYTES, "decoder", window=14, rate=0.5, span=1)
+    model = Scripted(BYTES, [A], "decoder")
+    forward, longest = model.forward, []
+    model.forward = lambda tokens, mask: longest.append(tokens.shape[1]) or forward(tokens, mask)
+    gaps = "<extra_id_0>x<extra_id_0>y<extra_id_0>z"
+    assert objective.generate(model, gaps, Sampling(), generator(0)).count("[") == 3
+    assert max(longest) == 13  # behind the last one nothing is read
+    with pytest.raises(InputError, match="the text takes 9 tokens, and the model reads 8"):
+        objective.generate(model, gaps + "z", Sampling(), generator(0))
+
+
 def test_gaps_are_drawn_where_the_text_has_none():
     objective = objective_of("span-corruption", BYTES, window=64)
     model = Scripted(BYTES, [FIRST, A, END], "encoder-decoder")
@@ -395,8 +410,44 @@ def test_compositions_that_are_not_uniform_are_caught(monkeypatch):
         for left in range(parts - 1, 0, -1):
             most = total - sum(lengths) - left
             lengths.append(int(torch.randint(1, most + 1, (), generator=draw)))
-        return torch.tensor([*lengths, total - sum(lengths)])
+        return [*lengths, total - sum(lengths)]
 
     monkeypatch.setattr("minicpt.objectives.span_corruption.composition", greedy)
     assert rules(subject).passed is False
     assert objective.batch([subject.passages(1)[0]], [Draw(0, generator(0))])
+
+
+# --- from a text to a model, and back ------------------------------------------------------------
+
+TEXT = "\n\n".join(f"On day {day} the cat saw {day + 3} boats. It sat." for day in range(40))
+TINY = ["--width", "8", "--num-heads", "1", "--window", "32", "--batch-size", "2", "--blocks"]
+
+
+@pytest.mark.parametrize(
+    "name, model, gap",
+    [
+        ("span-corruption", "t5", "<extra_id_0>"),
+        ("span-corruption", "gpt2", "<extra_id_0>"),
+        ("denoising", "t5", "[MASK]"),
+        ("mixture", "gpt2", "<extra_id_0>"),
+    ],
+)
+def test_trained_resumed_evaluated_and_asked(name, model, gap, tmp_path, capsys, monkeypatch):
+    """Also a base of another objective is continued, and a run that was stopped ends bitwise."""
+    monkeypatch.chdir(tmp_path)
+    Path("text.txt").write_text(f"a\n\n{TEXT}")
+    base = "reconstruction" if model == "t5" else "causal-lm"
+    new = ["--vocab-size", "256", "--layers", "1", "--model", model, "--steps", "1"]
+    assert main(["train", base, "--corpus", "text.txt", *new, *TINY, "--out", "base"]) == 0
+    given = ["--corpus", "text.txt", *TINY[4:], "--steps", "4", "--save-every", "2"]
+    assert main(["train", name, *given, "--init", "base", "--out", "run"]) == 0
+    assert "passages of the training text are too short" in capsys.readouterr().err
+    whole = Path("run/step-00000004/pytorch_model.bin").read_bytes()
+    shutil.rmtree("run/step-00000004")
+    assert main(["resume", "run"]) == 0
+    assert Path("run/step-00000004/pytorch_model.bin").read_bytes() == whole
+    assert main(["evaluate", "run", "--corpus", "text.txt"]) == 0
+    assert "nats/token" in capsys.readouterr().out
+    assert main(["generate", "run", f"On day 3 the {gap} saw.", "--length", "3"]) == 0
+    assert main(["generate", "run"]) == 2
+    assert "needs a TEXT" in capsys.readouterr().err

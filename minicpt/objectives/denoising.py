@@ -3,9 +3,9 @@
 The damage, in this order:
 
     sentences are shuffled          A b c d. E f g h i.  ->  E f g h i. A b c d.
-    spans of words become a mask    E [MASK] i. [MASK] A b [MASK] d.
+    spans of words become a mask    E [MASK] i. [MASK] A b c d.
     tokens are deleted              (off by default)
-    the text is rotated             (off by default) b [MASK] d. E [MASK] i. [MASK] A
+    the text is rotated             (off by default) b c d. E [MASK] i. [MASK] A
 
 The spans have lengths drawn from a Poisson distribution with the mean ``span``, until they cover
 ``rate`` of the words, rounded up; the last one is made to fit. Each becomes one mask token, so that

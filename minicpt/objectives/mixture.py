@@ -167,9 +167,9 @@ class Mixture(Objective):
         return f"{self.tokenizer.decode(prefix)} | {written}"
 
     def continued(self, model, prefix: list[int], sampling, generator: Generator) -> str:
-        front = [self.modes[S]]
+        denoiser, front = dict(self.recipe)[S], [self.modes[S]]
         (written,) = generation.write_after(
-            model, self, prefix, self.start, sampling, generator, front
+            model, denoiser, prefix, self.start, sampling, generator, front
         )
         return self.tokenizer.decode(written)
 

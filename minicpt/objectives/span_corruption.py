@@ -25,6 +25,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import torch
 from torch import Generator, Tensor
@@ -75,10 +76,10 @@ def sizes(length: int, settings: Settings) -> tuple[int, int]:
     return noise, min(spans, noise, length - noise)
 
 
-def composition(total: int, parts: int, generator: Generator) -> Tensor:
-    """Positive numbers (parts,) that add up to ``total``; each such sum is as likely."""
+def composition(total: int, parts: int, generator: Generator) -> list[int]:
+    """``parts`` positive numbers that add up to ``total``; each such sum is as likely."""
     cuts = 1 + torch.randperm(total - 1, generator=generator)[: parts - 1].sort().values
-    return torch.tensor([0, *cuts, total]).diff()
+    return [stop - start for start, stop in pairwise([0, *cuts.tolist(), total])]
 
 
 def noise_mask(length: int, settings: Settings, generator: Generator) -> Tensor:
@@ -86,8 +87,8 @@ def noise_mask(length: int, settings: Settings, generator: Generator) -> Tensor:
     noise, spans = sizes(length, settings)
     stays = composition(length - noise, spans, generator)
     lost = composition(noise, spans, generator)
-    runs = torch.stack([stays, lost], dim=1).flatten()  # (2 * spans,)
-    mask = (torch.arange(len(runs)) % 2 == 1).repeat_interleave(runs)
+    runs = torch.tensor([run for both in zip(stays, lost, strict=True) for run in both])
+    mask = (torch.arange(2 * spans) % 2 == 1).repeat_interleave(runs)
     if settings.roll:
         mask = mask.roll(int(torch.randint(length, (), generator=generator)))
     return mask

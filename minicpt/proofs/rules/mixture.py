@@ -9,9 +9,8 @@ from minicpt.batch import IGNORE, Batch
 from minicpt.common.randomness import generator
 from minicpt.data.order import Draw
 from minicpt.proofs.rules.span_corruption import begun, both, restored
-from minicpt.proofs.subject import Subject, Variant
+from minicpt.proofs.subject import Subject
 
-VARIANTS = {"UL2R mixture": Variant({"recipe": "ul2r"})}
 DRAWS = 400  # of one passage
 ERRORS = 5  # standard deviations by which a count may be off by chance
 # As the papers have them. Recipe -> mode -> (share, mean span, rate); S has neither of the latter.
