@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from minicpt.batch import IGNORE, Batch, pad
+from minicpt.batch import IGNORE, Batch, pad, target_stream, valid_positions
 from minicpt.common.randomness import generator, seeded
 from minicpt.data.choosing import spread
 from minicpt.data.order import Draw, planned
@@ -225,7 +225,9 @@ def text_losses(
     head = objective.heads[0]
     if head not in losses:
         return None
-    places = pad([objective.places(passage) for passage in passages], -1)  # (B, T)
+    real = valid_positions(batch.inputs[target_stream(batch).replace("tokens", "mask")]).sum(dim=1)
+    rows_of = zip(passages, real.tolist(), strict=True)
+    places = pad([objective.places(passage)[-count:] for passage, count in rows_of], -1)  # (B, T)
     asked, hides = (batch.targets[head] != IGNORE).cpu(), corpus.hides(places)
     if places.shape != asked.shape:
         return None
