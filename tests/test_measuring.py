@@ -191,6 +191,10 @@ class Behind(CausalLM):
             row[: len(passage.tokens) // 2] = IGNORE
         return dataclasses.replace(batch, targets={"tokens": target})
 
+    def places(self, passage):
+        """More than there are positions: the last ones count."""
+        return torch.cat([torch.tensor([0, 1]), super().places(passage)])
+
 
 def test_an_exact_likelihood_behind_a_prefix(tokenizer, corpus):
     """Its bytes are those of the tokens that are predicted, and of no others."""

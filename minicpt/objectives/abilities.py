@@ -70,7 +70,7 @@ class Abilities:
     def places(self, passage) -> Tensor:
         """With ``whole_text`` or a ``likelihood``: for each position of the targets of a passage
         alone, the number of the corpus' token that is predicted there. -1 where it is none of the
-        text: end-of-text, or nothing. (T,) int64. A row of fewer targets has those of the end."""
+        text: end-of-text, or nothing. (T,) int64; of more numbers the last T count."""
         raise NotImplementedError(f"{type(self).__name__} predicts a text, and must write places")
 
     def likelihood_batch(self, passages: Sequence, draws: Sequence[Draw]) -> Batch:

@@ -147,34 +147,38 @@ def evaluate(
     if parts is None:
         with seeded("parts", SEED):
             parts = objective.parts(model).to(device)
+
+    def run(batch: Batch) -> tuple[Batch, dict[str, TargetLosses]]:
+        batch = batch.to(device)
+        return batch, objective.losses(model, parts, batch)
+
     with evaluating(model), evaluating(parts):
         begins: Iterable[int] = range(0, len(places), batch_size)
         for begin in progress(begins):
             some = places[begin : begin + batch_size]
             together = [plan[place] for place in some]
-            estimates, found = [], []
-            for number in range(drawn):
-                batch = objective.likelihood_batch(together, noise(some, number)).to(device)
-                estimates.append((batch, objective.losses(model, parts, batch)))
-            own = estimates
-            if not bound:
-                batch = objective.batch(together, noise(some)).to(device)
-                own = [(batch, objective.losses(model, parts, batch))]
-            for batch, of_batch in own:
-                each(together, batch, of_batch)
+            batches = [
+                objective.likelihood_batch(together, noise(some, number)) for number in range(drawn)
+            ]
+            estimates = [run(batch) for batch in batches]
+            own = estimates if bound else [run(objective.batch(together, noise(some)))]
+            for batch, found in own:
+                each(together, batch, found)
             for name, of_head in own[0][1].items():
-                sums = [nats_of(of_batch[name]).sum() for _, of_batch in own]
+                sums = [nats_of(found[name]).sum() for _, found in own]
                 loss = Loss(sum(sums) / len(sums), of_head.count)
                 losses[name] = losses[name] + loss if name in losses else loss
             if whole:
-                read = estimates or own
-                found = [text_losses(objective, corpus, together, *each) for each in read]
-                whole = None not in found
+                of_text = [
+                    text_losses(objective, corpus, together, batch, found)
+                    for batch, found in estimates or own
+                ]
+                whole = None not in of_text
             if whole:
-                by_draw = torch.stack([text.nats for text in found])  # (K, B)
+                by_draw = torch.stack([text.nats for text in of_text])  # (K, B)
                 nats += float(by_draw.mean(dim=0).sum())
-                size += int(found[0].sizes.sum())
-                hidden += int(found[0].hidden.sum())
+                size += int(of_text[0].sizes.sum())
+                hidden += int(of_text[0].hidden.sum())
                 if drawn > 1:  # each passage is drawn apart from the others
                     variance += float(by_draw.var(dim=0).sum()) / drawn
     if not whole:
@@ -221,10 +225,9 @@ def text_losses(
     head = objective.heads[0]
     if head not in losses:
         return None
-    mask = valid_positions(batch.inputs[target_stream(batch).replace("tokens", "mask")])  # (B, T)
-    # Where the targets are fewer than the places, they are those of the end.
-    pairs = zip(map(objective.places, passages), mask.sum(dim=1).tolist(), strict=True)
-    places = pad([found[-count:] for found, count in pairs], -1)  # (B, T)
+    real = valid_positions(batch.inputs[target_stream(batch).replace("tokens", "mask")]).sum(dim=1)
+    rows_of = zip(passages, real.tolist(), strict=True)
+    places = pad([objective.places(passage)[-count:] for passage, count in rows_of], -1)  # (B, T)
     asked, hides = (batch.targets[head] != IGNORE).cpu(), corpus.hides(places)
     if places.shape != asked.shape:
         return None
