@@ -216,9 +216,13 @@ MEANT = ("generator-learns-from-the-model", "generator-deceives", "lucky-is-repl
          "chosen-alone-are-judged", "model-reads-masks")  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def sound():
+    (found,) = suite.subjects([NAME])
+    return found
+
+
 @pytest.mark.parametrize("name", MEANT)
-def test_each_mistake_is_caught_by_the_rule(name):
-    fault = faults.known()[name]
-    (sound,) = suite.subjects([NAME])
-    proof = suite.known()["batch rules"](fault.make(sound))
+def test_each_mistake_is_caught_by_the_rule(name, sound):
+    proof = suite.known()["batch rules"](faults.known()[name].make(sound))
     assert not proof.passed and proof.message
