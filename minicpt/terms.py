@@ -80,8 +80,8 @@ def losses_with_terms(
 def apart(found: Mapping[str, TargetLosses]) -> dict[str, dict[str, Loss]]:
     """The losses by head without the terms, under the name "", and each term under its own.
 
-    The terms have no gradient here, and the losses still have that of all that is minimised. So the
-    sum over the names has the right value and the right gradient.
+    The terms have no gradient here, and the losses still have that of all that is minimised. The
+    weight of a head (``objective_loss``) multiplies its terms too; they are shown without it.
     """
     result: dict[str, dict[str, Loss]] = {"": {}}
     for head, each in found.items():

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from minicpt.batch import Batch, valid_positions
-from minicpt.common.errors import WorkError
+from minicpt.common.errors import NotFinite
 from minicpt.common.randomness import generator, seeded
 from minicpt.common.settings import MOST, setting
 from minicpt.loss import Loss, objective_loss
@@ -40,10 +40,6 @@ class Training(Optimization):
 
 
 # --- the step --------------------------------------------------------------------------------
-
-
-class NotFinite(WorkError):
-    """A loss or gradient was NaN or infinite; the weights are as they were before the step."""
 
 
 class Learner(nn.Module):
@@ -208,12 +204,7 @@ class Trainer:
                 self.objective.head_weights,
             )
         except NotFinite as error:
-            places = ", ".join(passage.place for passage in passages[:3])
-            more = f" and {len(passages) - 3} more" if len(passages) > 3 else ""
-            raise NotFinite(
-                f"step {self.step + 1} stopped before the weights changed: {error}; its batch is"
-                f" {places}{more}; lower --learning-rate, or look at that text"
-            ) from None
+            raise error.at(self.step + 1, [passage.place for passage in passages]) from None
         for remedy in self.remedies:
             remedy.after_step(self.model)
         self.step += 1
