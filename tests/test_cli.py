@@ -20,8 +20,8 @@ from minicpt.models.gpt2 import GPT2
 from minicpt.objectives import causal_lm
 from minicpt.proofs.bounds import tolerance
 from minicpt.runs.assembly import check_sizes
-from minicpt.runs.build import objective_of
 from minicpt.runs.config import RunConfig
+from minicpt.runs.fitting import objective_of
 from minicpt.runs.texts import recorded_texts
 
 SMALL = "--width 16 --layers 1 --num-heads 2 --vocab-size 300 --window 32".split()

@@ -26,7 +26,7 @@ FLOORS = (
     ("runs",),
     ("training", "checkpoint"),
     ("objectives", "remedies", "models"),
-    ("generation", "unmasking", "data", "batch", "loss", "terms"),
+    ("generation", "data", "batch", "loss", "terms"),
     ("fast", "common", "possible"),
 )
 AXES = {"objectives", "remedies", "models"}

@@ -17,13 +17,12 @@ from minicpt.data.documents import Document
 from minicpt.data.hiding import hide_some
 from minicpt.data.order import Draw
 from minicpt.data.tokenizer import Tokenizer
-from minicpt.generation import Sampling
+from minicpt.generation import Sampling, unmask
 from minicpt.loss import target_losses
 from minicpt.objectives.masked_diffusion import GOLDEN, LEAST, Leveled
 from minicpt.proofs import bounds, faults, suite
 from minicpt.proofs.any_order import any_order
 from minicpt.training.evaluation import evaluate
-from minicpt.unmasking import unmask
 
 BYTES = Tokenizer.train([], 256)
 END, CLS, SEP, MASK = 1, 2, 3, 4

@@ -17,7 +17,7 @@ from minicpt.checkpoint.growing import like, rows_by_token, with_rows
 from minicpt.cli.main import main
 from minicpt.common.errors import InputError
 from minicpt.data.tokenizer import TRAINED, LackingTokens, Tokenizer
-from minicpt.runs.build import fitted
+from minicpt.runs.fitting import fitted
 
 LINES = "On day {} the {} saw {} boats. It counted them. Then it rained.\n\n"
 TEXT = "".join(LINES.format(day, "cat dog owl fox".split()[day % 4], day + 3) for day in range(40))

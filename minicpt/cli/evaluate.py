@@ -17,8 +17,8 @@ from minicpt.cli import flags
 from minicpt.common.errors import InputError
 from minicpt.common.settings import Checked, setting
 from minicpt.runs import texts
-from minicpt.runs.build import measures_of
 from minicpt.runs.console import bar_over, print_json, say, summary_of
+from minicpt.runs.measuring import measures_of
 from minicpt.runs.table import figures
 from minicpt.training.device import Machine
 from minicpt.training.evaluation import ESTIMATED, evaluate

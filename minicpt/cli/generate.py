@@ -13,8 +13,8 @@ from minicpt.common.settings import MOST, Checked, setting
 from minicpt.generation import Sampling
 from minicpt.objectives.base import Objective
 from minicpt.runs import parts
-from minicpt.runs.build import objective_of
 from minicpt.runs.console import print_json, say, summary_of
+from minicpt.runs.fitting import objective_of
 from minicpt.training.device import Machine
 
 EXAMPLES = """examples:

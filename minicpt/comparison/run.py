@@ -35,8 +35,8 @@ from minicpt.comparison.work import Work
 from minicpt.data.tokenizer import Tokenizer
 from minicpt.remedies.base import Situation
 from minicpt.runs import assembly, console
-from minicpt.runs.build import check_fit, check_kind
 from minicpt.runs.describe import vocabulary, vocabulary_lines
+from minicpt.runs.fitting import check_fit, check_kind
 from minicpt.runs.lock import locked
 from minicpt.runs.loop import versions
 from minicpt.runs.signals import Interrupted, Signals

@@ -29,6 +29,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from minicpt.batch import Batch, sees_everything, shift, valid_positions
+from minicpt.common.evaluating import evaluating
 from minicpt.common.randomness import generator
 from minicpt.common.settings import Checked, setting
 from minicpt.data.corpus import Corpus, Passage
@@ -36,9 +37,8 @@ from minicpt.data.hiding import hidden_batch, hide, hide_some
 from minicpt.data.order import Draw, Plan, windows
 from minicpt.data.patterns import two_way_mask
 from minicpt.data.tokenizer import Tokenizer
-from minicpt.generation import bracketed, check_length, evaluating, with_gaps
+from minicpt.generation import bracketed, check_length, unmask, with_gaps
 from minicpt.objectives.base import Objective
-from minicpt.unmasking import unmask
 
 LEAST = 1e-3  # the lowest level: 1/t is at most 1000
 GOLDEN = 0.618034  # its multiples, modulo 1, fill [0, 1) evenly, however many they are

@@ -37,6 +37,7 @@ from torch import Generator, Tensor, nn
 from minicpt import generation
 from minicpt.batch import IGNORE, Batch, pad
 from minicpt.common.errors import InputError
+from minicpt.common.evaluating import evaluating
 from minicpt.common.settings import setting
 from minicpt.data.order import Draw
 from minicpt.loss import TargetLosses, losses_of_head
@@ -96,6 +97,7 @@ class ReplacedTokenDetection(MaskedLM):
     heads = ("tokens", "original")
     classes = {"original": ("original", "replaced")}
     asks = False
+    likelihood = ""  # the head "tokens" is the generator's
     Settings = Settings
 
     @property
@@ -167,7 +169,7 @@ class ReplacedTokenDetection(MaskedLM):
         """The same with a passage in which the generator has replaced some tokens."""
         batch = self.batch([passage], [draw]).to(next(model.parameters()).device)
         parts = self.needed()
-        with torch.no_grad(), generation.evaluating(model), generation.evaluating(parts):
+        with torch.no_grad(), evaluating(model), evaluating(parts):
             batch = self.filled(model, parts["generator"](model, **batch.inputs), batch)
         shown, judged = self.judged(model, batch.inputs["tokens"])
         truth = batch.targets["original"][0].bool().cpu()
@@ -177,7 +179,7 @@ class ReplacedTokenDetection(MaskedLM):
         """The text of a row of tokens (1, T) with the replaced ones in brackets, and where these
         stand: (T,) bool."""
         head = self.needed()["original"]
-        with torch.no_grad(), generation.evaluating(model), generation.evaluating(head):
+        with torch.no_grad(), evaluating(model), evaluating(head):
             hidden = model(tokens=tokens.to(next(model.parameters()).device))
             replaced = head(hidden[0]).argmax(dim=-1).bool().cpu()  # (T,)
         replaced[[0, -1]] = False  # [CLS] and [SEP] are not shown

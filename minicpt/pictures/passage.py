@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from minicpt.batch import IGNORE, Batch, seen_by, target_stream
+from minicpt.common.evaluating import evaluating
 from minicpt.data.order import Draw
-from minicpt.generation import evaluating
 from minicpt.loss import TargetLosses
 from minicpt.objectives.base import Objective
 from minicpt.pictures import characters

@@ -25,7 +25,7 @@ from minicpt.data.tokenizer import Tokenizer
 from minicpt.objectives.base import Objective
 from minicpt.pictures.passage import as_data
 from minicpt.pictures.text import as_text
-from minicpt.runs import assembly, build, parts
+from minicpt.runs import assembly, fitting, parts
 
 TEXT = (
     "The cat sat on the mat. It was warm there, and it fell asleep. A bird came to the window."
@@ -81,7 +81,7 @@ def explain(
             raise InputError("--model is for untrained models; --init DIR says which one it holds")
         base = load(init, seed)
         notes += base.notes
-        network, chosen = base.model, build.fitted(base, objective, settings)
+        network, chosen = base.model, fitting.fitted(base, objective, settings)
         beside, new = parts.of_checkpoint(base, chosen)
         notes += [said(new)] if new else []
     else:

@@ -8,25 +8,20 @@ import copy
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from torch import nn
-
 from minicpt import checkpoint, models, objectives
-from minicpt.checkpoint import Checkpoint
-from minicpt.checkpoint.growing import grown
 from minicpt.common.errors import InputError
 from minicpt.common.parts import said, take_over
-from minicpt.common.randomness import generator
-from minicpt.common.registry import name_of
 from minicpt.data.split import sample
-from minicpt.data.tokenizer import SHOWN, LackingTokens, Tokenizer
+from minicpt.data.tokenizer import Tokenizer
 from minicpt.models.layers import Model
 from minicpt.objectives.base import Objective
 from minicpt.remedies.base import Remedy
 from minicpt.runs import parts
+from minicpt.runs.added_tokens import extended, lacking, say_added, say_frozen
 from minicpt.runs.assembly import (
     check_sizes,
     make_remedies,
@@ -35,11 +30,12 @@ from minicpt.runs.assembly import (
     new_model,
     objective_kind,
 )
-from minicpt.runs.config import Length, RunConfig, Text, Vocabulary, tuples
+from minicpt.runs.config import Length, RunConfig, Text, Vocabulary
 from minicpt.runs.console import say
 from minicpt.runs.describe import describe, vocabulary, weights
+from minicpt.runs.fitting import fitted
 from minicpt.runs.loop import Run
-from minicpt.runs.measuring import beside, check_beside, refuse_parts, window_of
+from minicpt.runs.measuring import beside, check_beside
 from minicpt.runs.reference import record_of, selection
 from minicpt.runs.texts import (
     OldText,
@@ -55,7 +51,6 @@ from minicpt.runs.texts import (
 from minicpt.training.preparing import Preparing, Selecting
 from minicpt.training.trainer import Trainer
 
-USUAL = ("causal-lm", "masked-lm")  # where several objectives fit a folder of somebody else
 TIMED_STEPS = 5  # steps that --minutes times, after two that it does not
 
 
@@ -200,13 +195,14 @@ def from_scratch(config: RunConfig) -> Start:
         tokenizer = Tokenizer.train(
             sample(text.training), config.vocabulary.vocab_size, objectives.reserved()
         )
-    if config.base.add_tokens:
+    if config.base.add_tokens or not path:
 
         def make(names: list[str]) -> Objective:
             return kind(tokenizer.with_tokens(names), settings, model.ROLE)
 
         tokenizer = tokenizer.with_tokens(added := lacking(config.objective, make))
-        say_added(config.objective, added, tokenizer)
+        if path:
+            say_added(config.objective, added, tokenizer)
     objective = kind(tokenizer, settings, model.ROLE)
     return Start(new_model(model, objective, config.sizes, config.training.seed), objective, text)
 
@@ -239,61 +235,6 @@ def continued(config: RunConfig) -> Start:
     split = dataclasses.replace(split, errors=config.text.errors)
     text, learnt = texts(config.text), parts.kept(base, objective)
     return Start(base.model, objective, text, old, remedies, missing, split, parts=learnt)
-
-
-def extended(base: Checkpoint, config: RunConfig) -> Checkpoint:
-    """The base with the special tokens that the objective needs as well; says which are new."""
-    key = "added tokens", config.training.seed
-
-    def larger(names: list[str]) -> Checkpoint:
-        return grown(base, names, generator(*key)) if names else base
-
-    def make(names: list[str]) -> Objective:
-        return fitted(larger(names), config.objective, config.settings)
-
-    found = larger(added := lacking(config.objective, make))
-    before, after = (each.model.config.vocabulary for each in (base, found))
-    say_added(
-        config.objective,
-        added,
-        found.tokenizer,
-        f"; embedding and head have {after:,} rows ({before:,} before), those of the new tokens"
-        " drawn with mean and covariance of the others",
-    )
-    return found
-
-
-def lacking(name: str, make: Callable[[list[str]], object]) -> list[str]:
-    """The special tokens that an objective needs and a tokenizer lacks, in the order of their ids.
-
-    make  makes the objective with the tokens that it is handed besides; raises LackingTokens
-    """
-    order, added = objective_kind(name).reserved, []
-    while True:
-        try:
-            make(added)
-            return added
-        except LackingTokens as error:
-            if set(error.names) & set(added):
-                raise
-            added += sorted(error.names, key=lambda token: [*order, token].index(token))
-
-
-def say_added(name: str, added: list[str], tokenizer: Tokenizer, more: str = "") -> None:
-    """Says which tokens an objective needed that the tokenizer has now."""
-    if not added:
-        say(f"--add-tokens adds none: the tokenizer has all that {name} needs")
-        return
-    ids = tokenizer.need_special(added, name)
-    shown = ", ".join(added[:SHOWN]) + ", …" * (len(added) > SHOWN)
-    say(f"--add-tokens for {name}: {len(added)} ({shown}), ids {min(ids)} to {max(ids)}{more}")
-
-
-def say_frozen(model: Model) -> None:
-    """Says so where a remedy keeps the rows of added tokens from learning."""
-    rows = model.config.vocabulary
-    if any(len(each) == rows and not each.requires_grad for each in model.parameters()):
-        say("the rows of the added tokens stay as they were drawn: a remedy freezes them")
 
 
 def refuse(names: Sequence[str], why: str) -> None:
@@ -331,98 +272,3 @@ def seconds_per_step(trainer: Trainer) -> float:
     return seconds
 
 
-# --- a checkpoint and an objective ------------------------------------------------------------
-
-
-def objective_of(base: Checkpoint, name: str | None = None) -> Objective:
-    """The objective that a checkpoint was trained with, or another one that fits its model.
-
-    A folder of somebody else shows what it does with the usual objective of its role.
-    """
-    if name is None and base.record:
-        name = base.record["config"]["objective"]
-    elif name is None:
-        role = base.model.ROLE
-        fits = [each for each, kind in objectives.known().items() if role in kind.roles]
-        name = min(fits, key=lambda each: each not in USUAL)  # the first of the usual ones
-    return fitted(base, name, {})
-
-
-def measures_of(
-    base: Checkpoint, names: Sequence[str] = ()
-) -> dict[str, tuple[Objective, nn.ModuleDict]]:
-    """Objectives by which a checkpoint's model is measured, each with what learnt beside the model.
-
-    names  none: the one that it was trained with. The others read windows of the same length
-
-    Raises InputError for one that does not fit, or whose parts the checkpoint does not hold.
-    """
-    found = {}
-    trained = base.record.get("config", {}).get("settings", {})
-    for name in dict.fromkeys(names) or [name_of(type(objective_of(base)))]:
-        objective = fitted(base, name, window_of(name, trained.get("window")))
-        beside, new = parts.of_checkpoint(base, objective)
-        refuse_parts("--objective", name, new)
-        found[name] = objective, beside
-    return found
-
-
-def fitted(base: Checkpoint, name: str, given: Mapping[str, object]) -> Objective:
-    """An objective for a checkpoint's model, with the settings that were given.
-
-    What is not given is as in the checkpoint's own training, if that had the same objective; a
-    window that nobody gave shrinks to the model's positions. InputError where the two do not fit.
-    """
-    kind = objective_kind(name)
-    check_kind(base.model, name, base.folder)
-    recorded = base.record.get("config", {})
-    own = recorded["settings"] if recorded.get("objective") == name else {}
-    settings = tuples(own) | dict(given)
-    objective = kind(base.tokenizer, kind.Settings(**settings), base.model.ROLE)
-    positions = getattr(base.model.config, "positions", objective.length)
-    if "window" not in settings and objective.length > positions:
-        settings["window"] = positions
-        objective = kind(base.tokenizer, kind.Settings(**settings), base.model.ROLE)
-    check_fit(base.model, objective, base.folder)
-    return objective
-
-
-def check_kind(model: Model, name: str, folder) -> None:
-    """InputError unless the objective ``name`` trains models like the one that ``folder`` holds.
-
-    Comes before the objective is made: that one would complain about the other kind's tokenizer.
-    """
-    roles = objective_kind(name).roles
-    if model.ROLE not in roles:
-        fits = [n for n, kind in objectives.known().items() if model.ROLE in kind.roles]
-        own = described(model.ROLE, [models.name_of(model)])
-        wanted = " or ".join(
-            described(role, [n for n, kind in models.known().items() if kind.ROLE == role])
-            for role in roles
-        )
-        raise InputError(
-            f"{folder} holds {own}, and {name} trains {wanted}; use"
-            f" {', '.join(fits)} or another folder"
-        )
-
-
-def described(role: str, names: Sequence[str]) -> str:
-    """A role with its article and its models: "an encoder (BERT)"."""
-    article = "an" if role[0] in "aeiou" else "a"
-    return f"{article} {role} ({', '.join(names).upper()})"
-
-
-def check_fit(model: Model, objective: Objective, folder) -> None:
-    """InputError unless the objective's length and tokenizer fit the model in ``folder``."""
-    positions = getattr(model.config, "positions", objective.length)
-    if objective.length > positions:
-        raise InputError(
-            f"--window is {objective.length}, but the model in {folder} has {positions} positions;"
-            f" use --window {positions} or less"
-        )
-    if objective.tokenizer.size > model.config.vocabulary:
-        raise InputError(
-            f"the tokenizer has {objective.tokenizer.size} tokens, more than the"
-            f" {model.config.vocabulary} of the model in {folder}; use the tokenizer that"
-            " belongs to it"
-        )

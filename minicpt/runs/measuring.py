@@ -4,15 +4,20 @@ Each is made with the model's own tokenizer, and with the window of the training
 them read as much text at once. Nothing of this trains or changes the model.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+from torch import nn
 
 from minicpt import objectives
+from minicpt.checkpoint import Checkpoint
 from minicpt.common.errors import InputError
 from minicpt.common.randomness import seeded
 from minicpt.common.registry import name_of
 from minicpt.models.layers import Model
 from minicpt.objectives.base import Objective
+from minicpt.runs import parts
 from minicpt.runs.assembly import objective_kind
+from minicpt.runs.fitting import fitted, objective_of
 
 
 def check_beside(names: Iterable[str], own: str, role: str) -> None:
@@ -29,7 +34,7 @@ def check_beside(names: Iterable[str], own: str, role: str) -> None:
             fits = [each for each in known if role in known[each].roles and each != own]
             raise InputError(
                 f"--also {name} is for a model of the role {' or '.join(roles)}, and this one is of"
-                f" the role {role}; use {' or '.join(fits) or 'no --also'}"
+                f" the role {role}; use {', '.join(fits) or 'no --also'}"
             )
 
 
@@ -64,3 +69,22 @@ def refuse_parts(flag: str, name: str, new: Iterable[str]) -> None:
             f"{flag} {name} cannot measure this model: it needs parts that are trained with the"
             f" model ({names}); train with {name}, or name another objective"
         )
+
+
+def measures_of(
+    base: Checkpoint, names: Sequence[str] = ()
+) -> dict[str, tuple[Objective, nn.ModuleDict]]:
+    """Objectives by which a checkpoint's model is measured, each with what learnt beside the model.
+
+    names  none: the one that it was trained with. The others read windows of the same length
+
+    Raises InputError for one that does not fit, or whose parts the checkpoint does not hold.
+    """
+    found = {}
+    trained = base.record.get("config", {}).get("settings", {})
+    for name in dict.fromkeys(names) or [name_of(type(objective_of(base)))]:
+        objective = fitted(base, name, window_of(name, trained.get("window")))
+        beside, new = parts.of_checkpoint(base, objective)
+        refuse_parts("--objective", name, new)
+        found[name] = objective, beside
+    return found

@@ -10,9 +10,10 @@ from minicpt import checkpoint
 from minicpt.checkpoint import Checkpoint
 from minicpt.common.errors import InputError
 from minicpt.runs.assembly import make_remedies, objective_kind
-from minicpt.runs.build import Start, assembled, check_fit, check_kind
+from minicpt.runs.build import Start, assembled
 from minicpt.runs.config import Length, RunConfig
 from minicpt.runs.console import command, say
+from minicpt.runs.fitting import check_fit, check_kind
 from minicpt.runs.loop import Run, versions
 from minicpt.runs.reference import record_of
 from minicpt.runs.table import CHANGES

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from minicpt.batch import IGNORE, Batch, pad, target_stream, valid_positions
+from minicpt.common.evaluating import evaluating
 from minicpt.common.randomness import generator, seeded
 from minicpt.data.choosing import spread
 from minicpt.data.order import Draw, planned
-from minicpt.generation import evaluating
 from minicpt.loss import Loss, TargetLosses, objective_loss
 
 # The share of the bytes that unknown tokens may hide. A model that predicts "unknown" pays next to

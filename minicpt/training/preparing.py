@@ -24,8 +24,8 @@ from torch import Tensor, nn
 
 from minicpt.batch import IGNORE, Batch
 from minicpt.common.errors import InputError
+from minicpt.common.evaluating import evaluating
 from minicpt.common.settings import Checked, setting
-from minicpt.generation import evaluating
 from minicpt.loss import TargetLosses
 from minicpt.training.device import CPU, Machine
 
