@@ -30,8 +30,8 @@ def discovered(folder: Path, rooms: list[str]) -> list[str]:
     return sorted(name.replace(".", "/") + ".py" for name in names if name.split(".")[1] in rooms)
 
 
-def works(every: bool) -> str:
-    """Helps, and the quick proofs of every subject, or of the first one."""
+def works(deleted: str) -> str:
+    """Helps, and the quick proofs of what the deleted file may matter to."""
     from minicpt.cli.main import main, verbs
     from minicpt.proofs import suite
 
@@ -44,10 +44,26 @@ def works(every: bool) -> str:
                 main(words)
             except SystemExit as left:
                 assert not left.code, words
-    for subject in suite.subjects() if every else suite.subjects(suite.trainable()[:1])[:1]:
+    for subject in subjects(Path(deleted)):
         for proof in suite.prove(subject, trains=False):
             assert proof.passed is not False, f"{subject.name}: {proof.name}: {proof.message}"
     return ""
+
+
+def subjects(deleted: Path) -> list:
+    """One of each objective that may be touched: without a model all of them, without an objective
+    those whose file speaks of it, and else the first."""
+    from minicpt import objectives
+    from minicpt.proofs import suite
+
+    touched = suite.trainable()
+    if deleted.parent.name != "models":
+        words = deleted.stem, deleted.stem.replace("_", "-")
+        files = {name: Path(sys.modules[kind.__module__].__file__).read_text()
+                 for name, kind in objectives.known().items()}  # fmt: skip
+        speaks = [name for name in touched if any(word in files[name] for word in words)]
+        touched = speaks if deleted.parent.name == "objectives" and speaks else touched[:1]
+    return [suite.subjects([name])[0] for name in touched]
 
 
 def in_a_child(task: Callable[[], object]) -> object:
@@ -78,9 +94,7 @@ def main(folder: Path, rooms: list[str]) -> None:
     for name in in_a_child(lambda: discovered(folder, rooms)):
         file, aside = folder / name, folder / "deleted"
         file.rename(aside)
-        # Only models and objectives decide which proofs there are.
-        every = name.split("/")[1] in ("models", "objectives")
-        found[name] = in_a_child(lambda every=every: works(every))
+        found[name] = in_a_child(lambda name=name: works(name))
         aside.rename(file)
     print(json.dumps(found))
 
