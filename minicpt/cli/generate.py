@@ -18,7 +18,6 @@ from minicpt.runs.fitting import objective_of
 from minicpt.training.device import Machine
 
 EXAMPLES = """examples:
-  minicpt generate runs/first "The statement"
   minicpt generate runs/first "The statement" --length 200 --temperature 0.5 --seed 1
   minicpt generate runs/middle "The statement" --suffix "is executed."
 """
