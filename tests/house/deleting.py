@@ -30,13 +30,17 @@ def discovered(folder: Path, rooms: list[str]) -> list[str]:
     return sorted(name.replace(".", "/") + ".py" for name in names if name.split(".")[1] in rooms)
 
 
-def works(deleted: str) -> str:
-    """Helps, and the quick proofs of what the deleted file may matter to."""
+def works(deleted: str, first: bool) -> str:
+    """Helps, and the quick proofs of what the deleted file may matter to.
+
+    first  of its room: of verbs and remedies, which no proof uses by name, that one stands for all
+    """
     from minicpt.cli.main import main, verbs
     from minicpt.proofs import suite
 
+    room = Path(deleted).parent.name
     asked = [["--help"], *([verb, "--help"] for verb in verbs())]
-    if "train" in verbs():
+    if "train" in verbs() and room not in ("cli", "proofs"):
         asked += [["train", name, "--help"] for name in suite.trainable()]
     for words in asked:
         with contextlib.redirect_stdout(io.StringIO()):
@@ -44,26 +48,26 @@ def works(deleted: str) -> str:
                 main(words)
             except SystemExit as left:
                 assert not left.code, words
-    for subject in subjects(Path(deleted)):
+    for name in touched(Path(deleted)) if first or room not in ("cli", "remedies") else []:
+        subject = suite.subjects([name])[0]
         for proof in suite.prove(subject, trains=False):
             assert proof.passed is not False, f"{subject.name}: {proof.name}: {proof.message}"
     return ""
 
 
-def subjects(deleted: Path) -> list:
-    """One of each objective that may be touched: without a model all of them, without an objective
-    those whose file speaks of it, and else the first."""
+def touched(deleted: Path) -> list[str]:
+    """The objectives that a deleted file may matter to: without an objective those whose file
+    speaks of it, without a model one of each role, and else the first."""
     from minicpt import objectives
     from minicpt.proofs import suite
 
-    touched = suite.trainable()
-    if deleted.parent.name != "models":
-        words = deleted.stem, deleted.stem.replace("_", "-")
-        files = {name: Path(sys.modules[kind.__module__].__file__).read_text()
-                 for name, kind in objectives.known().items()}  # fmt: skip
-        speaks = [name for name in touched if any(word in files[name] for word in words)]
-        touched = speaks if deleted.parent.name == "objectives" and speaks else touched[:1]
-    return [suite.subjects([name])[0] for name in touched]
+    left, known = suite.trainable(), objectives.known()
+    if deleted.parent.name == "models":
+        return list({known[name].roles: name for name in reversed(left)}.values())
+    words = deleted.stem, deleted.stem.replace("_", "-")
+    texts = {name: Path(sys.modules[known[name].__module__].__file__).read_text() for name in left}
+    speaks = [name for name in left if any(word in texts[name] for word in words)]
+    return speaks if deleted.parent.name == "objectives" and speaks else left[:1]
 
 
 def in_a_child(task: Callable[[], object]) -> object:
@@ -94,7 +98,8 @@ def main(folder: Path, rooms: list[str]) -> None:
     for name in in_a_child(lambda: discovered(folder, rooms)):
         file, aside = folder / name, folder / "deleted"
         file.rename(aside)
-        found[name] = in_a_child(lambda name=name: works(name))
+        first = name.split("/")[1] not in {each.split("/")[1] for each in found}
+        found[name] = in_a_child(lambda name=name, first=first: works(name, first))
         aside.rename(file)
     print(json.dumps(found))
 
