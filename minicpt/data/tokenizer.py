@@ -21,7 +21,7 @@ from minicpt.common.errors import InputError
 from minicpt.data import bpe, tokenizer_files
 from minicpt.data.bpe import BYTES
 from minicpt.data.documents import Document
-from minicpt.data.text import SPACES, stretches
+from minicpt.data.text import SPACES, readable, stretches
 from minicpt.data.tokenizer_files import DECLARED
 
 # The special tokens of a trained tokenizer, in the order of their ids. T5 starts its decoder with
@@ -39,7 +39,6 @@ WHITE_SPACE = {"BertPreTokenizer", "Whitespace", "WhitespaceSplit"}
 NOT_APPLIED = {"post_processor": None, "truncation": None, "padding": None}  # for other tools
 SHOWN = 3  # names in an error message
 PORTION = 1 << 16  # characters of a text that are handed to the library together
-MARK = "▁"  # SentencePiece's mark of a space
 UNREACHABLE = "\U0010ffff"  # not a character: no text holds it
 
 
@@ -264,7 +263,7 @@ class Tokenizer:
         if piece is None or index in self._added:
             return None
         if self._byte_level:
-            return bytes(_byte_alphabet()[character] for character in piece)
+            return bytes(bpe.byte_alphabet()[character] for character in piece)
         byte = re.fullmatch("<0x([0-9A-F]{2})>", piece)
         return bytes.fromhex(byte[1]) if byte else None
 
@@ -307,21 +306,6 @@ class Tokenizer:
         applied = self._definition | NOT_APPLIED
         canonical = json.dumps(applied, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
-
-
-def readable(text: str) -> str:
-    """A text that can be read in a table: a space is ␣, a newline \\n, and so on."""
-    text = text.replace(" ", "␣").replace(MARK, "␣")
-    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
-
-
-@functools.cache
-def _byte_alphabet() -> dict[str, int]:
-    """GPT-2's printable character for each byte -> the byte (``bytes_to_unicode`` in its code)."""
-    shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    hidden = [byte for byte in range(BYTES) if byte not in shown]
-    moved = {chr(BYTES + place): byte for place, byte in enumerate(hidden)}
-    return {chr(byte): byte for byte in shown} | moved
 
 
 def _encoder(definition: dict, special: set[str]) -> tokenizers.Tokenizer:
