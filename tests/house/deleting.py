@@ -6,13 +6,14 @@ FOLDER holds a copy of the package. Each file is tried in a forked process of it
 is imported once. Prints a JSON object: file -> what went wrong, or "".
 """
 
+import argparse
 import contextlib
 import io
 import json
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 MOST = 3000  # characters of an error
@@ -35,24 +36,30 @@ def works(deleted: str, first: bool) -> str:
 
     first  of its room: of verbs and remedies, which no proof uses by name, that one stands for all
     """
-    from minicpt.cli.main import main, verbs
+    from minicpt.cli.main import main, parser
     from minicpt.proofs import suite
 
     room = Path(deleted).parent.name
-    asked = [["--help"], *([verb, "--help"] for verb in verbs())]
-    if "train" in verbs() and room not in ("cli", "proofs"):
-        asked += [["train", name, "--help"] for name in suite.trainable()]
-    for words in asked:
-        with contextlib.redirect_stdout(io.StringIO()):
-            try:
-                main(words)
-            except SystemExit as left:
-                assert not left.code, words
+    with contextlib.redirect_stdout(io.StringIO()):
+        try:
+            main(["--help"])
+        except SystemExit as left:
+            assert not left.code
+    assert all(helps(parser()))
     for name in touched(Path(deleted)) if first or room not in ("cli", "remedies") else []:
         subject = suite.subjects([name])[0]
         for proof in suite.prove(subject, trains=False):
             assert proof.passed is not False, f"{subject.name}: {proof.name}: {proof.message}"
     return ""
+
+
+def helps(parser: argparse.ArgumentParser) -> Iterator[str]:
+    """The help of a command, and of all commands below it."""
+    yield parser.format_help()
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for each in action.choices.values():
+                yield from helps(each)
 
 
 def touched(deleted: Path) -> list[str]:
