@@ -28,12 +28,14 @@ class Batch:
              still counts in ``Loss.count``
     noise    uniform numbers (B, T, ...) in [0, 1) that an objective's ``losses`` uses; a name that
              begins with ``decoder_`` says that they belong to the decoder's positions
+    terms    what training adds to the loss of each target, name -> strength: ``minicpt.terms``
     """
 
     inputs: dict[str, Tensor]
     targets: dict[str, Tensor]
     weights: dict[str, Tensor] = field(default_factory=dict)
     noise: dict[str, Tensor] = field(default_factory=dict)
+    terms: Mapping[str, float] = field(default_factory=dict)
 
     def counts(self) -> dict[str, int]:
         """The number of targets of each head."""
@@ -42,7 +44,8 @@ class Batch:
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on another device."""
         parts = (self.inputs, self.targets, self.weights, self.noise)
-        return Batch(*({name: each.to(device) for name, each in part.items()} for part in parts))
+        moved = ({name: each.to(device) for name, each in part.items()} for part in parts)
+        return Batch(*moved, self.terms)
 
 
 def shift(tokens: Tensor, following: int = IGNORE) -> Tensor:
@@ -127,4 +130,5 @@ def seen_by(
         {head: target[own][None]},
         {name: each[row, own][None] for name, each in batch.weights.items() if name == head},
         {name: cut(name, value) for name, value in batch.noise.items()},
+        batch.terms,
     )

@@ -10,8 +10,8 @@ to what the objective declares (``minicpt verify`` proves it).
 B batch, T positions of the targets' stream, D width, V classes of the head, N targets.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,8 @@ from torch import Tensor, nn
 
 from minicpt.batch import IGNORE, Batch, seen_by
 from minicpt.fast import loss as fast
+from minicpt.possible import without
+from minicpt.terms import losses_with_terms
 
 
 @dataclass(frozen=True)
@@ -51,13 +53,14 @@ class Loss:
 class TargetLosses:
     """The losses of a head's targets, one by one.
 
-    losses     (N,) in nats, before their weights
+    losses     (N,) in nats, before their weights, with the batch's ``terms``
     targets    (N,) int64
     rows       (N,) int64: where each target stands, and ``positions`` likewise
     weights    (N,): what each loss is multiplied by
     count      the targets, those of weight 0 included: they are not among the N
     hidden     (N, D): the model's hidden states at these positions
-    inputs     what the model read to give them
+    inputs     what the model read to give them; {}: a part of the objective read in its place
+    terms      name -> (N,): what each term has added to ``losses``, as plain numbers
     """
 
     losses: Tensor
@@ -68,21 +71,27 @@ class TargetLosses:
     count: int
     hidden: Tensor
     inputs: Mapping[str, Tensor]
+    terms: Mapping[str, Tensor] = field(default_factory=dict)
 
     def total(self) -> Loss:
         return Loss((self.losses * self.weights).sum(), self.count)
 
 
-def target_losses(model: nn.Module, batch: Batch, fused: bool = True) -> dict[str, TargetLosses]:
+def target_losses(
+    model: nn.Module,
+    batch: Batch,
+    fused: bool = True,
+    never: Mapping[str, Sequence[int]] | None = None,
+) -> dict[str, TargetLosses]:
     """Each target's cross-entropy by head, from one forward pass over the whole sequence.
 
     fused  False: with all logits held at once, as it is written out in ``head_losses``
+    never  head -> its classes that are never predicted: their logits are taken out
     """
     hidden = model(**batch.inputs)  # (B, T, D)
-    return {
-        name: losses_of_head(name, hidden, model.heads[name], batch, fused)
-        for name in batch.targets
-    }
+    never = never or {}
+    heads = {name: without(model.heads[name], never.get(name, ())) for name in batch.targets}
+    return {name: losses_of_head(name, hidden, heads[name], batch, fused) for name in heads}
 
 
 def whole_sequence_loss(model: nn.Module, batch: Batch, fused: bool = True) -> dict[str, Loss]:
@@ -100,12 +109,15 @@ def losses_of_head(
     places = (asked if weights is None else asked & (weights > 0)).flatten().nonzero()[:, 0]  # (N,)
     chosen = target.flatten()[places]  # (N,)
     kept = hidden.flatten(0, 1).index_select(0, places)  # (B, T, D) -> (N, D)
-    losses = head_losses(head, kept, chosen, fused)  # (N,)
+    if batch.terms:
+        losses, terms = losses_with_terms(head, kept, chosen, batch.terms, fused)
+    else:
+        losses, terms = head_losses(head, kept, chosen, fused), {}  # (N,)
     factors = torch.ones_like(losses) if weights is None else weights.flatten()[places].to(losses)
     rows = places.div(target.shape[1], rounding_mode="floor")
     count = len(places) if weights is None else int(asked.sum())
     return TargetLosses(
-        losses, chosen, rows, places % target.shape[1], factors, count, kept, batch.inputs
+        losses, chosen, rows, places % target.shape[1], factors, count, kept, batch.inputs, terms
     )
 
 

@@ -16,6 +16,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest  # noqa: E402
 
+from minicpt import objectives  # noqa: E402
 from minicpt.data.corpus import Corpus  # noqa: E402
 from minicpt.data.text import Document  # noqa: E402
 from minicpt.data.tokenizer import Tokenizer  # noqa: E402
@@ -39,8 +40,11 @@ def byte_tokenizer() -> Tokenizer:
 
 @pytest.fixture(scope="session")
 def tokenizer() -> Tokenizer:
-    """A byte-level BPE with merges, so that a word has another token behind a space."""
-    return Tokenizer.train(DOCUMENTS, 300)
+    """A byte-level BPE with merges, so that a word has another token behind a space.
+
+    Its last ids are special tokens that objectives need.
+    """
+    return Tokenizer.train(DOCUMENTS, 300, objectives.reserved())
 
 
 @pytest.fixture(scope="session")

@@ -277,7 +277,7 @@ class TestBatches:
         assert batches.main([*self.WORDS, "--json", str(path)]) == 0
         rows = json.loads(path.read_text(encoding="utf-8"))
         assert {row["objective"] for row in rows} == set(batches.CASES)
-        assert {CASE[0] for CASE in batches.CASES.values()} == set(variants.OBJECTIVES)
+        assert {CASE[0] for CASE in batches.CASES.values()} <= set(variants.OBJECTIVES)
         for row in rows:
             assert 0 <= row["padding"] < 1 and 0 < row["share"] < 1
             assert row["tokens_per_s"] > 0 and row["ratio"] > 0

@@ -20,8 +20,8 @@ from minicpt.models.gpt2 import GPT2
 from minicpt.objectives import causal_lm
 from minicpt.proofs.bounds import tolerance
 from minicpt.runs.assembly import check_sizes
-from minicpt.runs.build import objective_of
 from minicpt.runs.config import RunConfig
+from minicpt.runs.fitting import objective_of
 from minicpt.runs.texts import recorded_texts
 
 SMALL = "--width 16 --layers 1 --num-heads 2 --vocab-size 300 --window 32".split()
@@ -102,7 +102,8 @@ def test_evaluate_gives_the_number_of_the_last_look(name, trained, capsys):
     assert main(["evaluate", str(trained / name), "--passages", "3"]) == 0
     line = capsys.readouterr().out
     assert re.match(r"held out: \d\.\d{4} nats/", line)
-    assert ("bits/byte" in line) == (name in ("causal-lm", "reconstruction"))
+    assert (" bits/byte" in line) == (name in ("causal-lm", "masked-lm", "reconstruction"))
+    assert ("pseudo-likelihood" in line) == (name == "masked-lm")
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)

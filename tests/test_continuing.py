@@ -14,9 +14,9 @@ from minicpt import checkpoint
 from minicpt.cli.main import main
 from minicpt.data.documents import Document
 from minicpt.data.tokenizer import Tokenizer
-from minicpt.runs.build import objective_of
 from minicpt.runs.config import Text
 from minicpt.runs.describe import coverage
+from minicpt.runs.fitting import objective_of
 from minicpt.runs.texts import OldText, old_texts
 from minicpt.runs.texts import texts as read_texts
 from minicpt.training.trainer import Trainer

@@ -10,6 +10,7 @@ import typing
 
 import pytest
 import torch
+from making import close
 
 import minicpt.models
 import minicpt.objectives
@@ -24,7 +25,7 @@ from minicpt.loss import per_token_losses
 from minicpt.objectives.base import Objective
 from minicpt.proofs.bounds import additions, gap, nats, tolerance
 from minicpt.runs.assembly import model_kind, new_model
-from minicpt.training.evaluation import evaluate
+from minicpt.training.evaluation import evaluate, in_bits
 
 WINDOW = 24  # short, so that documents are cut and pairs are trimmed
 OBJECTIVES = minicpt.objectives.known()
@@ -54,6 +55,7 @@ def variants():
 @pytest.fixture(params=list(variants()))
 def objective(request, tokenizer):
     kind, changes, role = request.param
+    tokenizer = tokenizer.with_tokens(kind.reserved)
     return kind(tokenizer, kind.Settings(**changes), role)
 
 
@@ -301,6 +303,15 @@ def test_visibility_is_declared_for_every_target(objective, corpus):
         assert own.all(), "a target's own position must be among those it sees"
 
 
+def test_a_decoder_that_looks_ahead_says_so(objective, corpus):
+    """Exported, it is read causally by other tools: only a declaration can tell the user."""
+    if objective.role != "decoder":
+        pytest.skip("an encoder sees both sides anyway, and the rest is told by transformers")
+    seen = objective.visibility(batch_of(objective, corpus))
+    ahead = any(bool(each["tokens"].triu(1).any()) for each in seen.values())
+    assert ahead == objective.looks_ahead
+
+
 def test_evaluation_reads_epoch_zero_and_repeats_itself(objective, corpus, monkeypatch):
     corpus.plans.clear()  # nothing is remembered of other tests
     asked, plan = [], objective.plan
@@ -316,26 +327,45 @@ def test_evaluation_reads_epoch_zero_and_repeats_itself(objective, corpus, monke
         assert other.losses[name].count == loss.count > 0
         same = tolerance(additions(model, batch, 9), torch.float32)
         assert float(other.losses[name].mean) == pytest.approx(float(loss.mean), rel=same)
-    assert (one.bits_per_byte is not None) == objective.whole_text
+    assert (one.bits_per_byte is not None) == in_bits(objective)
 
 
 def test_places_are_those_of_the_targets(objective, corpus):
-    """In order: the tokens of the corpus that the targets stand for, -1 for end-of-text."""
-    if not objective.whole_text:
+    """Position by position: the token of the corpus that a target stands for, -1 for none."""
+    if not (objective.whole_text or objective.likelihood):
         return
     seen = []
     for passage in objective.plan(corpus, 1, 1):
         places = objective.places(passage)
-        (targets,) = objective.batch([passage], draws(1)).targets.values()
-        text = places >= 0
-        assert torch.equal(corpus.tokens[places[text]].long(), targets[0][text])
-        assert (targets[0][~text] == objective.tokenizer.need("end")).all()
+        targets = objective.batch([passage], draws(1)).targets[objective.heads[0]][0]  # (T,)
+        text, asked = places >= 0, targets != IGNORE
         seen += places[text].tolist()
-    assert sorted(seen) == list(range(len(corpus.tokens)))
+        places, text = places[-len(targets) :], text[-len(targets) :]
+        assert places.shape == targets.shape
+        stands = text & asked
+        assert torch.equal(corpus.tokens[places[stands]].long(), targets[stands])
+        assert (targets[asked & ~text] == objective.tokenizer.need("end")).all()
+        assert not objective.whole_text or (asked | ~text).all()
+    assert len(seen) == len(set(seen))
+    if objective.whole_text:  # others may skip what is too short
+        assert sorted(seen) == list(range(len(corpus.tokens)))
+
+
+def test_a_likelihood_that_is_estimated_weighs_every_target(objective, corpus):
+    """Some targets stand for all: over one draw of a passage the weights add up to its targets."""
+    if objective.likelihood not in ("bound", "pseudo"):
+        return
+    passages = objective.plan(corpus, 0, 0)[:]
+    batch = objective.likelihood_batch(passages, draws(len(passages)))
+    asked, weights = batch.targets["tokens"] != IGNORE, batch.weights["tokens"]
+    close(weights.sum(dim=1), asked.sum(dim=1).float(), weights.shape[1])
+    text = batch.inputs["tokens"].new_tensor([len(each.tokens) for each in passages])
+    assert torch.equal(asked.sum(dim=1), text)
 
 
 def test_generate_and_probe_give_text(objective, corpus):
-    (model, _), sampling = model_for(objective), Sampling(length=3)
+    (model, parts), sampling = model_for(objective), Sampling(length=3)
+    objective = objective.with_parts(parts)
     text = "The cat sat. It was warm."
     assert objective.generate(model, text, sampling, generator("a")) == objective.generate(
         model, text, sampling, generator("a")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from minicpt import checkpoint
+from minicpt import checkpoint, objectives
 from minicpt.checkpoint import huggingface, weights
 from minicpt.cli import hints
 from minicpt.cli import main as command_line
@@ -70,9 +70,10 @@ def test_a_model_of_another_kind_is_named_with_what_fits_it(name, held, trained,
         message = error_of(words, capsys)
         assert re.search(rf"holds an? {KINDS[held]} \((BERT|GPT2|T5)\)", message)
         assert re.search(rf"{name} trains an? {kind} \((BERT|GPT2|T5)\)", message)
-        fits = ["masked-lm", "next-sentence"] if held == "masked-lm" else [held]
-        assert message.endswith("; use " + " or ".join([*fits, "another folder"]))
-        assert "token" not in message
+        known = objectives.known().items()
+        fits = [each for each, other in known if KINDS[held] in other.roles]
+        assert held in fits and message.endswith(f"; use {', '.join(fits)} or another folder")
+        assert "tokenizer" not in message
 
 
 @pytest.mark.parametrize("name", KINDS)

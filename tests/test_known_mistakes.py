@@ -2,7 +2,7 @@
 
 Each test holds the sound piece against a check, then makes the mistake on purpose and shows that
 the same check fails: a check that cannot fail proves nothing. The numbers are those of the list of
-known mistakes; the tenth (the order of sentinels) belongs to an objective that is not here.
+known mistakes; the tenth (the order of sentinels) is in test_span_corruption.py.
 """
 
 import copy

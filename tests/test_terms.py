@@ -13,7 +13,7 @@ from minicpt.data.order import Plan
 from minicpt.models.gpt2 import GPT2, GPT2Config
 from minicpt.remedies import ewc
 from minicpt.remedies.base import Situation
-from minicpt.runs.build import objective_of
+from minicpt.runs.fitting import objective_of
 from minicpt.runs.texts import OldText, old_texts, recorded_texts
 
 SMALL = "--width 16 --layers 1 --num-heads 2 --vocab-size 300 --window 32".split()

@@ -1,6 +1,11 @@
 """``minicpt evaluate``: the loss of a checkpoint on all of its held-out text, or on any text.
 
 The evaluations of a run read some passages of that text alone (``--evaluate-passages``).
+
+Several objectives can measure one model. What compares between them is the likelihood of the text
+in bits per byte: exact for causal-lm, a bound ("at most") for masked-diffusion. A
+pseudo-likelihood, as of masked-lm, is no likelihood, and is called so. The last two are estimated
+from draws of the noise, and come with their standard error.
 """
 
 import argparse
@@ -12,16 +17,21 @@ from minicpt.cli import flags
 from minicpt.common.errors import InputError
 from minicpt.common.settings import Checked, setting
 from minicpt.runs import texts
-from minicpt.runs.build import objective_of, parts_of
 from minicpt.runs.console import bar_over, print_json, say, summary_of
+from minicpt.runs.measuring import measures_of
 from minicpt.runs.table import figures
 from minicpt.training.device import Machine
-from minicpt.training.evaluation import evaluate
+from minicpt.training.evaluation import ESTIMATED, evaluate
 
-EXAMPLES = """examples:
+EXAMPLES = """several objectives compare by the likelihood of the text in bits per byte: exact for
+causal-lm, a bound ("at most") for masked-diffusion; masked-lm's pseudo-likelihood is
+no likelihood, and must not be compared with the others
+
+examples:
   minicpt evaluate runs/first
-  minicpt evaluate runs/first --corpus builtin:code --passages 200
+  minicpt evaluate runs/first --objective causal-lm masked-diffusion --passages 200
 """
+DRAWS = 8
 
 
 @dataclass(frozen=True)
@@ -33,8 +43,17 @@ class What(Checked):
     errors: Literal["strict", "replace"] = setting(
         "strict", "what is not UTF-8: refuse it, or replace it and say how often"
     )
-    objective: str | None = setting(
-        None, "another objective than the one of the training", metavar="OBJECTIVE"
+    objective: tuple[str, ...] = setting(
+        (),
+        "the objectives that measure the model (default: the one of the training); with several,"
+        " --json holds a result for each text and objective",
+        metavar="OBJECTIVE",
+    )
+    draws: int | None = setting(
+        None,
+        f"draws of each passage where a likelihood is estimated (default: {DRAWS})",
+        least=1,
+        most=2**16,
     )
     passages: int | None = setting(None, "the most passages (default: all)", least=1)
     batch_size: int = setting(16, "passages of a forward pass", least=1, most=2**16)
@@ -59,7 +78,11 @@ def run(arguments: argparse.Namespace) -> int:
     base = checkpoint.load(arguments.folder)
     for note in base.notes:
         say(note)
-    objective = objective_of(base, what.objective)
+    measures = measures_of(base, what.objective)
+    if what.draws and not any(each.likelihood in ESTIMATED for each, _ in measures.values()):
+        raise InputError(
+            f"--draws cannot be used here: no likelihood is estimated by {', '.join(measures)}"
+        )
     if what.corpus:
         documents = {" ".join(what.corpus): texts.documents(what)}
     elif base.record:
@@ -70,21 +93,32 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         raise InputError(f"{arguments.folder} does not say what it was trained on; give --corpus")
     model = base.model.to(machine.device)
-    parts = objective.parts(model)
-    if known := parts_of(base, objective):
-        parts.load_state_dict(known)
-    results = {}
+    results: dict[str, dict[str, dict]] = {}
     for name, each in documents.items():
         corpus = texts.corpus(each, base.tokenizer)
-        with machine.autocast():
-            results[name] = evaluate(
-                model, objective, corpus, what.passages, what.batch_size, bar_over, parts=parts
-            ).summary()
+        results[name] = {}
+        for title, (objective, parts) in measures.items():
+            with machine.autocast():
+                results[name][title] = evaluate(
+                    model,
+                    objective,
+                    corpus,
+                    what.passages,
+                    what.batch_size,
+                    bar_over,
+                    parts=parts.to(machine.device),
+                    draws=what.draws or DRAWS,
+                ).summary()
     if not results:
         raise InputError(f"{arguments.folder} held no text out from training; give --corpus")
+    several = len(measures) > 1
     if arguments.json:
-        print_json(results)
+        alone = {name: next(iter(found.values())) for name, found in results.items()}
+        print_json(results if several else alone)
     else:
-        for name, summary in results.items():
-            print(f"{name}: {figures(summary)} ({sum(summary['targets'].values()):,} targets)")
+        for name, found in results.items():
+            for title, summary in found.items():
+                count = sum(summary["targets"].values())
+                label = f"{name}, {title}" if several else name
+                print(f"{label}: {figures(summary)} ({count:,} targets)")
     return 0

@@ -3,8 +3,10 @@
 import argparse
 from pathlib import Path
 
-from minicpt import checkpoint
+from minicpt import checkpoint, objectives
 from minicpt.common.errors import InputError
+from minicpt.objectives.base import Objective
+from minicpt.runs import parts
 from minicpt.runs.console import print_json, say, summary_of
 
 EXAMPLES = """examples:
@@ -37,8 +39,23 @@ def run(arguments: argparse.Namespace) -> int:
             f" {base.model.config.vocabulary} of its model; use files that belong together"
         )
     checkpoint.export(to, base.model, base.tokenizer)
+    told = [*parts.left_out(base), *read_causally(base)]
+    for note in told:
+        say(note)
     if arguments.json:
-        print_json({"from": str(base.folder), "to": str(to), "notes": base.notes})
+        print_json({"from": str(base.folder), "to": str(to), "notes": [*base.notes, *told]})
     else:
         print(f"{base.folder} is exported to {to}; transformers opens it with from_pretrained")
     return 0
+
+
+def read_causally(base: checkpoint.Checkpoint) -> list[str]:
+    """What to say of a decoder that was trained to look both ways: other tools do not."""
+    name = base.record.get("config", {}).get("objective")
+    kind = objectives.known().get(name, Objective)
+    if base.model.ROLE != "decoder" or not kind.looks_ahead:
+        return []
+    return [
+        f"the model was trained with {name}, in which positions also see what follows them;"
+        " transformers reads it causally"
+    ]

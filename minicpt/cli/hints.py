@@ -33,7 +33,9 @@ ELSEWHERE = {
     "--window": "block_size max_seq_length max_seq_len seq_len seq_length context_length max_length"
     " model_max_length n_positions n_ctx max_position_embeddings",
     "--length": "max_new_tokens max_length max_tokens num_tokens",
-    "--rate": "mlm_probability mlm_prob mask_prob masked_lm_prob",
+    "--rate": "mlm_probability mlm_prob mask_prob masked_lm_prob fim_rate",
+    "--spm": "fim_spm_rate spm_rate",
+    "--add-tokens": "add_special_tokens resize_token_embeddings additional_special_tokens",
     "--whole-word": "whole_word_mask wwm",
     "--pack": "packing",
     "--width": "hidden_size n_embd d_model embed_dim",

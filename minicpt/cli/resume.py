@@ -34,7 +34,9 @@ class Length(Checked):
 @dataclass(frozen=True)
 class Changes(Checked):
     accept_changes: bool = setting(
-        False, "go on although the text or the tokenizer is not the one of the run any more"
+        False,
+        "go on although the text, the tokenizer or the reference is not the one of the run any"
+        " more",
     )
 
 

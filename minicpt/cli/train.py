@@ -20,7 +20,9 @@ from minicpt.runs.build import build
 from minicpt.runs.config import Base, Length, RunConfig, Text, Vocabulary, Watch
 from minicpt.runs.console import command, print_json, say, summary_of, tell
 from minicpt.runs.lock import locked, missing
+from minicpt.terms import Terms
 from minicpt.training.device import Machine
+from minicpt.training.preparing import Selecting
 from minicpt.training.trainer import Training
 
 EXAMPLES = """examples:
@@ -73,6 +75,7 @@ def add(verbs) -> None:
             help=f"its architecture: {', '.join(models)} (default: {next(iter(models))})",
         )
         flags.add(parser, "training", Training)
+        flags.add(parser, "terms at each target, and which targets count", Terms, Selecting)
         flags.add(parser, "staying near the base, with --init", *near)
         flags.add(parser, "evaluation and saving", Watch)
         flags.add(parser, "the machine", Machine)
@@ -90,7 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(run.record | {"out": str(run.folder), "evaluations": run.history})
     elif status == 0:
-        text = [] if run.trainer.objective.role == "decoder" else [SENTENCES]
+        text = [SENTENCES] if run.trainer.objective.needs_text else []
         tell(f"saved in {run.folder}; try: {command('generate', run.folder, *text)}")
     return status
 
@@ -109,6 +112,8 @@ def config_of(arguments: argparse.Namespace) -> RunConfig:
         base=flags.build(arguments, Base),
         length=flags.build(arguments, Length),
         training=flags.build(arguments, Training),
+        terms=flags.build(arguments, Terms),
+        selecting=flags.build(arguments, Selecting),
         watch=flags.build(arguments, Watch),
         machine=flags.build(arguments, Machine),
         remedies=asked(arguments),

@@ -16,14 +16,16 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
+from minicpt.batch import IGNORE
 from minicpt.comparison.statistics import Figures
 from minicpt.data.split import FEW
-from minicpt.training.evaluation import HIDDEN, evaluate, text_of
+from minicpt.training.evaluation import HIDDEN, evaluate, nats_of, text_losses
+from minicpt.training.evaluation import in_bits as says_bits
 
 
 def in_bits(objective, corpora: Iterable) -> bool:
     """Whether losses on these texts are compared in bits per byte: all of them, or none."""
-    return objective.whole_text and all(corpus.hidden <= HIDDEN for corpus in corpora)
+    return says_bits(objective) and all(corpus.hidden <= HIDDEN for corpus in corpora)
 
 
 def measure(
@@ -40,23 +42,21 @@ def measure(
     """
     rows: list[tuple[object, str, float, float]] = []  # passage, head, sum, size
 
-    def collect(together, losses) -> None:
+    def collect(together, batch, losses) -> None:
+        if bits:
+            text = text_losses(objective, corpus, together, batch, losses)
+            of_row = torch.stack([text.nats / math.log(2), text.sizes.double()])  # (2, B)
+            add(together, objective.heads[0], of_row)
+            return
         for head, each in losses.items():
-            if bits and head != objective.heads[0]:
-                continue
-            nats = (each.losses * each.weights).cpu().double()  # (N,)
-            # Targets of weight 0 count too. They are not among the N, and are shared out to these.
-            sizes = torch.full_like(nats, each.count / max(len(nats), 1))
-            if bits:
-                text = text_of(objective, corpus, together)
-                sizes = text.sizes.double()
-                nats = nats.where(text.stands, 0.0) / math.log(2)  # bits from here on
-            else:
-                nats *= objective.head_weights.get(head, 1.0)
-            of_row = torch.zeros(2, len(together), dtype=torch.float64)
-            of_row.index_add_(1, each.rows.cpu(), torch.stack([nats, sizes]))
-            for passage, value, size in zip(together, *of_row.tolist(), strict=True):
-                rows.append((passage, head, value, size))
+            nats = nats_of(each) * objective.head_weights.get(head, 1.0)  # (N,)
+            sizes = (batch.targets[head] != IGNORE).sum(dim=1).cpu().double()  # (B,)
+            sums = torch.zeros_like(sizes).index_add(0, each.rows.cpu(), nats)
+            add(together, head, torch.stack([sums, sizes]))
+
+    def add(together, head, of_row) -> None:
+        for passage, value, size in zip(together, *of_row.tolist(), strict=True):
+            rows.append((passage, head, value, size))
 
     evaluate(model, objective, corpus, passages, each=collect, parts=parts)
     many = len({passage.document for passage, *_ in rows}) >= FEW

@@ -254,7 +254,12 @@ def arms_of(roles: Mapping[str, str], asked: Sequence[str], quick: bool) -> dict
     wanted = asked or (QUICK_ARMS if quick else known)
     found = {}
     for objective, role in roles.items():
-        fits = [arm for arm in known if arm not in kinds or role in kinds[arm].roles]
+        kind = objectives.known().get(objective, objectives.Objective)
+        fits = [
+            arm
+            for arm in known
+            if arm not in kinds or role in kinds[arm].roles and not kinds[arm].refuses(kind)
+        ]
         full = not quick or objective in QUICK_OBJECTIVES
         found[objective] = [arm for arm in fits if arm == NOTHING or full and arm in wanted]
     return found

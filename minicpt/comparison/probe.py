@@ -20,9 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minicpt.batch import pad, padding
+from minicpt.common.evaluating import evaluating
 from minicpt.data.corpus import Passage
 from minicpt.data.tokenizer import Tokenizer
-from minicpt.generation import evaluating
 
 PENALTY = 1e-2  # on half the squared weights, features standardised
 ITERATIONS = 200

@@ -35,13 +35,13 @@ from minicpt.comparison.work import Work
 from minicpt.data.tokenizer import Tokenizer
 from minicpt.remedies.base import Situation
 from minicpt.runs import assembly, console
-from minicpt.runs.build import check_fit, check_kind
 from minicpt.runs.describe import vocabulary, vocabulary_lines
+from minicpt.runs.fitting import check_fit, check_kind
 from minicpt.runs.lock import locked
 from minicpt.runs.loop import versions
 from minicpt.runs.signals import Interrupted, Signals
 from minicpt.runs.texts import check_plans
-from minicpt.training.evaluation import HIDDEN, too_much_hidden
+from minicpt.training.evaluation import HIDDEN, in_bits, too_much_hidden
 
 DECIDES = "which weights learn"  # what such a remedy claims can be too much for a small model
 
@@ -246,7 +246,7 @@ class Job:
                 tell(f"          the probe tells apart: {', '.join(domain.probe[0].parts)}")
         hidden = max(work.domains[side].held_out.hidden for side in SIDES)
         kinds = [assembly.objective_kind(name) for name in work.roles]
-        if hidden > HIDDEN and any(kind.whole_text for kind in kinds):
+        if hidden > HIDDEN and any(map(in_bits, kinds)):
             why = too_much_hidden(hidden)
             tell(f"losses    in nats a target alone, not in bits a byte: {why}")
         tell(f"results   in {work.store.folder}")

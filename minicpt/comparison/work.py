@@ -14,6 +14,8 @@ import torch
 from torch import nn
 
 from minicpt import checkpoint
+from minicpt.checkpoint import Checkpoint
+from minicpt.common.parts import take_over
 from minicpt.comparison.measure import in_bits, measure
 from minicpt.comparison.plan import CONTROL, Asked, Part, base_objective, model_of
 from minicpt.comparison.probe import probe
@@ -22,7 +24,7 @@ from minicpt.comparison.summary import SIDES
 from minicpt.comparison.texts import Domain
 from minicpt.data.tokenizer import Tokenizer
 from minicpt.objectives.base import Objective
-from minicpt.runs import assembly
+from minicpt.runs import assembly, parts
 from minicpt.runs.config import Base, Length, RunConfig, Vocabulary
 from minicpt.runs.texts import Texts
 from minicpt.training.resuming import state_of
@@ -56,7 +58,7 @@ class Work:
         begun = time.perf_counter()
         trainer = None
         if part.arm is None and (folder := self.folder(part)).is_dir():
-            model = self.loaded(folder)
+            model = self.loaded(folder).model
         else:
             trainer = self.trainer(part)
             watch(trainer.run())
@@ -111,28 +113,34 @@ class Work:
         return assembly.new_model(kind, objective, config.sizes, config.training.seed)
 
     def trainer(self, part: Part) -> Trainer:
-        config = self.config(part)
+        config, objective, learnt = self.config(part), self.objective(part), {}
         if part.arm is None:
             model, side = self.new_model(part), "old"
         else:
-            model = self.loaded(self.folder(part.from_base))
+            base = self.loaded(self.folder(part.from_base))
+            model, learnt = base.model, parts.kept(base, objective)
             side = "wrong" if part.arm == CONTROL else "new"
-        return assembly.make_trainer(
+        trainer = assembly.make_trainer(
             model,
-            self.objective(part),
+            objective,
             self.domains[side].training,
             config.training,
             config.length.count,
             config.machine,
             assembly.make_remedies(config.remedies, part.role),
             lambda sources: self.domains["old"].training,
+            parts=learnt,
         )
+        take_over(trainer.parts, learnt)
+        return trainer
 
     def folder(self, base: Part) -> Path:
         return self.given or self.store.base(base)
 
-    def loaded(self, folder: Path) -> nn.Module:
-        return checkpoint.load(folder, dropout=0.0).model.to(self.asked.machine.device)
+    def loaded(self, folder: Path) -> Checkpoint:
+        found = checkpoint.load(folder, dropout=0.0)
+        found.model.to(self.asked.machine.device)
+        return found
 
     def save(self, part: Part, trainer: Trainer) -> None:
         """Keeps a base as a checkpoint, as ``train`` would."""
@@ -164,7 +172,10 @@ class Work:
         objective = self.objective(Part(part.role, part.base, name))
         passages = self.asked.comparison.evaluate_passages
         bits = in_bits(objective, [self.domains[side].held_out for side in SIDES])
-        learnt = trainer.parts if trainer and part.objective == name else None
+        learnt = trainer.parts if trainer and self.config(part).objective == name else None
+        if trainer is None:  # a base that was there before may have learnt some
+            learnt, _ = parts.of_checkpoint(self.loaded(self.folder(part)), objective)
+            learnt.to(self.asked.machine.device)
         found = {}
         for side in SIDES:
             corpus = self.domains[side].held_out

@@ -9,6 +9,7 @@ trained on in a second process, which ends when this one is interrupted, and whe
 """
 
 import contextlib
+import functools
 import itertools
 import json
 import os
@@ -56,6 +57,15 @@ def train(texts: Iterable[str], vocabulary: int, special: list[str]) -> str:
             settings = [vocabulary, special, WORDS]
             return _in_a_second_process(itertools.chain(held, texts), settings)
     return _trained(held, vocabulary, special, WORDS)
+
+
+@functools.cache
+def byte_alphabet() -> dict[str, int]:
+    """GPT-2's printable character for each byte -> the byte (``bytes_to_unicode`` in its code)."""
+    shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    hidden = [byte for byte in range(BYTES) if byte not in shown]
+    moved = {chr(BYTES + place): byte for place, byte in enumerate(hidden)}
+    return {chr(byte): byte for byte in shown} | moved
 
 
 def _trained(texts: Iterable[str], vocabulary: int, special: list[str], words: str) -> str:

@@ -43,14 +43,17 @@ class Plan(Sequence):
     cut      called with the K integers of a row
     lengths  (P,) int64, how many positions are read of each, up to a constant; if not given, what
              lies between the first two integers of a row
+    skipped  how many more passages the text has, which are too short: see ``skipping``
 
     >>> plan = Plan(torch.tensor([[0, 2], [2, 5]]), lambda start, stop: "hello"[start:stop])
     >>> len(plan), plan[1], plan[:], plan.lengths.tolist()
     (2, 'llo', ['he', 'llo'], [2, 3])
     """
 
-    def __init__(self, rows: Tensor, cut: Callable[..., object], lengths: Tensor | None = None):
-        self.rows, self.cut = rows, cut
+    def __init__(
+        self, rows: Tensor, cut: Callable[..., object], lengths: Tensor | None = None, skipped=0
+    ):
+        self.rows, self.cut, self.skipped = rows, cut, skipped
         self.lengths = rows[:, 1] - rows[:, 0] if lengths is None else lengths
 
     def __len__(self) -> int:
@@ -66,7 +69,7 @@ class Plan(Sequence):
     def grouped(self, seed: int, epoch: int) -> "Plan":
         """The same passages in the order of ``group_by_length``."""
         order = group_by_length(self.lengths, generator("order", seed, epoch))
-        return Plan(self.rows[order], self.cut, self.lengths[order])
+        return Plan(self.rows[order], self.cut, self.lengths[order], self.skipped)
 
 
 def planned(objective, corpus: Corpus, seed: int, epoch: int) -> Plan:

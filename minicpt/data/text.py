@@ -27,6 +27,7 @@ BOUNDARY = re.compile(
     rf"|{BLANK_LINE.pattern}\s*"
 )
 SPACES = " \t\n"
+MARK = "▁"  # SentencePiece's mark of a space
 IDEOGRAPHIC_SPACE = 0x3000  # the last of all white space
 STRETCH = 1 << 20  # characters of a document that are looked at together
 LONGEST = 1 << 22  # without a place to cut: it has to be tokenised at once, which takes memory
@@ -201,3 +202,9 @@ def code_points(text: str) -> Tensor:
 @functools.cache
 def _spaces() -> Tensor:
     return torch.tensor([chr(code).isspace() for code in range(IDEOGRAPHIC_SPACE + 2)])
+
+
+def readable(text: str) -> str:
+    """A text that can be read in a table: a space is ␣, a newline \\n, and so on."""
+    text = text.replace(" ", "␣").replace(MARK, "␣")
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)

@@ -21,7 +21,7 @@ from minicpt.common.errors import InputError
 from minicpt.data import bpe, tokenizer_files
 from minicpt.data.bpe import BYTES
 from minicpt.data.documents import Document
-from minicpt.data.text import SPACES, stretches
+from minicpt.data.text import SPACES, readable, stretches
 from minicpt.data.tokenizer_files import DECLARED
 
 # The special tokens of a trained tokenizer, in the order of their ids. T5 starts its decoder with
@@ -37,9 +37,17 @@ TRAINED = {
 # Pre-tokenisers for which white space parts words and is nothing else.
 WHITE_SPACE = {"BertPreTokenizer", "Whitespace", "WhitespaceSplit"}
 NOT_APPLIED = {"post_processor": None, "truncation": None, "padding": None}  # for other tools
+SHOWN = 3  # names in an error message
 PORTION = 1 << 16  # characters of a text that are handed to the library together
-MARK = "▁"  # SentencePiece's mark of a space
 UNREACHABLE = "\U0010ffff"  # not a character: no text holds it
+
+
+class LackingTokens(InputError):
+    """A tokenizer lacks special tokens that are needed: those of ``names``, in their order."""
+
+    def __init__(self, message: str, names: Sequence[str]):
+        super().__init__(message)
+        self.names = list(names)
 
 
 class Tokenizer:
@@ -125,21 +133,44 @@ class Tokenizer:
     def with_tokens(self, names: Sequence[str]) -> "Tokenizer":
         """The same with more special tokens. Those that are new get the next ids, in their order.
 
+        One that this program calls by the name of a role ("[MASK]") plays it, if nothing else does.
+
         >>> grown = Tokenizer.train([], 256).with_tokens(["<a>", "<b>"])
         >>> grown.special_id("<b>") - grown.special_id("<a>"), grown.size - grown.special_id("<b>")
         (1, 1)
         """
         engine = tokenizers.Tokenizer.from_str(json.dumps(self._definition))
         engine.add_special_tokens([each for each in names if self.special_id(each) is None])
-        return Tokenizer(engine.to_str(), self._declared, self._habits)
+        roles = {role: token for role, token in TRAINED.items() if token in names}
+        return Tokenizer(engine.to_str(), roles | self._declared, self._habits)
 
     def special_id(self, *names: str) -> int | None:
         """The id of the first of these tokens that is a special token here; None: none of them is.
 
-        The names of a token that models call by different ones may be given together.
+        The names of a token that models call by different ones may be given together. A token that
+        a file adds beside its model counts, though it does not call it special: Qwen's do.
         """
-        known = {self._added[index].content: index for index in self.special}
+        known = {token.content: index for index, token in self._added.items()}
         return next((known[name] for name in names if name in known), None)
+
+    def need_special(self, names: Sequence[str | tuple[str, ...]], why: str) -> list[int]:
+        """The ids of special tokens that ``why`` needs.
+
+        names  of each token its name, or a tuple of the names by which models call it
+
+        Raises LackingTokens, with the first name of each token that is not here.
+        """
+        spellings = [(each,) if isinstance(each, str) else each for each in names]
+        found = [self.special_id(*each) for each in spellings]
+        lacking = [each[0] for each, id in zip(spellings, found, strict=True) if id is None]
+        if lacking:
+            raise LackingTokens(
+                f"the tokenizer lacks {len(lacking)} of the {len(names)} special tokens that {why}"
+                f" needs ({', '.join(lacking[:SHOWN])}{', …' * (len(lacking) > SHOWN)}): add them"
+                " with --add-tokens",
+                lacking,
+            )
+        return found
 
     def bare(self) -> "Tokenizer":
         """The same for a new model: nothing is decided of what stands around a text."""
@@ -232,12 +263,18 @@ class Tokenizer:
         if piece is None or index in self._added:
             return None
         if self._byte_level:
-            return bytes(_byte_alphabet()[character] for character in piece)
+            return bytes(bpe.byte_alphabet()[character] for character in piece)
         byte = re.fullmatch("<0x([0-9A-F]{2})>", piece)
         return bytes.fromhex(byte[1]) if byte else None
 
     def need(self, role: str) -> int:
         """The id of a role. Raises InputError where this tokenizer has none."""
+        if role == "mask" and role not in self.roles:
+            raise LackingTokens(
+                "the tokenizer has no mask token: declare its mask_token in tokenizer_config.json,"
+                " or add one with --add-tokens",
+                [TRAINED["mask_token"]],
+            )
         if role not in self.roles:
             raise InputError(
                 f"the tokenizer has no {role} token: declare its {DECLARED[role]} in "
@@ -269,21 +306,6 @@ class Tokenizer:
         applied = self._definition | NOT_APPLIED
         canonical = json.dumps(applied, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
-
-
-def readable(text: str) -> str:
-    """A text that can be read in a table: a space is ␣, a newline \\n, and so on."""
-    text = text.replace(" ", "␣").replace(MARK, "␣")
-    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
-
-
-@functools.cache
-def _byte_alphabet() -> dict[str, int]:
-    """GPT-2's printable character for each byte -> the byte (``bytes_to_unicode`` in its code)."""
-    shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    hidden = [byte for byte in range(BYTES) if byte not in shown]
-    moved = {chr(BYTES + place): byte for place, byte in enumerate(hidden)}
-    return {chr(byte): byte for byte in shown} | moved
 
 
 def _encoder(definition: dict, special: set[str]) -> tokenizers.Tokenizer:

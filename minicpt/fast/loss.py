@@ -11,7 +11,7 @@ D width, V classes of the head, N targets.
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,44 @@ def head_losses(head: nn.Module, hidden: Tensor, targets: Tensor) -> Tensor:
         return (total.log() - picked)[:, 0]
 
     return swept_losses(head, hidden, cross_entropy)
+
+
+def losses_with_terms(
+    head: nn.Module, hidden: Tensor, targets: Tensor, terms: Mapping[str, float]
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """``minicpt.terms.losses_with_terms``: the same in one sweep.
+
+    terms  name -> its strength: "z-loss", "label-smoothing"
+    """
+    square, share = terms.get("z-loss", 0.0), terms.get("label-smoothing", 0.0)
+    dtype = torch.promote_types(hidden.dtype, torch.float32)
+    added = {name: hidden.new_empty(len(hidden), dtype=dtype) for name in terms}
+    bias = targets.new_zeros(1) if head.bias is None else head.bias.detach()
+    never = (bias == -math.inf).nonzero()[:, 0]  # the classes that get no share
+    classes = len(head.weight) - len(never)
+
+    def with_terms(logits: Tensor, rows: slice) -> Tensor:
+        place = targets[rows, None]  # (n, 1)
+        highest = logits.amax(dim=1, keepdim=True)
+        picked = logits.gather(1, place) - highest
+        even = picked
+        if share:
+            even = logits.index_fill_(1, never, 0).sum(dim=1, keepdim=True) / classes - highest
+            logits.index_fill_(1, never, -math.inf)
+        total = logits.sub_(highest).exp_().sum(dim=1, keepdim=True)
+        losses, log = total.log() - picked, total.log() + highest
+        # Of log Z the gradient is p, the probabilities; so that of its square is 2 p log Z.
+        logits.mul_((1 + 2 * square * log) / total)
+        if share:
+            logits.sub_(share / classes).index_fill_(1, never, 0)
+        logits.scatter_add_(1, place, torch.full_like(total, share - 1))
+        values = {"z-loss": square * log.square(), "label-smoothing": share * (picked - even)}
+        for name in terms:
+            added[name][rows] = values[name][:, 0]
+            losses = losses + values[name]
+        return losses[:, 0]
+
+    return swept_losses(head, hidden, with_terms), added
 
 
 def swept_losses(

@@ -13,12 +13,15 @@ class Abilities:
     """Objectives with parts use ``block`` and ``smaller``; text is written with ``step``."""
 
     def block(self) -> nn.Module:
-        """One more layer of its kind, initialised anew: (x (B, T, D), mask) -> (B, T, D)."""
-        raise InputError(f"{type(self).__name__} has no layer to add")
+        """One more layer of its kind, initialised anew: (x (B, T, D), mask) -> (B, T, D).
+
+        mask  (B, 1, T, T) bool: what each position may look at
+        """
+        raise InputError(f"{type(self).__name__} has no layer to add; use another --model")
 
     def smaller(self, width: int) -> nn.Module:
         """A narrow sister that reads with the tables of this model: see ``narrow.Narrow``."""
-        raise InputError(f"{type(self).__name__} has no narrow sister")
+        raise InputError(f"{type(self).__name__} has no narrow sister; use another --model")
 
     def cache(self, rows: int, window: int):
         """Decoders: what ``step`` keeps of ``rows`` texts of at most ``window`` tokens.

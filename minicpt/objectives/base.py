@@ -103,4 +103,4 @@ class Objective(Abilities, ABC):
         self, model: nn.Module, parts: nn.ModuleDict, batch: Batch, fused: bool = True
     ) -> dict[str, TargetLosses]:
         """The losses of a batch by head. By default those of one forward pass of the model."""
-        return target_losses(model, batch, fused)
+        return target_losses(model, batch, fused, self.never)

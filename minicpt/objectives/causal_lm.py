@@ -43,6 +43,7 @@ class Settings(Checked):
 class CausalLM(Objective):
     roles = ("decoder",)
     whole_text = True
+    likelihood = "exact"
     Settings = Settings
 
     def __init__(self, tokenizer: Tokenizer, settings: Settings | None = None, role=None):

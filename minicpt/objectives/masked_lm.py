@@ -24,6 +24,7 @@ from minicpt.batch import IGNORE, Batch, pad, padding
 from minicpt.common.errors import InputError
 from minicpt.common.settings import Checked, setting
 from minicpt.data.corpus import Corpus, Passage
+from minicpt.data.hiding import hidden_batch, hide_some
 from minicpt.data.order import Draw, Plan, windows
 from minicpt.data.tokenizer import Tokenizer
 from minicpt.objectives.base import Objective
@@ -104,11 +105,11 @@ def choose_words(
 
 
 class Masker:
-    """Hides some tokens of a text, as the settings say."""
+    """Hides some tokens of a text, as the settings say. ``mask``: the id of the mask token."""
 
-    def __init__(self, tokenizer: Tokenizer, settings: Masking):
+    def __init__(self, tokenizer: Tokenizer, settings: Masking, mask: int | None = None):
         self.settings, self.ordinary = settings, tokenizer.ordinary
-        self.mask = tokenizer.need("mask")
+        self.mask = tokenizer.need("mask") if mask is None else mask
         self.is_ordinary = torch.zeros(tokenizer.size, dtype=torch.bool)  # (V,)
         self.is_ordinary[tokenizer.ordinary] = True
 
@@ -134,20 +135,21 @@ class Masker:
         return inputs, targets
 
 
-def fates(batch: Batch, mask: int) -> dict[str, list[dict[int, str]]]:
-    """What became of the chosen tokens of each row, by position.
+def fate(read: int, target: int, mask: int) -> str:
+    """What became of a chosen token ``target``, where ``read`` is read.
 
     A random token that is the token itself counts as kept: it reads the same.
     """
+    return "hidden" if read == mask else "kept" if read == target else "replaced"
 
-    def fate(read: int, target: int) -> str:
-        return "hidden" if read == mask else "kept" if read == target else "replaced"
 
+def fates(batch: Batch, mask: int) -> dict[str, list[dict[int, str]]]:
+    """What became of the chosen tokens of each row, by position."""
     rows = zip(batch.inputs["tokens"].tolist(), batch.targets["tokens"].tolist(), strict=True)
     return {
         "tokens": [
             {
-                place: fate(read[place], target)
+                place: fate(read[place], target, mask)
                 for place, target in enumerate(targets)
                 if target != IGNORE
             }
@@ -158,7 +160,7 @@ def fates(batch: Batch, mask: int) -> dict[str, list[dict[int, str]]]:
 
 class MaskedLM(Objective):
     roles = ("encoder",)
-    unit = "window"
+    likelihood = "pseudo"
     Settings = Settings
 
     def __init__(self, tokenizer: Tokenizer, settings: Settings | None = None, role=None):
@@ -174,18 +176,35 @@ class MaskedLM(Objective):
 
     def batch(self, passages: Sequence[Passage], draws: Sequence[Draw]) -> Batch:
         """Each passage corrupted by draws of its own generator."""
-        cls, sep = torch.tensor([self.cls]), torch.tensor([self.sep])
         inputs, targets = [], []
         for passage, draw in zip(passages, draws, strict=True):
-            tokens = torch.cat([cls, passage.tokens, sep])
             words = torch.cat([EDGE, passage.words, EDGE])
-            masked, target = self.masker(tokens, words, draw.generator)
+            masked, target = self.masker(self.framed(passage.tokens), words, draw.generator)
             inputs.append(masked)
             targets.append(target)
         return Batch(
             {"tokens": pad(inputs, self.pad), "mask": padding(inputs)},
             {"tokens": pad(targets, IGNORE)},
         )
+
+    def likelihood_batch(self, passages: Sequence[Passage], draws: Sequence[Draw]) -> Batch:
+        """One of each passage's L tokens is masked and stands for all: it weighs L.
+
+        The pseudo-likelihood of Salazar et al. 2020, arXiv 1910.14659, which masks each in turn.
+        """
+        texts = [self.framed(passage.tokens) for passage in passages]
+        rows = [
+            hide_some(text, self.masker.is_ordinary[text], 1, self.masker.mask, draw.generator)
+            for text, draw in zip(texts, draws, strict=True)
+        ]
+        return hidden_batch(rows, self.pad)
+
+    def places(self, passage: Passage) -> Tensor:
+        numbers = passage.start + torch.arange(len(passage.tokens))
+        return torch.cat([-EDGE.long(), numbers, -EDGE.long()])
+
+    def framed(self, tokens: Tensor) -> Tensor:
+        return torch.cat([tokens.new_tensor([self.cls]), tokens, tokens.new_tensor([self.sep])])
 
     def fates(self, batch: Batch) -> dict[str, list[dict[int, str]]]:
         """What became of the chosen tokens: hidden, replaced or kept."""

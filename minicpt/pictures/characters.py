@@ -7,7 +7,8 @@ A byte-level tokenizer cuts what is rare in its text into bytes, which nobody ca
 import re
 from collections.abc import Iterator, Sequence
 
-from minicpt.data.tokenizer import Tokenizer, readable
+from minicpt.data.text import readable
+from minicpt.data.tokenizer import Tokenizer
 
 LONGEST = 4  # bytes of a character in UTF-8
 PART = re.compile(r" (?=\d(-\d)?/\d)")  # the space before "1/2"; those of the text are shown as ␣

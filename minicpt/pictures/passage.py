@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from minicpt.batch import IGNORE, Batch, seen_by, target_stream
+from minicpt.common.evaluating import evaluating
 from minicpt.data.order import Draw
-from minicpt.generation import evaluating
 from minicpt.loss import TargetLosses
 from minicpt.objectives.base import Objective
 from minicpt.pictures import characters
@@ -54,10 +54,12 @@ def as_data(
     positions a string of one character for each position of the stream, "1" where it may be seen.
     ``heads``: each head's targets with their losses in nats, and ``uniform``, the loss of a guess
     that holds all classes alike. A target has its ``token``, or the ``name`` of its class if that
-    has one; its ``weight`` where the batch weights that head; and its ``fate`` ("hidden",
-    "replaced" or "kept") where the objective changes what it predicts: the token that is read there
-    instead stands at its position. ``triangle``: see ``prefix_runs``; None where targets may see
-    something else than what stands up to them.
+    has one; its ``weight`` where the batch weights that head; its ``fate`` ("hidden", "replaced" or
+    "kept") where the objective changes what it predicts: what is read instead stands ``ahead``
+    positions behind its own, 0 in an encoder and 1 elsewhere; and ``reads``, the token that the
+    model reads there for this head, where that is not what the batch holds (after a first pass).
+    ``triangle``: see ``prefix_runs``; None where targets may see something else than what stands up
+    to them.
     """
     parts = objective.parts(model) if parts is None else parts
     batch = objective.batch([passage], [draw])
@@ -66,7 +68,9 @@ def as_data(
     with evaluating(model), evaluating(parts):
         found = objective.losses(model, parts, batch.to(device))
     fates = {head: rows[0] for head, rows in objective.fates(batch).items()}
-    read, predicted = labels(objective.tokenizer, batch, fates)
+    ahead = 0 if objective.role == "encoder" else 1
+    read, predicted = labels(objective.tokenizer, batch, ahead)
+    predicted |= later(objective.tokenizer, objective, batch)
     streams = {"tokens": objective.role}
     if "decoder_tokens" in batch.inputs:
         streams = {"tokens": "encoder", "decoder_tokens": "decoder"}
@@ -90,6 +94,7 @@ def as_data(
             for name, reader in streams.items()
         },
         "target_stream": target_stream(batch),
+        "ahead": ahead,
         "visibility": {
             head: {
                 stream: ["".join("01"[seen] for seen in row) for row in may[0].tolist()]
@@ -98,7 +103,7 @@ def as_data(
             for head, sees in visibility.items()
         },
         "heads": {
-            head: totals(each, classes_of(model, objective, head))
+            head: totals(each, classes_of(head, objective, model, parts))
             | {
                 "head_weight": objective.head_weights.get(head, 1.0),
                 "targets": targets(
@@ -106,6 +111,7 @@ def as_data(
                     predicted.get(head),
                     objective.classes.get(head),
                     fates.get(head),
+                    reads_instead(objective.tokenizer, batch, each),
                     weighted=head in batch.weights,
                 ),
             }
@@ -121,20 +127,14 @@ def summary(objective: Objective) -> str:
     return (sys.modules[kind.__module__].__doc__ or kind.__name__).strip().splitlines()[0]
 
 
-def classes_of(model: nn.Module, objective: Objective, head: str) -> int:
-    """The classes of a head; one that is no head of the model predicts tokens."""
-    known = head in model.heads
-    return len(model.heads[head].weight) if known else objective.tokenizer.size
-
-
 def labels(
-    tokenizer, batch: Batch, fates: Mapping[str, Mapping[int, str]]
+    tokenizer, batch: Batch, ahead: int
 ) -> tuple[dict[str, list[str]], dict[str, dict[int, str]]]:
     """stream -> how each token that is read is shown; head -> the same of its targets, by position.
 
     A part of a character is shown by the character, which only the tokens beside it tell. So each
-    row is put together as the text has it: a target is what follows, or it is what stood at its own
-    place before it was changed.
+    row is put together as the text has it, with each target where it stands: ``ahead`` positions
+    behind the one that predicts it. What is read there instead is shown by itself.
     """
     rows = {
         stream: batch.inputs[stream][0].tolist()
@@ -147,19 +147,39 @@ def labels(
         own = target_stream(batch)
         row, target = rows[own], batch.targets["tokens"][0].tolist()
         chosen = {place: index for place, index in enumerate(target) if index != IGNORE}
-        if row[1:] == target[:-1]:  # the target is the token that follows
-            last = [index for index in target[-1:] if index != IGNORE]
-            text = characters.tokens(tokenizer, row + last)
-            read[own] = text[: len(row)]
-            predicted["tokens"] = {place: text[place + 1] for place in chosen}
-        else:
-            text = characters.tokens(tokenizer, [chosen.get(at, id) for at, id in enumerate(row)])
-            predicted["tokens"] = {place: text[place] for place in chosen}
-            changed = {at for at, fate in fates.get("tokens", {}).items() if fate != "kept"}
-            read[own] = [
-                tokenizer.token(id) if at in changed else text[at] for at, id in enumerate(row)
-            ]
+        whole = dict(enumerate(row)) | {place + ahead: each for place, each in chosen.items()}
+        text = characters.tokens(tokenizer, list(whole.values()))
+        predicted["tokens"] = {place: text[place + ahead] for place in chosen}
+        read[own] = [
+            text[at] if whole[at] == id else tokenizer.token(id) for at, id in enumerate(row)
+        ]
     return read, predicted
+
+
+def later(tokenizer, objective: Objective, batch: Batch) -> dict[str, dict[int, str]]:
+    """The targets of the other heads that predict tokens, as ``labels`` gives those of the first.
+    """
+    found = {}
+    for head, target in batch.targets.items():
+        if head != "tokens" and head not in objective.classes:
+            places = (target[0] != IGNORE).nonzero()[:, 0]
+            shown = characters.tokens(tokenizer, target[0, places].tolist())
+            found[head] = dict(zip(places.tolist(), shown, strict=True))
+    return found
+
+
+def reads_instead(tokenizer, batch: Batch, each: TargetLosses) -> dict[int, str]:
+    """The tokens that the model reads for a head in place of those of the batch, by position."""
+    own = target_stream(batch)
+    if own not in each.inputs:
+        return {}
+    now, then = each.inputs[own][0].tolist(), batch.inputs[own][0].tolist()
+    return {at: tokenizer.token(id) for at, id in enumerate(now) if id != then[at]}
+
+
+def classes_of(head: str, objective: Objective, model: nn.Module, parts: nn.ModuleDict) -> int:
+    """The number of classes that a head may predict."""
+    return len(objective.head_of(head, model, parts).weight) - len(objective.never.get(head, ()))
 
 
 def totals(each: TargetLosses, classes: int) -> dict:
@@ -179,9 +199,11 @@ def targets(
     tokens: Mapping[int, str] | None,
     names: Sequence[str] | None,
     fates: Mapping[int, str] | None,
+    reads: Mapping[int, str],
     weighted: bool = False,
 ) -> list[dict]:
-    """One head's targets, and by position what they are called and what became of them."""
+    """One head's targets, and by position what they are called, what became of them, and what is
+    read there instead."""
     rows = zip(
         each.positions.tolist(),
         each.targets.tolist(),
@@ -195,6 +217,7 @@ def targets(
         | ({"token": tokens[position]} if tokens else {})
         | ({"name": names[chosen]} if names else {})
         | ({"fate": fates[position]} if fates else {})
+        | ({"reads": reads[position]} if position in reads else {})
         for position, chosen, loss, weight in rows
     ]
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from minicpt.checkpoint.folder import load
 from minicpt.common.errors import InputError
+from minicpt.common.parts import said
 from minicpt.common.randomness import generator
 from minicpt.common.terminal import needs_ascii
 from minicpt.data.corpus import Corpus
@@ -24,7 +25,7 @@ from minicpt.data.tokenizer import Tokenizer
 from minicpt.objectives.base import Objective
 from minicpt.pictures.passage import as_data
 from minicpt.pictures.text import as_text
-from minicpt.runs import assembly, build
+from minicpt.runs import assembly, fitting, parts
 
 TEXT = (
     "The cat sat on the mat. It was warm there, and it fell asleep. A bird came to the window."
@@ -80,7 +81,9 @@ def explain(
             raise InputError("--model is for untrained models; --init DIR says which one it holds")
         base = load(init, seed)
         notes += base.notes
-        network, chosen = base.model, build.fitted(base, objective, settings)
+        network, chosen = base.model, fitting.fitted(base, objective, settings)
+        beside, new = parts.of_checkpoint(base, chosen)
+        notes += [said(new)] if new else []
     else:
         kind = assembly.objective_kind(objective)
         architecture = assembly.model_kind(model, kind)
@@ -88,6 +91,7 @@ def explain(
         tokenizer = Tokenizer.train(training, VOCABULARY, kind.reserved)
         chosen = kind(tokenizer, kind.Settings(**settings), architecture.ROLE)
         network = assembly.new_model(architecture, chosen, {}, seed)
+        beside = chosen.parts(network)
         notes.append("an untrained model; --init DIR shows what a trained one makes of it")
     documents = [Document("the text", text)] if isinstance(text, str) else text
     passages = in_order(chosen, Corpus.build(documents, chosen.tokenizer), seed)
@@ -99,7 +103,8 @@ def explain(
         notes.append(f"the text gives {count} {unit}s; --passage K shows another")
     draw = Draw(passage - 1, generator("explain", seed))
     number = (passage, count)
-    return Picture(as_data(network, chosen, passages[passage - 1], draw, number=number), notes)
+    shown = passages[passage - 1]
+    return Picture(as_data(network, chosen, shown, draw, parts=beside, number=number), notes)
 
 
 def in_order(objective: Objective, corpus: Corpus, seed: int) -> Sequence:

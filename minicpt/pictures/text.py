@@ -90,8 +90,16 @@ def plural(count: int, noun: str) -> str:
 # --- the tables ------------------------------------------------------------------------------
 
 
-def reading(read: Sequence[dict], places: Sequence[int], ascii: bool) -> list[Column]:
-    """Position, segment where there are any, and token; what comes again stays blank."""
+def reading(
+    read: Sequence[dict],
+    places: Sequence[int],
+    ascii: bool,
+    instead: Sequence[str | None] | None = None,
+) -> list[Column]:
+    """Position, segment where there are any, and token; what comes again stays blank.
+
+    instead  for each place the token that is read there in a second pass; None: the same
+    """
     again = [number > 0 and places[number - 1] == place for number, place in enumerate(places)]
 
     def column(heading, cell, **options) -> Column:
@@ -103,8 +111,12 @@ def reading(read: Sequence[dict], places: Sequence[int], ascii: bool) -> list[Co
     table = [column("pos", str, most=6, least=6, right=True)]
     if read and "segment" in read[0]:
         table.append(column("seg", lambda place: str(read[place]["segment"]), most=3, least=3))
-    token = column("read", lambda place: shown(read[place]["token"], ascii), most=24, least=8)
-    return [*table, token]
+    other = instead or [None] * len(places)
+    cells = [
+        shown(second or read[place]["token"], ascii) if second or not repeated else ""
+        for place, repeated, second in zip(places, again, other, strict=True)
+    ]
+    return [*table, words("read", cells, ascii=ascii, most=24, least=8)]
 
 
 def predictions(data: dict, width: int, ascii: bool) -> tuple[list[Column], dict[str, int]]:
@@ -120,10 +132,11 @@ def predictions(data: dict, width: int, ascii: bool) -> tuple[list[Column], dict
 
     labels = ["" if each is None else label(head, each, ascii) for _, head, each in rows]
     losses = ["" if each is None else number(each["loss"]) for each in found]
-    before = reading(read, [place for place, _, _ in rows], ascii)
+    instead = [each and each.get("reads") for each in found]
+    before = reading(read, [place for place, _, _ in rows], ascii, instead)
     changed = any(each and "fate" in each for each in found)
     if changed:
-        before.append(chosen(rows, read, ascii))
+        before.append(chosen(rows, read, data["ahead"], ascii))
     named = any(each and "name" in each for each in found)
     after = [
         words("target", labels, most=16, least=16 if named else 13, ascii=ascii, style="33"),
@@ -145,11 +158,14 @@ def predictions(data: dict, width: int, ascii: bool) -> tuple[list[Column], dict
     return [*before, *pictures, *after], blocks
 
 
-def chosen(rows: Sequence[tuple], read: Sequence[dict], ascii: bool) -> Column:
-    """What became of each chosen token; where there is room, by which other one it was replaced."""
+def chosen(rows: Sequence[tuple], read: Sequence[dict], ahead: int, ascii: bool) -> Column:
+    """What became of each chosen token; where there is room, by which other one it was replaced.
+
+    ahead  the positions between the one that predicts a token and its own
+    """
     fates = ["" if each is None else each.get("fate", "") for _, _, each in rows]
     whole = [
-        f"{fate} by {shown(read[place]['token'], ascii)}" if fate == "replaced" else fate
+        f"{fate} by {shown(read[place + ahead]['token'], ascii)}" if fate == "replaced" else fate
         for fate, (place, _, _) in zip(fates, rows, strict=True)
     ]
     wanted = max(map(columns, ["chosen", *whole]))
@@ -212,13 +228,25 @@ def remarks(data: dict) -> list[str]:
         fates = [each["fate"] for each in found["targets"] if "fate" in each]
         if fates:
             counts = ", ".join(f"{fates.count(fate)} {what}" for fate, what in FATES.items())
-            lines.append(f"Chosen to be predicted: {plural(len(fates), 'token')}, {counts}.")
+            early = ", each one position before its own" if data["ahead"] else ""
+            whole = plural(len(fates), "token")
+            lines.append(f"Chosen to be predicted{early}: {whole}, {counts}.")
+    for head, found in data["heads"].items():
+        if any("reads" in each for each in found["targets"]):
+            lines.append(
+                f"For the head '{head}' the model reads again what came of a first pass: where that"
+                " is another token, it stands below the first one."
+            )
     size = len(data["streams"][data["target_stream"]]["positions"])
     predicted = {each["position"] for head in data["heads"].values() for each in head["targets"]}
     if any("weight" in each for head in data["heads"].values() for each in head["targets"]):
+        weights = {
+            each["weight"] for head in data["heads"].values() for each in head["targets"]
+        }
+        its = f"its weight, {number(weights.pop())}" if len(weights) == 1 else "its weight"
         lines.append(
-            "Each loss is shown without its weight; in the sum it is multiplied by it. A target of"
-            " weight 0 is not shown."
+            f"Each loss is shown without {its}; in the sum it is multiplied by it. A target of"
+            " weight 0 is not shown; it counts in what the sum is divided by."
         )
     elif len(predicted) < size:
         lines.append("Where the target is blank, nothing is predicted and nothing counts.")
@@ -276,17 +304,19 @@ def means(data: dict) -> list[str]:
             continue
         classes, uniform, mean = found["classes"], found["uniform"], found["mean"]
         gain = uniform - mean
+        verdict = f"this model is {number(abs(gain))} nats {'better' if gain > 0 else 'worse'}"
+        if any("weight" in each for each in found["targets"]):
+            verdict = "with weights that is the mean over many draws, and a single draw varies"
         lines.append(
             f"{name}: {number(found['sum'])} nats / {plural(found['count'], 'target')} ="
             f" {number(mean)} nats per target."
             f" A uniform guess among {classes} classes costs ln {classes} ="
-            f" {number(uniform)}: this model is {number(abs(gain))} nats"
-            f" {'better' if gain > 0 else 'worse'}."
+            f" {number(uniform)}: {verdict}."
         )
     if len(data["heads"]) > 1:
         pairs = [(each["head_weight"], each["mean"]) for each in data["heads"].values()]
         plain = all(weight == 1 for weight, _ in pairs)
-        factors = ["" if plain else f"{weight:g} * " for weight, _ in pairs]
+        factors = ["" if plain else f"{weight:.4g} * " for weight, _ in pairs]
         terms = [factor + number(mean) for factor, (_, mean) in zip(factors, pairs, strict=True)]
         total = number(sum(weight * mean for weight, mean in pairs))
         lines.append(

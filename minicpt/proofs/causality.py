@@ -3,6 +3,7 @@
 B batch, T positions of the outputs, S positions of a stream of inputs, D width.
 """
 
+import functools
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import replace
@@ -77,13 +78,26 @@ def prove_causality(
 
         for form in (BY_DERIVATIVES, BY_CHANGES):
             if form == BY_DERIVATIVES:
-                influence = by_derivatives(run, ids, visible, cells)
+                read = read_by(losses, batch, head) if losses else {}
+                leaves = {stream: read.get(stream, each) for stream, each in ids.items()}
+                unchanged = functools.partial(run, ids)  # the tokens stay as they are
+                influence = by_derivatives(lambda _, r=unchanged: r(), leaves, visible, cells)
             else:
                 influence = by_changes(run, ids, visible, cells, allowed)
             title = " ".join(filter(None, [name, f"causality by {form}, head {head}"]))
             what = f"{'losses' if losses else 'logits'} along {target_stream(batch)}"
             proofs.append(exact_proof(title, form, influence, visible, cells, what))
     return proofs
+
+
+def read_by(losses: Losses, batch: Batch, head: str) -> Mapping[str, Tensor]:
+    """What the model itself reads for a head: in a second pass, other tokens at the same positions.
+
+    The derivatives are those by the look-ups of these. Empty where a part of the objective reads in
+    the model's place, which then reads what the batch holds.
+    """
+    with torch.no_grad():
+        return losses(batch)[head].inputs
 
 
 def exact_proof(

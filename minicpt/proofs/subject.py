@@ -13,7 +13,7 @@ from torch import nn
 
 from minicpt.batch import Batch
 from minicpt.checkpoint import folder
-from minicpt.common.randomness import generator
+from minicpt.common.randomness import generator, seeded
 from minicpt.data.corpus import Corpus
 from minicpt.data.documents import Document
 from minicpt.data.order import Draw
@@ -24,6 +24,7 @@ from minicpt.objectives.base import Objective
 from minicpt.proofs.result import NotChecked
 from minicpt.runs.assembly import new_model
 from minicpt.training import evaluation
+from minicpt.training.preparing import Selection
 from minicpt.training.stream import Stream
 from minicpt.training.trainer import Learner, train_step
 
@@ -93,6 +94,7 @@ class Subject:
     evaluate  the evaluation
     stream    the sequence of passages of a training run
     save, load   a checkpoint
+    select    (share, objective, reference, its parts) -> what thins the targets of a batch
     """
 
     name: str
@@ -108,6 +110,7 @@ class Subject:
     stream: Callable = Stream
     save: Callable = folder.save
     load: Callable = folder.load
+    select: Callable = Selection
     _places: dict = field(default_factory=dict, init=False, repr=False)
 
     @property
@@ -176,24 +179,24 @@ def subject(
         corpus = Corpus.build(texts, tokenizer)
         if len(made.plan(corpus, SEED, 0)) >= LEAST:
             break
-    with torch.random.fork_rng(devices=[]):
-        small = small_model(model, made)
-        parts = made.parts(small).double()
+    small = small_model(model, made)
+    with seeded("parts", SEED):
+        parts = enlarged(made.parts(small).double())
     return Subject(name, kind, small, parts, made, tuple(texts), corpus)
 
 
 def small_model(kind: type[Model], objective: Objective) -> nn.Module:
-    """A small model in float64.
-
-    Its weights are larger than at the start of training, so that every path through the model
-    matters to the result.
-    """
+    """A small model in float64, its weights ``enlarged``."""
     known = {"positions": objective.length + SPARE} | SIZES
     names = {each.name for each in fields(kind.Config)}
     sizes = {name: value for name, value in known.items() if name in names}
     with torch.random.fork_rng(devices=[]):
-        model = new_model(kind, objective, sizes, SEED).double()
-        with torch.no_grad():
-            for parameter in model.parameters():
-                parameter.mul_(GAIN).add_(0.02 * torch.randn_like(parameter))
-    return model
+        return enlarged(new_model(kind, objective, sizes, SEED).double())
+
+
+@torch.no_grad()
+def enlarged(module: nn.Module) -> nn.Module:
+    """Its weights larger than at the start of training, so that every path through it matters."""
+    for parameter in module.parameters():
+        parameter.mul_(GAIN).add_(0.02 * torch.randn_like(parameter))
+    return module

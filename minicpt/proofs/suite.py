@@ -1,15 +1,17 @@
 """All proofs on all subjects, and all faults against all proofs."""
 
+import contextlib
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 
 from minicpt import proofs
 from minicpt.common import registry
+from minicpt.common.errors import InputError
 from minicpt.proofs import rules
 from minicpt.proofs.black_box.verdict import verify_model
 from minicpt.proofs.faults.base import Fault
 from minicpt.proofs.result import NotChecked, Proof
-from minicpt.proofs.subject import Subject, subject
+from minicpt.proofs.subject import Subject, Variant, subject
 from minicpt.runs import assembly
 from minicpt.runs.assembly import fitting, model_kind, objective_kind
 
@@ -57,13 +59,16 @@ def subjects(names: Collection[str] = ()) -> list[Subject]:
     for name in names or trainable():
         objective = objective_kind(name)
         model = model_kind("", objective)
-        result.append(subject(name, name, objective, model))
-        variants = getattr(rules.known().get(name), "VARIANTS", {})
+        rule = rules.known().get(name)
+        usual = Variant(getattr(rule, "SETTINGS", {}))
+        result.append(subject(name, name, objective, model, usual))
+        variants = getattr(rule, "VARIANTS", {})
         for title, variant in variants.items():
             result.append(subject(title, name, objective, model, variant))
         for title, other in fitting(objective).items():
             if other is not model:
-                result.append(subject(f"{name} with {title}", name, objective, other))
+                with contextlib.suppress(InputError):  # it lacks what the objective's parts need
+                    result.append(subject(f"{name} with {title}", name, objective, other, usual))
     return result
 
 

@@ -49,6 +49,7 @@ class Situation:
     old_text   source names -> the corpus of old text for training; none named: all that the base
                was trained on. What any text holds out is not in it
     progress   puts a bar over an iterable: (iterable, description)
+    parts      the state of what learnt beside the base, for the same objective; {}: nothing did
     """
 
     model: nn.Module
@@ -57,6 +58,7 @@ class Situation:
     passages: int | None = None
     old_text: Callable[[tuple[str, ...]], object] | None = None
     progress: Callable[[Iterable, str], Iterable] = lambda iterable, description: iterable
+    parts: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
 
     @cached_property
     def base(self) -> nn.Module:
@@ -101,6 +103,11 @@ class Remedy:
         """Its name and strength, as tables show them."""
         strength = getattr(settings, name_of(cls).replace("-", "_"))
         return f"{name_of(cls)} {strength:g}"
+
+    @classmethod
+    def refuses(cls, objective) -> str:
+        """Why it cannot be used with an objective, or with a kind of them; "": it can."""
+        return ""
 
     def begin(self, situation: Situation, state: dict | None = None) -> None:
         """Before the training. ``state`` is what ``state`` gave to a run that goes on."""

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from minicpt.batch import Batch
+from minicpt.common.parts import take_over
 from minicpt.common.randomness import generator, seeded
 from minicpt.common.settings import Checked, setting
 from minicpt.data.choosing import spread
@@ -55,6 +56,7 @@ class EWC(Remedy):
         count, objective = 0, situation.objective
         with seeded("parts", situation.seed):
             parts = objective.parts(self.base).to(totals[0].device)
+        take_over(parts, situation.parts)
         for batch in old_batches(situation, self.settings.ewc_passages):
             count += 1
             found = score(self.base, objective, parts, batch)

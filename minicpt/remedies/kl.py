@@ -31,6 +31,12 @@ class KL(Remedy):
     Settings = Settings
     measured = {"kl": 1.0}
 
+    @classmethod
+    def refuses(cls, objective) -> str:
+        if objective.asks:
+            return ""
+        return "no head of the base predicts what this objective asks; use --l2, or another remedy"
+
     def begin(self, situation: Situation, state: dict | None = None) -> None:
         self.base = situation.base
         if state is not None:
@@ -42,7 +48,7 @@ class KL(Remedy):
     def on_targets(self, model: nn.Module, found: Mapping[str, TargetLosses]) -> dict[str, Loss]:
         read, result = {}, {}
         for head, each in found.items():
-            if head not in self.base.heads:  # a part of the objective, not of the base
+            if head not in self.base.heads or not each.inputs:  # a part, and not the model, spoke
                 continue
             if id(each.inputs) not in read:
                 with torch.no_grad():

@@ -25,11 +25,11 @@ import torch
 from torch import Generator, Tensor, nn
 
 from minicpt.common.errors import InputError
+from minicpt.common.evaluating import evaluating
 from minicpt.common.randomness import generator
 from minicpt.common.settings import Checked, setting
 from minicpt.data.corpus import Corpus, Passage
 from minicpt.data.tokenizer import Tokenizer
-from minicpt.generation import evaluating
 from minicpt.remedies.base import Remedy, Situation
 from minicpt.remedies.mixture import Mixture
 

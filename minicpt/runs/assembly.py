@@ -17,6 +17,7 @@ from minicpt.objectives.base import Objective
 from minicpt.remedies.base import Remedy, Situation, check_together
 from minicpt.runs.console import bar_over
 from minicpt.training.device import CPU, Machine
+from minicpt.training.preparing import Preparing
 from minicpt.training.resuming import restore
 from minicpt.training.trainer import Trainer, Training
 
@@ -120,10 +121,16 @@ def memory() -> int:
         return 0
 
 
-def make_remedies(asked: Mapping[str, Mapping[str, object]], role: str) -> list[Remedy]:
-    """The remedies by name and settings. Raises InputError where they do not fit each other."""
+def make_remedies(
+    asked: Mapping[str, Mapping[str, object]], role: str, objective: Objective | None = None
+) -> list[Remedy]:
+    """The remedies by name and settings. Raises InputError where they do not fit each other, or the
+    objective."""
     found = {name: named("remedy", remedies.known(), name) for name in asked}
     check_together(found, role)
+    for name, kind in found.items():
+        if why := objective and kind.refuses(objective):
+            raise InputError(f"--{name} cannot be used here: {why}")
     return [kind(kind.Settings(**asked[name])) for name, kind in found.items()]
 
 
@@ -137,15 +144,19 @@ def make_trainer(
     chosen: Iterable[Remedy] = (),
     old_text: Callable[[tuple[str, ...]], object] | None = None,
     state: dict | None = None,
+    prepare: Preparing | None = None,
+    parts: Mapping[str, torch.Tensor] | None = None,
 ) -> Trainer:
     """A trainer whose remedies have begun; with ``state``, one that goes on where that was kept.
 
     steps     None: not known yet, and set later
-    old_text  see ``Situation``
+    old_text  see ``Situation``, and ``parts`` likewise
+    prepare   what becomes of each batch before its step; None: nothing
     """
     model.to(machine.device)
     passages = steps and steps * training.batch_size
-    situation = Situation(model, objective, training.seed, passages, old_text, bar_over)
+    given = passages, old_text, bar_over, parts or {}
+    situation = Situation(model, objective, training.seed, *given)
     chosen = list(chosen)
     try:
         # What leaves the base's weights as they are comes last: the others copy the base first.
@@ -158,6 +169,7 @@ def make_trainer(
             f"the state to go on from does not fit: {' '.join(str(error).split())[:120]}"
         ) from None
     trainer = Trainer(model, objective, corpus, training, steps or 1, machine, chosen)
+    trainer.prepare = prepare or trainer.prepare
     if state:
         restore(trainer, state)
     return trainer

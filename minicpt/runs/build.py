@@ -8,19 +8,20 @@ import copy
 import dataclasses
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from minicpt import checkpoint, models, objectives
-from minicpt.checkpoint import Checkpoint
 from minicpt.common.errors import InputError
-from minicpt.common.registry import name_of
+from minicpt.common.parts import said, take_over
 from minicpt.data.split import sample
 from minicpt.data.tokenizer import Tokenizer
 from minicpt.models.layers import Model
 from minicpt.objectives.base import Objective
 from minicpt.remedies.base import Remedy
+from minicpt.runs import parts
+from minicpt.runs.added_tokens import extended, lacking, say_added, say_frozen
 from minicpt.runs.assembly import (
     check_sizes,
     make_remedies,
@@ -29,10 +30,13 @@ from minicpt.runs.assembly import (
     new_model,
     objective_kind,
 )
-from minicpt.runs.config import Length, RunConfig, Text, Vocabulary, tuples
+from minicpt.runs.config import Length, RunConfig, Text, Vocabulary
 from minicpt.runs.console import say
 from minicpt.runs.describe import describe, vocabulary, weights
+from minicpt.runs.fitting import fitted
 from minicpt.runs.loop import Run
+from minicpt.runs.measuring import beside, check_beside
+from minicpt.runs.reference import record_of, selection
 from minicpt.runs.texts import (
     OldText,
     Texts,
@@ -44,6 +48,7 @@ from minicpt.runs.texts import (
     settings_of,
     texts,
 )
+from minicpt.training.preparing import Preparing, Selecting
 from minicpt.training.trainer import Trainer
 
 TIMED_STEPS = 5  # steps that --minutes times, after two that it does not
@@ -78,6 +83,8 @@ def build(config: RunConfig, folder: Path | None = None, quiet: bool = False) ->
     quiet   prints nothing on the standard output
     """
     config.machine.prepare(say)
+    if config.selecting.reference:
+        checkpoint.find(config.selecting.reference)  # before any text is read
     start = continued(config) if config.base.init else from_scratch(config)
     size = weights(start.model)
     timed = config.length.epochs or config.length.minutes
@@ -89,6 +96,8 @@ def build(config: RunConfig, folder: Path | None = None, quiet: bool = False) ->
     if config.base.init:
         run.record["vocabulary"] = vocabulary(run.tokenizer, start.text, start.old)
         run.record["base"] = str(Path(config.base.init).resolve())
+        if config.base.add_tokens:
+            say_frozen(trainer.model)
     if not quiet:
         describe(run, start.text, size)
     return run
@@ -115,14 +124,20 @@ def assembled(
     check_plans(objective, {"training": corpus} | evaluated)
     if state is None:
         check_batch(config.training.batch_size, objective, corpus)
+    also = beside(config.watch.also, objective, start.model)
+    for each in also.values():
+        check_plans(each, evaluated)
     old_text = OldText(
         start.text, start.old, objective, start.missing, start.split, accept, dict(start.read)
     )
+    reference = record_of(config.selecting)
+    selecting = Selecting(config.selecting.select, reference.get("folder"))
     settled = dataclasses.replace(
         config,
         model=models.name_of(start.model),
         settings=dataclasses.asdict(objective.settings),
         remedies={each.name: dataclasses.asdict(each.settings) for each in start.remedies},
+        selecting=selecting,
     )
     record = {
         "config": settled.plain(),
@@ -133,7 +148,9 @@ def assembled(
         "held_out": {name: documents.sha256 for name, documents in apart.items()},
         "read": old_text.record,
         "tokenizer": tokenizer.sha256,
+        "reference": reference,
     }
+    chosen = selection(selecting, objective, start.model, config.machine)
     trainer = make_trainer(
         start.model,
         objective,
@@ -144,10 +161,12 @@ def assembled(
         start.remedies,
         old_text,
         state,
+        Preparing(config.terms.strengths(), chosen, config.machine),
+        start.parts,
     )
-    if start.parts:
-        trainer.parts.load_state_dict(start.parts)
-    return Run(trainer, tokenizer, evaluated, config.watch, record, folder, quiet)
+    if state is None and config.base.init and (new := take_over(trainer.parts, start.parts)):
+        say(said(new))
+    return Run(trainer, tokenizer, evaluated, config.watch, record, folder, quiet, also)
 
 
 # --- a new run -------------------------------------------------------------------------------
@@ -163,9 +182,12 @@ def from_scratch(config: RunConfig) -> Start:
     settings = kind.Settings(**config.settings)
     model = model_kind(config.model, kind)
     check_sizes(model, config.sizes)
+    check_beside(config.watch.also, config.objective, model.ROLE)
     path = config.vocabulary.tokenizer
     if path and config.vocabulary != Vocabulary(tokenizer=path):
         refuse(["vocab_size"], "--tokenizer brings its own")
+    if config.base.add_tokens and not path:
+        refuse(["add_tokens"], "without --init a tokenizer is made that has the tokens")
     text = texts(config.text)
     if path:
         tokenizer = Tokenizer.load(path).bare()
@@ -173,6 +195,14 @@ def from_scratch(config: RunConfig) -> Start:
         tokenizer = Tokenizer.train(
             sample(text.training), config.vocabulary.vocab_size, objectives.reserved()
         )
+    if config.base.add_tokens or not path:
+
+        def make(names: list[str]) -> Objective:
+            return kind(tokenizer.with_tokens(names), settings, model.ROLE)
+
+        tokenizer = tokenizer.with_tokens(added := lacking(config.objective, make))
+        if path:
+            say_added(config.objective, added, tokenizer)
     objective = kind(tokenizer, settings, model.ROLE)
     return Start(new_model(model, objective, config.sizes, config.training.seed), objective, text)
 
@@ -188,8 +218,11 @@ def continued(config: RunConfig) -> Start:
     base = checkpoint.load(config.base.init, config.training.seed, **config.sizes)
     for note in base.notes:
         say(note)
+    if config.base.add_tokens:
+        base = extended(base, config)
     objective = fitted(base, config.objective, config.settings)
-    remedies = make_remedies(config.remedies, base.model.ROLE)
+    check_beside(config.watch.also, config.objective, base.model.ROLE)
+    remedies = make_remedies(config.remedies, base.model.ROLE, objective)
     old = known_texts(base, config.base.old_corpus, config.text)
     known = [*base.record["texts"], *base.record["old_texts"]] if base.record else []
     missing = ""
@@ -200,8 +233,8 @@ def continued(config: RunConfig) -> Start:
         )
     split = settings_of(known[0]) if known else config.text
     split = dataclasses.replace(split, errors=config.text.errors)
-    text, parts = texts(config.text), parts_of(base, objective)
-    return Start(base.model, objective, text, old, remedies, missing, split, parts=parts)
+    text, learnt = texts(config.text), parts.kept(base, objective)
+    return Start(base.model, objective, text, old, remedies, missing, split, parts=learnt)
 
 
 def refuse(names: Sequence[str], why: str) -> None:
@@ -239,90 +272,3 @@ def seconds_per_step(trainer: Trainer) -> float:
     return seconds
 
 
-# --- a checkpoint and an objective ------------------------------------------------------------
-
-
-def objective_of(base: Checkpoint, name: str | None = None) -> Objective:
-    """The objective that a checkpoint was trained with, or another one that fits its model.
-
-    A folder of somebody else shows what it does with the first objective of its role.
-    """
-    if name is None and base.record:
-        name = base.record["config"]["objective"]
-    elif name is None:
-        role = base.model.ROLE
-        fits = [each for each, kind in objectives.known().items() if role in kind.roles]
-        name = fits[0]
-    return fitted(base, name, {})
-
-
-def fitted(base: Checkpoint, name: str, given: Mapping[str, object]) -> Objective:
-    """An objective for a checkpoint's model, with the settings that were given.
-
-    What is not given is as in the checkpoint's own training, if that had the same objective; a
-    window that nobody gave shrinks to the model's positions. InputError where the two do not fit.
-    """
-    kind = objective_kind(name)
-    check_kind(base.model, name, base.folder)
-    recorded = base.record.get("config", {})
-    own = recorded["settings"] if recorded.get("objective") == name else {}
-    settings = tuples(own) | dict(given)
-    objective = kind(base.tokenizer, kind.Settings(**settings), base.model.ROLE)
-    positions = getattr(base.model.config, "positions", objective.length)
-    if "window" not in settings and objective.length > positions:
-        settings["window"] = positions
-        objective = kind(base.tokenizer, kind.Settings(**settings), base.model.ROLE)
-    check_fit(base.model, objective, base.folder)
-    return objective
-
-
-def parts_of(base: Checkpoint, objective: Objective) -> dict:
-    """The state of what learnt beside the model when a checkpoint was trained.
-
-    Empty where nothing did, or where it was trained with another objective.
-    """
-    known = base.record.get("config", {}).get("objective")
-    if known != name_of(type(objective)) or not len(objective.parts(base.model)):
-        return {}
-    return base.state()["parts"]
-
-
-def check_kind(model: Model, name: str, folder) -> None:
-    """InputError unless the objective ``name`` trains models like the one that ``folder`` holds.
-
-    Comes before the objective is made: that one would complain about the other kind's tokenizer.
-    """
-    roles = objective_kind(name).roles
-    if model.ROLE not in roles:
-        fits = [n for n, kind in objectives.known().items() if model.ROLE in kind.roles]
-        own = described(model.ROLE, [models.name_of(model)])
-        wanted = " or ".join(
-            described(role, [n for n, kind in models.known().items() if kind.ROLE == role])
-            for role in roles
-        )
-        raise InputError(
-            f"{folder} holds {own}, and {name} trains {wanted}; use"
-            f" {' or '.join([*fits, 'another folder'])}"
-        )
-
-
-def described(role: str, names: Sequence[str]) -> str:
-    """A role with its article and its models: "an encoder (BERT)"."""
-    article = "an" if role[0] in "aeiou" else "a"
-    return f"{article} {role} ({', '.join(names).upper()})"
-
-
-def check_fit(model: Model, objective: Objective, folder) -> None:
-    """InputError unless the objective's length and tokenizer fit the model in ``folder``."""
-    positions = getattr(model.config, "positions", objective.length)
-    if objective.length > positions:
-        raise InputError(
-            f"--window is {objective.length}, but the model in {folder} has {positions} positions;"
-            f" use --window {positions} or less"
-        )
-    if objective.tokenizer.size > model.config.vocabulary:
-        raise InputError(
-            f"the tokenizer has {objective.tokenizer.size} tokens, more than the"
-            f" {model.config.vocabulary} of the model in {folder}; use the tokenizer that"
-            " belongs to it"
-        )

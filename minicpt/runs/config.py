@@ -12,7 +12,9 @@ from typing import Literal
 from minicpt.common.errors import InputError
 from minicpt.common.settings import Checked, setting
 from minicpt.data.bpe import LONGEST_WORD
+from minicpt.terms import Terms
 from minicpt.training.device import Machine
+from minicpt.training.preparing import Selecting
 from minicpt.training.trainer import Training
 
 
@@ -77,6 +79,11 @@ class Base(Checked):
     old_corpus: tuple[str, ...] = setting(
         (), "the text that the base was trained on (default: what its folder says)"
     )
+    add_tokens: bool = setting(
+        False,
+        "add the special tokens that the objective needs and the tokenizer of --init (or of"
+        " --tokenizer) lacks; embedding and head grow with it",
+    )
 
 
 @dataclass(frozen=True)
@@ -89,6 +96,9 @@ class Watch(Checked):
         "held-out passages of each evaluation, the same ones every time (the verb `evaluate` takes"
         " all of the text)",
         least=1,
+    )
+    also: tuple[str, ...] = setting(
+        (), "other objectives by which each evaluation measures the model too", metavar="OBJECTIVE"
     )
     save_every: int = setting(500, "steps between checkpoints; 0: at the end alone", least=0)
     keep: int = setting(2, "how many checkpoints stay", least=1)
@@ -113,6 +123,8 @@ class RunConfig:
     base: Base = Base()
     length: Length = Length()
     training: Training = Training()
+    terms: Terms = Terms()
+    selecting: Selecting = Selecting()
     watch: Watch = Watch()
     machine: Machine = Machine()
     remedies: Mapping[str, Mapping[str, object]] = field(default_factory=dict)

@@ -44,6 +44,14 @@ def describe(run: Run, text: Texts, size: int) -> None:
         f"model     {size:,} parameters{part}, {trainer.steps:,} steps of "
         f"{trainer.settings.batch_size} passages, into {run.folder}"
     )
+    prepare = trainer.prepare
+    if prepare.terms:
+        tell(f"terms     {', '.join(f'{name} {value:g}' for name, value in prepare.terms.items())}")
+    if prepare.selection:
+        tell(
+            f"targets   {prepare.selection.share:g} of each passage's: those whose loss exceeds by"
+            f" most that of {run.record['reference']['folder']}"
+        )
     if trainer.remedies:
         labels = (each.label(each.settings) for each in trainer.remedies)
         tell(f"remedies  {', '.join(labels)}")

@@ -21,6 +21,7 @@ from minicpt.data.choosing import typical
 from minicpt.data.corpus import Corpus
 from minicpt.data.order import Draw, planned
 from minicpt.generation import Sampling
+from minicpt.objectives.base import Objective
 from minicpt.runs.config import Watch
 from minicpt.runs.console import command, progress, say, tell
 from minicpt.runs.metrics import Metrics
@@ -42,6 +43,7 @@ class Run:
               continued model "old text" (forgotten)
     record    among others ``before``: the losses of the base on these texts, by name
     folder    where checkpoints go; None: nowhere
+    also      other objectives by which the model is measured at each evaluation, by name
     """
 
     trainer: Trainer
@@ -51,6 +53,7 @@ class Run:
     record: dict
     folder: Path | None = None
     quiet: bool = False
+    also: dict[str, Objective] = field(default_factory=dict)
     history: list[dict] = field(default_factory=list)
     saved: tuple[int, int] = (0, 0)  # step and evaluations of the newest checkpoint
     metrics: Metrics = field(init=False)
@@ -88,7 +91,9 @@ class Run:
         with progress(trainer.steps, trainer.step) as bar:
             for step in trainer.run():
                 losses = {n: float(each.mean) for n, each in step.losses.items() if each.count}
-                loss, took = sum(losses.values()), time.perf_counter() - begun
+                weights = trainer.objective.head_weights
+                loss = sum(weights.get(name, 1.0) * each for name, each in losses.items())
+                took = time.perf_counter() - begun
                 tokens, seconds = tokens + step.tokens, seconds + took
                 speed = tokens / seconds
                 self.metrics.add(
@@ -124,28 +129,12 @@ class Run:
         step  of the newest step: ``training``, its loss, and ``terms``, what was added to it
         """
         begun = time.perf_counter()
-        results = {}
-        for name, corpus in self.held_out.items():
-            model, objective = self.trainer.model, self.trainer.objective
-            passages = self.watch.evaluate_passages
-            with self.trainer.machine.autocast():
-                result = evaluate(
-                    model,
-                    objective,
-                    corpus,
-                    passages,
-                    progress=signals.watching,
-                    parts=self.trainer.parts,
-                )
-            results[name] = result.summary()
-            if not any(results[name]["targets"].values()):
-                raise InputError(
-                    f"the objective finds nothing to predict in the {name} text; change its"
-                    " settings, or the text"
-                )
+        results = self.measured(self.trainer.objective, signals, self.trainer.parts)
+        also = {name: self.measured(each, signals) for name, each in self.also.items()}
         if self.trainer.step == 0 and self.record["base"]:
             self.record["before"] = results
         found = results | changes(results, self.record["before"])
+        found |= {"also": also} if also else {}
         seconds = time.perf_counter() - begun
         self.metrics.add("evaluation", self.trainer.step, **found, seconds=seconds)
         entry = {"step": self.trainer.step, "training": None, "terms": {}} | step | found
@@ -155,6 +144,27 @@ class Run:
             tell(row(entry))
             tell(f"        {shortened(entry['sample'])}")
 
+    def measured(self, objective, signals: Signals, parts=None) -> dict[str, dict]:
+        """The model by one objective, on the same passages of each held-out text."""
+        results = {}
+        for name, corpus in self.held_out.items():
+            with self.trainer.machine.autocast():
+                results[name] = evaluate(
+                    self.trainer.model,
+                    objective,
+                    corpus,
+                    self.watch.evaluate_passages,
+                    progress=signals.watching,
+                    parts=parts,
+                    draws=min(1, len(self.also)),  # where objectives are compared, by likelihood
+                ).summary()
+            if not any(results[name]["targets"].values()):
+                raise InputError(
+                    f"the objective finds nothing to predict in the {name} text; change its"
+                    " settings, or the text"
+                )
+        return results
+
     def sample(self) -> str:
         """What the model does with a held-out passage of middling length."""
         objective = self.trainer.objective
@@ -163,7 +173,8 @@ class Run:
         sampling = Sampling(length=PROBE_LENGTH)
         draw = Draw(0, generator("probe", self.trainer.settings.seed, self.trainer.step))
         with self.trainer.machine.autocast():
-            return objective.probe(self.trainer.model, passage, sampling, draw)
+            learnt = objective.with_parts(self.trainer.parts)
+            return learnt.probe(self.trainer.model, passage, sampling, draw)
 
     def save(self) -> None:
         """Writes this step's checkpoint, in place of one that is there, and clears old ones."""

@@ -10,10 +10,12 @@ from minicpt import checkpoint
 from minicpt.checkpoint import Checkpoint
 from minicpt.common.errors import InputError
 from minicpt.runs.assembly import make_remedies, objective_kind
-from minicpt.runs.build import Start, assembled, check_fit, check_kind
+from minicpt.runs.build import Start, assembled
 from minicpt.runs.config import Length, RunConfig
 from minicpt.runs.console import command, say
+from minicpt.runs.fitting import check_fit, check_kind
 from minicpt.runs.loop import Run, versions
+from minicpt.runs.reference import record_of
 from minicpt.runs.table import CHANGES
 from minicpt.runs.texts import check_held_out, old_texts, recorded_texts
 from minicpt.training.device import Machine
@@ -62,6 +64,8 @@ def revived(
     steps, config = longer(base, config, steps) if steps else (record["steps"], config)
     if base.tokenizer.sha256 != record["tokenizer"]:
         told(f"the tokenizer in {base.folder} is not the one of the run; put it back", accept)
+    if record_of(config.selecting) != record.get("reference", {}):
+        told(f"{config.selecting.reference} is not the run's reference; put it back", accept)
     for name, value in versions().items():
         if record["versions"][name] != value:
             say(f"{name} was {record['versions'][name]} and is {value}: results may differ")

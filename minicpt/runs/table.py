@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from minicpt.common.terminal import fit, printable
 
 BITS = "bits/byte"
+# How bits per byte are called, by what they are: see ``objectives.abilities``.
+LABELS = {"": "{}", "exact": "{}", "bound": "at most {}", "pseudo": "pseudo-likelihood {}"}
 # What the change of each loss since the base is called, and the sign that makes it so.
 CHANGES = {"held out": ("gained", -1), "old text": ("forgotten", 1)}
 
@@ -25,6 +27,9 @@ def row(entry: dict) -> str:
         if change in entry:
             each = (f"{round(value, 4) + 0.0:+.4f} {u}" for u, value in entry[change].items())
             cells.append(f"{change} {', '.join(each)}")
+    for objective, results in entry.get("also", {}).items():
+        each = (f"{name} {figures(summary)}" for name, summary in results.items())
+        cells.append(f"{objective}: {', '.join(each)}")
     return " | ".join(cells)
 
 
@@ -45,11 +50,18 @@ def measures(summary: dict) -> dict[str, float]:
 
 def figures(summary: dict) -> str:
     """The same on a line, and how much of the text unknown tokens hide."""
-    parts = [f"{value:.4f} {unit}" for unit, value in measures(summary).items()]
-    if summary["bits_per_byte"] is None and summary["hidden_bytes"] is not None:
+    parts = [f"{value:.4f} {unit}" for unit, value in measures(summary).items() if unit != BITS]
+    common, hidden = summary.get("likelihood"), summary["hidden_bytes"]
+    bits = common["bits_per_byte"] if common else summary["bits_per_byte"]
+    if bits is not None:
+        words = LABELS[common["kind"] if common else ""].format(f"{bits:.4f} {BITS}")
+        if common and common["standard_error"] is not None:
+            words += f" (standard error {common['standard_error']:.4f}, {common['draws']} draws)"
+        parts.append(words)
+        if hidden:
+            parts[-1] += f" ({hidden:.2%} of the bytes hidden by unknown tokens)"
+    elif hidden is not None:
         parts.append(f"no {BITS}: {summary['no_bits_per_byte']}")
-    elif summary["hidden_bytes"]:
-        parts[-1] += f" ({summary['hidden_bytes']:.2%} of the bytes hidden by unknown tokens)"
     return ", ".join(parts)
 
 

@@ -13,6 +13,7 @@ from functools import cached_property
 
 from minicpt.checkpoint import Checkpoint
 from minicpt.common.errors import InputError
+from minicpt.common.registry import name_of
 from minicpt.data import cache
 from minicpt.data.builtin import BUILTIN
 from minicpt.data.copies import unseen
@@ -208,14 +209,20 @@ def corpus(documents: Documents, tokenizer: Tokenizer) -> Corpus:
 
 
 def check_plans(objective, corpora: dict[str, Corpus]) -> None:
-    """InputError unless the objective finds passages in each text."""
+    """InputError unless the objective finds passages in each text. It is said which it skips."""
     for name, corpus in corpora.items():
         try:
-            count = len(planned(objective, corpus, 0, 0))
+            plan = planned(objective, corpus, 0, 0)
         except InputError as error:
             raise InputError(f"the {name} text is too short: {error}") from None
-        if not count:
+        if not len(plan):
             raise InputError(f"the {name} text is too short: it gives not a single passage")
+        if plan.skipped:
+            whole, kind = len(plan) + plan.skipped, name_of(type(objective))
+            say(
+                f"{plan.skipped:,} of the {whole:,} passages of the {name} text are too short for"
+                f" {kind}, and are skipped"
+            )
 
 
 def check_batch(size: int, objective, corpus: Corpus) -> None:

@@ -3,6 +3,12 @@
 Sums and counts run over all passages and are divided once, so the result depends neither on the
 batch size nor on how the last batch is filled. Dropout is off, the noise is the same at every
 evaluation, and torch's own generator is left untouched.
+
+A number that compares across objectives is the likelihood of the text, in bits per byte. Causal
+language modelling has it exactly. Masked diffusion has a bound, masked language modelling a
+pseudo-likelihood. Both are means over draws: K draws of a passage give their own standard error.
+
+B passages of a batch, T positions of the targets' stream, K draws.
 """
 
 import math
@@ -12,15 +18,17 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from minicpt.batch import IGNORE, Batch, pad, target_stream, valid_positions
+from minicpt.common.evaluating import evaluating
 from minicpt.common.randomness import generator, seeded
 from minicpt.data.choosing import spread
 from minicpt.data.order import Draw, planned
-from minicpt.generation import evaluating
-from minicpt.loss import Loss, objective_loss
+from minicpt.loss import Loss, TargetLosses, objective_loss
 
 # The share of the bytes that unknown tokens may hide. A model that predicts "unknown" pays next to
 # nothing for what stands there; paid for at 8 bits a byte, 1 % would add 0.08 bits per byte.
 HIDDEN = 0.01
+ESTIMATED = ("bound", "pseudo")  # kinds of likelihood that are means over draws
 SEED = 0  # of the order and noise of every evaluation, whatever the seed of the training
 
 
@@ -31,8 +39,11 @@ class Evaluation:
     head_weights  what each head's mean counts in ``total``; 1 where not named
     text_nats     the nats of the targets that stand for text: of all but end-of-text
     text_bytes    the bytes (UTF-8, before any normalisation) of that text; 0 where the objective
-                  does not predict the whole text
+                  predicts no text as a whole
     hidden_bytes  those of them that unknown tokens hide
+    likelihood    what ``text_nats`` are: see ``Abilities.likelihood``
+    draws         how often each passage was drawn to estimate them; 0: nothing is drawn
+    nats_error    the standard error of ``text_nats`` by these draws; None: fewer than two
     """
 
     losses: dict[str, Loss]
@@ -40,6 +51,9 @@ class Evaluation:
     text_bytes: int
     hidden_bytes: int
     head_weights: Mapping[str, float] = field(default_factory=dict)
+    likelihood: str = ""
+    draws: int = 0
+    nats_error: float | None = None
 
     @property
     def total(self) -> float:
@@ -55,16 +69,36 @@ class Evaluation:
     @property
     def bits_per_byte(self) -> float | None:
         """None where it would say nothing: see ``no_bits_per_byte``."""
-        if self.no_bits_per_byte:
-            return None
-        return self.text_nats / math.log(2) / self.text_bytes
+        return None if self.no_bits_per_byte else self.bits(self.text_nats)
 
     @property
     def no_bits_per_byte(self) -> str | None:
         """Why there are no bits per byte."""
         if self.hidden is None:
             return "the objective does not predict the whole text"
-        return too_much_hidden(self.hidden) if self.hidden > HIDDEN else None
+        if self.hidden > HIDDEN:
+            return too_much_hidden(self.hidden)
+        return "a pseudo-likelihood is no likelihood" if self.likelihood == "pseudo" else None
+
+    def bits(self, nats: float | None) -> float | None:
+        """Nats of the whole text as bits per byte."""
+        return None if nats is None else nats / math.log(2) / self.text_bytes
+
+    @property
+    def common(self) -> dict | None:
+        """The number that compares across objectives; None where there is none.
+
+        kind            "exact", "bound" or "pseudo": see ``Abilities.likelihood``
+        standard_error  of ``bits_per_byte`` by the draws; None where nothing is drawn, or once
+        """
+        if not self.likelihood or self.hidden is None or self.hidden > HIDDEN:
+            return None
+        return {
+            "kind": self.likelihood,
+            "bits_per_byte": self.bits(self.text_nats),
+            "standard_error": self.bits(self.nats_error),
+            "draws": self.draws,
+        }
 
     def summary(self) -> dict:
         """Plain numbers, for a file or ``--json``."""
@@ -75,6 +109,7 @@ class Evaluation:
             "bits_per_byte": self.bits_per_byte,
             "no_bits_per_byte": self.no_bits_per_byte,
             "hidden_bytes": self.hidden,
+            "likelihood": self.common,
         }
 
 
@@ -90,65 +125,124 @@ def evaluate(
     passages: int | None = None,
     batch_size: int = 16,
     progress=lambda iterable: iterable,
-    each=lambda passages, losses: None,
+    each=lambda passages, batch, losses: None,
     parts: nn.ModuleDict | None = None,
+    draws: int = 0,
 ) -> Evaluation:
     """The loss of ``passages`` passages, evenly spread over the corpus' plan (default: of all).
 
-    each   called for every batch with its passages and their ``TargetLosses`` by head
+    each   called for every batch with its passages, the batch, and their ``TargetLosses`` by head
     parts  what learnt beside the model; None: new ones
+    draws  of each passage, where the likelihood is estimated. 0: a bound takes one, since its
+           losses are those of the estimator; a pseudo-likelihood, which is more work, is left out
     """
     plan = planned(objective, corpus, SEED, 0)
     places = spread(plan, min(len(plan), passages or len(plan)))
     device = next(model.parameters()).device
+    bound, pseudo = (objective.likelihood == kind for kind in ESTIMATED)
+    drawn = max(draws, 1) if bound else draws if pseudo else 0
     losses: dict[str, Loss] = {}
-    nats, size, hidden = 0.0, 0, 0
-    whole = objective.whole_text  # it says so, and its targets are as many as it says
+    nats, size, hidden, variance = 0.0, 0, 0, 0.0
+    whole = in_bits(objective) or pseudo and drawn > 0
     if parts is None:
         with seeded("parts", SEED):
             parts = objective.parts(model).to(device)
+
+    def run(batch: Batch) -> tuple[Batch, dict[str, TargetLosses]]:
+        batch = batch.to(device)
+        return batch, objective.losses(model, parts, batch)
+
     with evaluating(model), evaluating(parts):
         begins: Iterable[int] = range(0, len(places), batch_size)
         for begin in progress(begins):
             some = places[begin : begin + batch_size]
-            draws = [Draw(place, generator("evaluation", SEED, place)) for place in some]
             together = [plan[place] for place in some]
-            batch = objective.batch(together, draws).to(device)
-            found = objective.losses(model, parts, batch)
-            each(together, found)
-            for name, of_head in found.items():
-                weighed = of_head.losses * of_head.weights
-                nats_each = weighed.cpu().double()  # (N,); some devices have no float64
-                loss = Loss(nats_each.sum(), of_head.count)
+            batches = [
+                objective.likelihood_batch(together, noise(some, number)) for number in range(drawn)
+            ]
+            estimates = [run(batch) for batch in batches]
+            own = estimates if bound else [run(objective.batch(together, noise(some)))]
+            for batch, found in own:
+                each(together, batch, found)
+            for name, of_head in own[0][1].items():
+                sums = [nats_of(found[name]).sum() for _, found in own]
+                loss = Loss(sum(sums) / len(sums), of_head.count)
                 losses[name] = losses[name] + loss if name in losses else loss
-                if whole and name == objective.heads[0]:
-                    text = text_of(objective, corpus, together)
-                    whole = len(text.stands) == len(nats_each)
-                if whole and name == objective.heads[0]:
-                    nats += float(nats_each[text.stands].sum())
-                    size += int(text.sizes.sum())
-                    hidden += int(text.sizes[text.hides].sum())
+            if whole:
+                of_text = [
+                    text_losses(objective, corpus, together, batch, found)
+                    for batch, found in estimates or own
+                ]
+                whole = None not in of_text
+            if whole:
+                by_draw = torch.stack([text.nats for text in of_text])  # (K, B)
+                nats += float(by_draw.mean(dim=0).sum())
+                size += int(of_text[0].sizes.sum())
+                hidden += int(of_text[0].hidden.sum())
+                if drawn > 1:  # each passage is drawn apart from the others
+                    variance += float(by_draw.var(dim=0).sum()) / drawn
     if not whole:
         nats, size, hidden = 0.0, 0, 0
-    return Evaluation(losses, nats, size, hidden, objective.head_weights)
+    kind = objective.likelihood if whole else ""
+    error = math.sqrt(variance) if whole and drawn > 1 else None
+    return Evaluation(losses, nats, size, hidden, objective.head_weights, kind, drawn, error)
+
+
+def in_bits(objective) -> bool:
+    """Whether its losses are those of a text, so that bits per byte mean something."""
+    return objective.whole_text or objective.likelihood in ("exact", "bound")
+
+
+def noise(places: Sequence[int], number: int = 0) -> list[Draw]:
+    """Draw ``number`` of each of these places: the same at every evaluation."""
+    more = (number,) if number else ()
+    return [Draw(place, generator("evaluation", SEED, place, *more)) for place in places]
+
+
+def nats_of(found: TargetLosses) -> Tensor:
+    """The weighted losses (N,) in float64, which some devices do not have."""
+    return (found.losses * found.weights).cpu().double()
 
 
 @dataclass(frozen=True)
-class Text:
-    """What the N targets of some passages stand for.
+class TextLosses:
+    """What some passages cost, as far as their targets stand for text: for all but end-of-text.
 
-    stands  (N,) bool, which stand for text: all but end-of-text
-    sizes   (N,) int64, for how many bytes of it
-    hides   (N,) bool, which hide their text from the model
+    nats    (B,) float64
+    sizes   (B,) int64, for how many bytes of text these targets stand
+    hidden  (B,) int64, how many of those bytes unknown tokens hide from the model
     """
 
-    stands: Tensor
+    nats: Tensor
     sizes: Tensor
-    hides: Tensor
+    hidden: Tensor
 
 
-def text_of(objective, corpus, passages: Sequence) -> Text:
-    """The text that the targets of the passages stand for, in the order of ``TargetLosses``."""
-    places = torch.cat([objective.places(passage) for passage in passages])
-    stands = places >= 0
-    return Text(stands, corpus.sizes(places).where(stands, 0), corpus.hides(places))
+def text_losses(
+    objective, corpus, passages: Sequence, batch: Batch, losses: Mapping[str, TargetLosses]
+) -> TextLosses | None:
+    """By passage, from the losses of a batch; None where it has not the targets of a text."""
+    head = objective.heads[0]
+    if head not in losses:
+        return None
+    real = valid_positions(batch.inputs[target_stream(batch).replace("tokens", "mask")]).sum(dim=1)
+    rows_of = zip(passages, real.tolist(), strict=True)
+    places = pad([objective.places(passage)[-count:] for passage, count in rows_of], -1)  # (B, T)
+    asked, hides = (batch.targets[head] != IGNORE).cpu(), corpus.hides(places)
+    if places.shape != asked.shape:
+        return None
+    text = places >= 0
+    if objective.whole_text or objective.likelihood == "pseudo":
+        # Of all tokens, an objective may leave out those that hide their text: they count as such.
+        if bool((text & ~asked & ~hides).any()):
+            return None
+    else:
+        text = text & asked
+    sizes, found = corpus.sizes(places).where(text, 0), losses[head]
+    rows = found.rows.cpu()
+    counted = nats_of(found).where(text[rows, found.positions.cpu()], 0.0)  # (N,)
+    return TextLosses(
+        nats=torch.zeros(len(passages), dtype=torch.float64).index_add(0, rows, counted),
+        sizes=sizes.sum(dim=1),
+        hidden=sizes.where(hides, 0).sum(dim=1),
+    )

@@ -12,17 +12,18 @@ What makes it exact:
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import nn
 
 from minicpt.batch import Batch, valid_positions
-from minicpt.common.errors import WorkError
+from minicpt.common.errors import NotFinite
 from minicpt.common.randomness import generator, seeded
 from minicpt.common.settings import MOST, setting
 from minicpt.loss import Loss, objective_loss
+from minicpt.terms import apart
 from minicpt.training.device import CPU, Machine
 from minicpt.training.optimizer import Optimization, learning_rate, make_optimizer
 from minicpt.training.stream import Stream
@@ -41,10 +42,6 @@ class Training(Optimization):
 # --- the step --------------------------------------------------------------------------------
 
 
-class NotFinite(WorkError):
-    """A loss or gradient was NaN or infinite; the weights are as they were before the step."""
-
-
 class Learner(nn.Module):
     """All that learns in a step, as one module: a batch in, losses out.
 
@@ -59,12 +56,12 @@ class Learner(nn.Module):
         self.objective, self.remedies, self.fused = objective, list(remedies), fused
 
     def forward(self, batch: Batch, first: bool = True) -> dict[str, dict[str, Loss]]:
-        """The losses by head under the name "", and under each remedy's name its term.
+        """The losses by head under "", and under the name of each term or remedy what it adds.
 
         first  whether this is the step's first micro-batch: a term on the weights counts once
         """
         found = self.objective.losses(self.model, self.parts, batch, self.fused)
-        result = {"": {head: each.total() for head, each in found.items()}}
+        result = apart(found)
         for remedy in self.remedies:
             if term := remedy.on_targets(self.model, found):
                 result[remedy.name] = term
@@ -131,7 +128,7 @@ class Step:
     """What one step did.
 
     losses  by head: the objective's
-    terms   by remedy: what it added to the loss
+    terms   by name: what each term or remedy added to the loss
     tokens  the real positions that the model read
     """
 
@@ -149,6 +146,7 @@ class Trainer:
     steps     the length of the run, to which the schedule is fitted
     machine   where and how the steps run; the model is moved there
     remedies  what keeps the model near its base, ready for use
+    prepare   (model, parts, batch) -> the batch as training has it: see ``preparing``
     step      the number of steps done; the data position is ``step * batch_size``
     """
 
@@ -161,6 +159,7 @@ class Trainer:
     remedies: Sequence = ()
     step: int = 0
     steps_without_targets: int = 0
+    prepare: Callable = lambda model, parts, batch: batch
     stream: object = field(init=False)
 
     def __post_init__(self):
@@ -190,6 +189,7 @@ class Trainer:
             for at in range(0, len(passages), size)
         ]
         batches = [batch.to(self.machine.device) for batch in batches]
+        batches = [self.prepare(self.model, self.parts, batch) for batch in batches]
         rate = learning_rate(self.step, self.steps, settings)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -204,12 +204,7 @@ class Trainer:
                 self.objective.head_weights,
             )
         except NotFinite as error:
-            places = ", ".join(passage.place for passage in passages[:3])
-            more = f" and {len(passages) - 3} more" if len(passages) > 3 else ""
-            raise NotFinite(
-                f"step {self.step + 1} stopped before the weights changed: {error}; its batch is"
-                f" {places}{more}; lower --learning-rate, or look at that text"
-            ) from None
+            raise error.at(self.step + 1, [passage.place for passage in passages]) from None
         for remedy in self.remedies:
             remedy.after_step(self.model)
         self.step += 1

@@ -6,13 +6,14 @@ FOLDER holds a copy of the package. Each file is tried in a forked process of it
 is imported once. Prints a JSON object: file -> what went wrong, or "".
 """
 
+import argparse
 import contextlib
 import io
 import json
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 MOST = 3000  # characters of an error
@@ -30,24 +31,50 @@ def discovered(folder: Path, rooms: list[str]) -> list[str]:
     return sorted(name.replace(".", "/") + ".py" for name in names if name.split(".")[1] in rooms)
 
 
-def works(every: bool) -> str:
-    """Helps, and the quick proofs of every subject, or of the first one."""
-    from minicpt.cli.main import main, verbs
+def works(deleted: str, first: bool) -> str:
+    """Helps, and the quick proofs of what the deleted file may matter to.
+
+    first  of its room: of verbs and remedies, which no proof uses by name, that one stands for all
+    """
+    from minicpt.cli.main import main, parser
     from minicpt.proofs import suite
 
-    asked = [["--help"], *([verb, "--help"] for verb in verbs())]
-    if "train" in verbs():
-        asked += [["train", name, "--help"] for name in suite.trainable()]
-    for words in asked:
-        with contextlib.redirect_stdout(io.StringIO()):
-            try:
-                main(words)
-            except SystemExit as left:
-                assert not left.code, words
-    for subject in suite.subjects() if every else suite.subjects(suite.trainable()[:1])[:1]:
+    room = Path(deleted).parent.name
+    with contextlib.redirect_stdout(io.StringIO()):
+        try:
+            main(["--help"])
+        except SystemExit as left:
+            assert not left.code
+    assert all(helps(parser()))
+    for name in touched(Path(deleted)) if first or room not in ("cli", "remedies") else []:
+        subject = suite.subjects([name])[0]
         for proof in suite.prove(subject, trains=False):
             assert proof.passed is not False, f"{subject.name}: {proof.name}: {proof.message}"
     return ""
+
+
+def helps(parser: argparse.ArgumentParser) -> Iterator[str]:
+    """The help of a command, and of all commands below it."""
+    yield parser.format_help()
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for each in action.choices.values():
+                yield from helps(each)
+
+
+def touched(deleted: Path) -> list[str]:
+    """The objectives that a deleted file may matter to: without an objective those whose file
+    speaks of it, without a model one of each role, and else the first."""
+    from minicpt import objectives
+    from minicpt.proofs import suite
+
+    left, known = suite.trainable(), objectives.known()
+    if deleted.parent.name == "models":
+        return list({known[name].roles: name for name in reversed(left)}.values())
+    words = deleted.stem, deleted.stem.replace("_", "-")
+    texts = {name: Path(sys.modules[known[name].__module__].__file__).read_text() for name in left}
+    speaks = [name for name in left if any(word in texts[name] for word in words)]
+    return speaks if deleted.parent.name == "objectives" and speaks else left[:1]
 
 
 def in_a_child(task: Callable[[], object]) -> object:
@@ -78,9 +105,8 @@ def main(folder: Path, rooms: list[str]) -> None:
     for name in in_a_child(lambda: discovered(folder, rooms)):
         file, aside = folder / name, folder / "deleted"
         file.rename(aside)
-        # Only models and objectives decide which proofs there are.
-        every = name.split("/")[1] in ("models", "objectives")
-        found[name] = in_a_child(lambda every=every: works(every))
+        first = name.split("/")[1] not in {each.split("/")[1] for each in found}
+        found[name] = in_a_child(lambda name=name, first=first: works(name, first))
         aside.rename(file)
     print(json.dumps(found))
 

@@ -36,6 +36,9 @@ class ToyTask(Objective):
     def parts(self, model):
         return nn.ModuleDict({"more": nn.Linear(model.config.width, model.config.width)})
 
+    def head_of(self, name, model, parts):
+        return model.heads["tokens"]
+
     def losses(self, model, parts, batch, fused=True):
         hidden, head = model(**batch.inputs), model.heads["tokens"]
         again = hidden + parts["more"](hidden)

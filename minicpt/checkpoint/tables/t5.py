@@ -71,8 +71,9 @@ _VERSIONS = {("relu", True): "1.0", ("gated-gelu", False): "1.1"}
 
 # How other tools feed it (see ``huggingface.feeding``). Nothing stands around a text: the encoder
 # of sentence reconstruction reads words alone. Labels end with end-of-text; whoever makes them adds
-# it. The tokenizer of a loaded base keeps its own rule. T5's puts </s> behind every text, which the
-# encoder does not read here: call it with ``add_special_tokens=False`` for the encoder.
+# it. Behind what the encoder reads, span corruption and denoising put it too. The tokenizer of a
+# loaded base keeps its own rule: T5's puts </s> behind every text. For an encoder that reads none,
+# call it with ``add_special_tokens=False``.
 FED = {}
 
 

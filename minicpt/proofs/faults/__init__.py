@@ -10,7 +10,7 @@ from minicpt import models as every_model
 from minicpt.common import registry
 from minicpt.proofs import faults, rules
 from minicpt.proofs.faults.base import Fault
-from minicpt.runs.assembly import trainable
+from minicpt.runs.assembly import fitting, trainable
 
 
 def known() -> dict[str, Fault]:
@@ -20,6 +20,8 @@ def known() -> dict[str, Fault]:
     """
     names = set(trainable())
     subjects = names.union(*(getattr(each, "VARIANTS", ()) for each in rules.known().values()))
+    for name, kind in trainable().items():
+        subjects |= {f"{name} with {model}" for model in fitting(kind)}
     roles = {"", *(kind.ROLE for kind in every_model.known().values())}
     found = [
         each

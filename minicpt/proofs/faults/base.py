@@ -1,7 +1,7 @@
 """A fault: a mistake that people make, as a small patch of one piece of a sound subject.
 
 Each has the number of the known mistake that it is an example of; several faults can be examples of
-one. Numbers 10 (sentinels in the wrong order) and 17 to 23 come with what they belong to.
+one. Numbers 19 to 23 come with what they belong to.
 """
 
 import copy

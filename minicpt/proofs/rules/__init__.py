@@ -4,11 +4,15 @@ A rule is written from the objective's definition and looks everything up in the
 has
 
     rule(subject, passage, batch)     yields, in words, what is wrong with the batch of one passage
-    rule_of_epoch(subject, passages)  the same for all passages of an epoch; may be absent
+    rule_of_epoch(subject, passages)  the same for all passages of an epoch
+    NEVER                             head -> the roles of tokens that it never predicts ("mask")
+    WEIGHT                            head -> the mean weight of a target over many draws
+    SETTINGS                          of its usual subjects, where the defaults would take long
     VARIANTS                          subject's name -> ``Variant``: settings with which the
-                                      objective computes something else; may be absent
+                                      objective computes something else
 
-An objective without a rule is "not checked". Nothing else knows the rules by name.
+All but the first may be absent. An objective without a rule is "not checked". Nothing else knows
+the rules by name.
 """
 
 from types import ModuleType
