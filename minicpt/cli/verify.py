@@ -1,12 +1,16 @@
 """``minicpt verify``: proofs that the losses are computed rightly, and faults that they catch."""
 
 import argparse
+import contextlib
 import dataclasses
 import math
+import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+
+import torch
 
 from minicpt.common.errors import InputError
 from minicpt.common.terminal import needs_ascii
@@ -83,6 +87,25 @@ def run(arguments: argparse.Namespace) -> int:
     for flag in ("lengths", "rows", "seconds"):
         if getattr(arguments, flag) is not None:
             raise InputError(f"--{flag} belongs to --model; our own models are small and fixed")
+    with one_thread():
+        return ours(arguments, names)
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Our models are so small that a second thread costs more than it brings. Who sets
+    OMP_NUM_THREADS has as many as that says."""
+    before = torch.get_num_threads()
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def ours(arguments: argparse.Namespace, names: list[str]) -> int:
+    """The proofs of our own objectives, or the faults that they must catch."""
     if arguments.faults is not None:
         return broken(wanted_faults(arguments.faults, names), arguments.json)
     found = {
