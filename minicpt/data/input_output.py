@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from minicpt.batch import IGNORE, Batch, pad, padding, valid_positions
+from minicpt.batch import IGNORE, Batch, pad, padding, shift, valid_positions
 from minicpt.data.patterns import prefix_mask
 
 SENTINEL = "<extra_id_{}>"  # T5's names of the tokens that stand for a gap in a text
@@ -37,13 +37,14 @@ def input_output(
     first = torch.tensor([start])
     if role == "decoder":
         rows = [torch.cat([first, i, o[:-1]]) for i, o in zip(inputs, outputs, strict=True)]
-        targets = [
-            torch.cat([torch.full_like(i, IGNORE), o])
-            for i, o in zip(inputs, outputs, strict=True)
-        ]
+    else:
+        rows = [torch.cat([first, each[:-1]]) for each in outputs]
+    targets = [shift(row, int(each[-1])) for row, each in zip(rows, outputs, strict=True)]
+    if role == "decoder":
+        for target, each in zip(targets, inputs, strict=True):
+            target[: len(each)] = IGNORE  # the input is given
         mask = prefix_mask(padding(rows), torch.tensor([1 + len(each) for each in inputs]))
         return Batch({"tokens": pad(rows, start), "mask": mask}, {"tokens": pad(targets, IGNORE)})
-    rows = [torch.cat([first, each[:-1]]) for each in outputs]
     return Batch(
         {
             "tokens": pad(inputs, start),
@@ -51,7 +52,7 @@ def input_output(
             "decoder_tokens": pad(rows, start),
             "decoder_mask": padding(rows),
         },
-        {"tokens": pad(outputs, IGNORE)},
+        {"tokens": pad(targets, IGNORE)},
     )
 
 

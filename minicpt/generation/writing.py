@@ -79,15 +79,8 @@ def continue_prefix(
 
     It reads the last ``window`` tokens anew for each new one. What it wrote is read causally.
     """
-    device = next(model.parameters()).device
-
-    def logits_after(written: list[int]) -> Tensor:
-        tokens = torch.tensor([[*prompt, *written][-window:]], device=device)
-        given = torch.tensor([tokens.shape[1] - len(written)], device=device)  # of the prompt
-        mask = prefix_mask(torch.ones_like(tokens, dtype=torch.bool), given)
-        return model.heads["tokens"](model(tokens=tokens, mask=mask)[:, -1])[0]
-
     with evaluating(model):
+        logits_after = reading(model, "decoder", prompt, window=window)
         end = tokenizer.need("end")
         return write(logits_after, or_end(tokenizer), end, sampling, generator)
 
@@ -151,15 +144,19 @@ def write_after(
 
 
 def reading(
-    model: nn.Module, role: str, given: list[int], start: int
+    model: nn.Module, role: str, given: list[int], start: int | None = None, window: int = 0
 ) -> Callable[[list[int]], Tensor]:
-    """What ``write`` calls, of a model that has read ``given`` in both directions."""
+    """What ``write`` calls, of a model that has read ``given`` in both directions.
+
+    start   an encoder-decoder's token before the first one that is written
+    window  the most tokens that a decoder reads, the last ones; 0: all
+    """
     device = next(model.parameters()).device
     if role == "decoder":
 
         def logits_after(written: list[int]) -> Tensor:
-            row = torch.tensor([given + written], device=device)
-            both_ways = torch.tensor([len(given)], device=device)
+            row = torch.tensor([(given + written)[-window:]], device=device)
+            both_ways = torch.tensor([row.shape[1] - len(written)], device=device)
             mask = prefix_mask(torch.ones_like(row, dtype=torch.bool), both_ways)
             return model.heads["tokens"](model(tokens=row, mask=mask)[:, -1])[0]
 

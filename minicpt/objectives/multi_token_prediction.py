@@ -29,7 +29,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minicpt.batch import IGNORE, Batch
+from minicpt.batch import IGNORE, Batch, shift
 from minicpt.common.errors import InputError
 from minicpt.common.settings import setting
 from minicpt.data.order import Draw
@@ -68,7 +68,7 @@ def one_further(targets: Tensor, last: Tensor) -> Tensor:
     >>> one_further(torch.tensor([[2, 3, 8, 9]]), packed[None]).tolist()
     [[3, -100, 9, -100]]
     """
-    return F.pad(targets[:, 1:], (0, 1), value=IGNORE).masked_fill(last, IGNORE)
+    return torch.stack([shift(row) for row in targets]).masked_fill(last, IGNORE)
 
 
 class MultiTokenPrediction(CausalLM):

@@ -33,10 +33,11 @@ import torch
 from torch import Generator, Tensor
 
 from minicpt import generation
-from minicpt.batch import IGNORE, Batch, pad, padding, sees_the_past, shift, valid_positions
+from minicpt.batch import IGNORE, Batch, pad, padding, shift
 from minicpt.common.errors import InputError
 from minicpt.common.settings import Checked, setting
 from minicpt.data.corpus import Corpus, Passage
+from minicpt.data.input_output import input_output, sees_the_input
 from minicpt.data.order import Draw, Plan, windows
 from minicpt.data.patterns import prefix_mask
 from minicpt.data.skipping import without_short
@@ -100,22 +101,13 @@ class PrefixLM(Objective):
         )
 
     def for_encoder_decoder(self, passages: Sequence[Passage], cuts: Sequence[int]) -> Batch:
-        prefixes, rows, targets = [], [], []
-        for passage, cut in zip(passages, cuts, strict=True):
-            start = passage.tokens.new_tensor([self.filler])
-            read = torch.cat([start, passage.tokens[cut:]])
-            prefixes.append(passage.tokens[:cut])
-            rows.append(read)
-            targets.append(shift(read, self.after(passage)))
-        return Batch(
-            {
-                "tokens": pad(prefixes, self.filler),
-                "mask": padding(prefixes),
-                "decoder_tokens": pad(rows, self.filler),
-                "decoder_mask": padding(rows),
-            },
-            {"tokens": pad(targets, IGNORE)},
-        )
+        pairs = list(zip(passages, cuts, strict=True))
+        prefixes = [passage.tokens[:cut] for passage, cut in pairs]
+        suffixes = [
+            torch.cat([passage.tokens[cut:], passage.tokens.new_tensor([self.after(passage)])])
+            for passage, cut in pairs
+        ]
+        return input_output(self.role, prefixes, suffixes, self.filler)
 
     def after(self, passage: Passage) -> int:
         """The token that follows it."""
@@ -126,11 +118,7 @@ class PrefixLM(Objective):
         each later one sees what stands up to itself."""
         if self.role != "decoder":
             return super().visibility(batch)
-        mask = valid_positions(batch.inputs["mask"])  # (B, T)
-        begins = (batch.targets["tokens"] != IGNORE).int().argmax(dim=1)  # (B,)
-        given = mask & (torch.arange(mask.shape[1], device=mask.device) <= begins[:, None])
-        both_ways = given[:, :, None] & given[:, None, :]
-        return {"tokens": {"tokens": sees_the_past(mask) | both_ways}}
+        return {"tokens": {"tokens": sees_the_input(batch)}}
 
     def places(self, passage: Passage) -> Tensor:
         """As in causal LM, whatever the cut: of each position of a decoder's row. Those of an
