@@ -14,7 +14,7 @@ import torch
 from torch import Generator, Tensor
 
 from minicpt.checkpoint.folder import Checkpoint
-from minicpt.checkpoint.huggingface import without_memory
+from minicpt.checkpoint.draft import without_memory
 from minicpt.models.layers import Model
 
 

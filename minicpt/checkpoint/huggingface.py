@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from minicpt import models
 from minicpt.checkpoint import tables
+from minicpt.checkpoint.draft import without_memory
 from minicpt.common import registry
 from minicpt.common.errors import InputError
 from minicpt.models.layers import Model
@@ -138,16 +139,6 @@ def check_size(config: dict[str, Any], size: int) -> None:
     most = 4 * 8 * sum(parameter.numel() for parameter in draft.parameters()) + ROOM
     if size > most:
         raise InputError(f"the weights have {size:,} bytes; at most {most:,} belong to this config")
-
-
-def without_memory(kind: type[nn.Module], config: Any) -> nn.Module:
-    """A model that has shapes and no numbers. InputError for sizes beyond any tensor's."""
-    try:
-        with torch.device("meta"):
-            return kind(config)
-    except (RuntimeError, OverflowError, TypeError) as error:
-        reason = str(error).splitlines()[0][:120]
-        raise InputError(f"the model's sizes are beyond any tensor's ({reason})") from None
 
 
 def export_config(model: nn.Module) -> dict[str, Any]:

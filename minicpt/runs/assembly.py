@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 import torch
 
 from minicpt import models, objectives, remedies
-from minicpt.checkpoint.huggingface import without_memory
+from minicpt.checkpoint.draft import without_memory
 from minicpt.common.errors import InputError, WorkError
 from minicpt.models.layers import Model
 from minicpt.objectives.base import Objective
