@@ -13,8 +13,8 @@ import dataclasses
 import torch
 from torch import Generator, Tensor
 
-from minicpt.checkpoint.folder import Checkpoint
 from minicpt.checkpoint.draft import without_memory
+from minicpt.checkpoint.folder import Checkpoint
 from minicpt.models.layers import Model
 
 

@@ -97,7 +97,7 @@ def in_a_child(task: Callable[[], object]) -> object:
 
 def main(folder: Path, rooms: list[str]) -> None:
     import tokenizers  # noqa: F401, what is imported here, each child has
-    import torch  # noqa: F401
+    import torch._dynamo  # noqa: F401
     import tqdm  # noqa: F401
 
     sys.path.insert(0, str(folder))
