@@ -155,7 +155,7 @@ def of_flags(text: Path, runs: dict[str, Path], draws: Random) -> list[str]:
 
 def flags_of(words: list[str]) -> list[str]:
     """The flags of a verb (of an objective); --help and those that choose the length left out."""
-    found, known = parser(), []
+    found, known = parser(words[0]), []
     for word in words[:2]:
         for action in found._actions:
             if isinstance(action.choices, dict) and word in action.choices:

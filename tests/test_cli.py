@@ -384,7 +384,7 @@ def parsers(parser, words=()):
 
 
 def test_every_help_fits_and_every_verb_has_two_examples():
-    for words, parser in parsers(command_line.parser()):
+    for words, parser in parsers(command_line.parser(*command_line.verbs())):
         text = parser.format_help()
         assert "None" not in text and "==SUPPRESS==" not in text, words
         if words:
@@ -394,19 +394,19 @@ def test_every_help_fits_and_every_verb_has_two_examples():
 
 
 def test_examples_in_help_parse():
-    for words, parser in parsers(command_line.parser()):
+    for words, parser in parsers(command_line.parser(*command_line.verbs())):
         for example in re.findall(r"^  minicpt (.*)$", parser.format_help(), re.MULTILINE):
             import shlex
 
-            arguments = command_line.parser().parse_args(shlex.split(example))
+            arguments = command_line.parser(words[0]).parse_args(shlex.split(example))
             assert arguments.verb == words[0]
 
 
 VERB = '''"""``minicpt greet``: greets."""
 
 
-def add(verbs):
-    verbs.add_parser("greet", help="say hello", description="Greets.")
+def add(parser):
+    parser.epilog = "greetings"
 
 
 def run(arguments):
@@ -419,7 +419,7 @@ def test_a_new_verb_is_one_new_file(tmp_path, monkeypatch, capsys):
     (tmp_path / "greet.py").write_text(VERB)
     monkeypatch.setattr(cli, "__path__", [*cli.__path__, str(tmp_path)])
     assert main([]) == 0
-    assert re.search(r"export .*\n +greet +say hello\n", capsys.readouterr().out)
+    assert re.search(r"export .*\n.*\n +greet +greets\n", capsys.readouterr().out)
     assert main(["greet"]) == 0 and capsys.readouterr().out == "hello\n"
     sys.modules.pop("minicpt.cli.greet")
 

@@ -205,7 +205,7 @@ def work(arguments):
     Corpus.build([Document("x", "a b"), Document("y", "c")], Tokenizer.train([], 256))
 
 building.encodings = encodings
-command_line.verbs()["demo"].run = work
+command_line.module_of("demo").run = work
 sys.argv = ["minicpt", "demo"]
 sys.exit(__main__.main())
 """

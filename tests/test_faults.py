@@ -176,7 +176,7 @@ def test_a_folder_that_could_not_be_replaced_stays(finished, monkeypatch):
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_before_the_first_step_leaves_nothing(kind, folder, tmp_path):
     def pause():
-        train = children.command_line.verbs()["train"]
+        train = children.command_line.module_of("train")
         train.build = lambda *rest, **options: signal.pause()
 
     words = children.train("causal-lm", folder / "text.txt", tmp_path / "out", 9)

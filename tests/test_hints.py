@@ -173,7 +173,8 @@ def parsers(parser):
 
 
 def test_every_counterpart_exists_and_no_name_is_ours_already():
-    ours = [set(each._option_string_actions) for each in parsers(command_line.parser())]
+    whole = command_line.parser(*command_line.verbs())
+    ours = [set(each._option_string_actions) for each in parsers(whole)]
     for flag, names in hints.ELSEWHERE.items():
         having = [known for known in ours if flag in known]
         assert having, flag

@@ -132,7 +132,7 @@ def test_a_new_piece_is_one_new_file(toy_house):
     found = json.loads(in_copy(toy_house, TOYS / "trying.py", toy_house))
     shown = {name: each["out"] for name, each in found["help"].items()}
     assert {each["status"] for each in found["help"].values()} <= {0, None}
-    assert "toy-verb" in shown["top"] and "count the objectives" in shown["top"]
+    assert "toy-verb" in shown["top"] and "how many objectives there are" in shown["top"]
     assert "toy-task" in shown["train"] and "Toy task" in shown["train"]
     for flag in ("--toy-share", "--toy-pull", "--toy-gain", "toy"):
         assert flag in shown["train toy-task"]

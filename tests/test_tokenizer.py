@@ -506,7 +506,7 @@ def work(arguments):
     print("ready", flush=True)
     Tokenizer.train([text], 30_000)
 
-command_line.verbs()["demo"].run = work
+command_line.module_of("demo").run = work
 sys.argv = ["minicpt", "demo"]
 sys.exit(__main__.main())
 """

@@ -124,7 +124,8 @@ def test_reading_needs_no_numpy_and_training_no_safetensors(theirs):
 
     code = (
         "import sys, pathlib; sys.modules['numpy'] = None;"
-        "from minicpt.checkpoint import weights; from minicpt.cli.main import parser; parser();"
+        "from minicpt.checkpoint import weights;"
+        "from minicpt.cli.main import parser, verbs; parser(*verbs());"
         "assert 'safetensors' not in sys.modules;"
         f"assert weights.read(pathlib.Path({str(theirs[0])!r}))"
     )

@@ -12,7 +12,7 @@ import shutil
 from minicpt import comparison
 from minicpt.cli import flags
 from minicpt.comparison.plan import QUICK, groups
-from minicpt.runs.console import print_json, summary_of, tell
+from minicpt.runs.console import print_json, tell
 from minicpt.runs.signals import Interrupted
 
 EXAMPLES = """examples:
@@ -21,13 +21,8 @@ EXAMPLES = """examples:
 """
 
 
-def add(verbs) -> None:
-    parser = verbs.add_parser(
-        "compare",
-        help="continued pre-training with each objective: gained, forgotten",
-        description=summary_of(__doc__),
-        epilog=EXAMPLES,
-    )
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = EXAMPLES
     add_flags(parser)
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 

@@ -27,7 +27,7 @@ from minicpt.generation import Sampling
 from minicpt.proofs.both_ways import BothWays
 from minicpt.runs.assembly import make_trainer, model_kind, new_model, objective_kind
 from minicpt.runs.config import Text
-from minicpt.runs.console import print_json, progress, summary_of
+from minicpt.runs.console import print_json, progress
 from minicpt.runs.texts import held_out, texts
 from minicpt.training.evaluation import evaluate
 from minicpt.training.trainer import Training
@@ -50,13 +50,8 @@ EXAMPLES = """examples:
 """
 
 
-def add(verbs) -> None:
-    parser = verbs.add_parser(
-        "demo",
-        help="the whole story on built-in text, in a few minutes",
-        description=summary_of(__doc__),
-        epilog=EXAMPLES,
-    )
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = EXAMPLES
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 

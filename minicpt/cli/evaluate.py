@@ -17,7 +17,7 @@ from minicpt.cli import flags
 from minicpt.common.errors import InputError
 from minicpt.common.settings import Checked, setting
 from minicpt.runs import texts
-from minicpt.runs.console import bar_over, print_json, say, summary_of
+from minicpt.runs.console import bar_over, print_json, say
 from minicpt.runs.measuring import measures_of
 from minicpt.runs.table import figures
 from minicpt.training.device import Machine
@@ -59,13 +59,8 @@ class What(Checked):
     batch_size: int = setting(16, "passages of a forward pass", least=1, most=2**16)
 
 
-def add(verbs) -> None:
-    parser = verbs.add_parser(
-        "evaluate",
-        help="the loss of a checkpoint on held-out or other text",
-        description=summary_of(__doc__),
-        epilog=EXAMPLES,
-    )
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = EXAMPLES
     parser.add_argument("folder", metavar="DIR", help="a checkpoint or the folder of a run")
     flags.add(parser, "what to evaluate", What)
     flags.add(parser, "the machine", Machine, but=("compile",))

@@ -12,7 +12,7 @@ from minicpt.data.documents import Document, decode
 from minicpt.data.sources import read
 from minicpt.pictures.picture import TEXT, explain
 from minicpt.runs.assembly import objective_kind, trainable
-from minicpt.runs.console import print_json, say, summary_of
+from minicpt.runs.console import print_json, say
 
 STANDARD_INPUT = "-"
 EXAMPLES = """examples:
@@ -45,13 +45,8 @@ class What(Checked):
     seed: int = setting(0, "seed of the noise, the order and the weights", least=0, most=MOST)
 
 
-def add(verbs) -> None:
-    verb = verbs.add_parser(
-        "explain",
-        help="what a model reads, sees and must predict, and each token's loss",
-        description=summary_of(__doc__),
-        epilog=EXAMPLES.format(name="causal-lm"),
-    )
+def add(verb: argparse.ArgumentParser) -> None:
+    verb.epilog = EXAMPLES.format(name="causal-lm")
     names = verb.add_subparsers(dest="objective", metavar="OBJECTIVE", required=True)
     for name, kind in trainable().items():
         summary = flags.summary(kind)

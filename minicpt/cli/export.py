@@ -7,7 +7,7 @@ from minicpt import checkpoint, objectives
 from minicpt.common.errors import InputError
 from minicpt.objectives.base import Objective
 from minicpt.runs import parts
-from minicpt.runs.console import print_json, say, summary_of
+from minicpt.runs.console import print_json, say
 
 EXAMPLES = """examples:
   minicpt export runs/first --to exported
@@ -15,13 +15,8 @@ EXAMPLES = """examples:
 """
 
 
-def add(verbs) -> None:
-    parser = verbs.add_parser(
-        "export",
-        help="write a checkpoint as a Hugging Face folder",
-        description=summary_of(__doc__),
-        epilog=EXAMPLES,
-    )
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = EXAMPLES
     parser.add_argument("folder", metavar="DIR", help="a checkpoint or the folder of a run")
     parser.add_argument("--to", metavar="DIR", required=True, help="the new folder")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")

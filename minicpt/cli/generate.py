@@ -13,7 +13,7 @@ from minicpt.common.settings import MOST, Checked, setting
 from minicpt.generation import Sampling
 from minicpt.objectives.base import Objective
 from minicpt.runs import parts
-from minicpt.runs.console import print_json, say, summary_of
+from minicpt.runs.console import print_json, say
 from minicpt.runs.fitting import objective_of
 from minicpt.training.device import Machine
 
@@ -32,13 +32,8 @@ class How(Checked):
     )
 
 
-def add(verbs) -> None:
-    parser = verbs.add_parser(
-        "generate",
-        help="continue, fill in, judge or repair a text",
-        description=summary_of(__doc__),
-        epilog=EXAMPLES,
-    )
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = EXAMPLES
     parser.add_argument("folder", metavar="DIR", help="a checkpoint or the folder of a run")
     parser.add_argument("text", metavar="TEXT", nargs="?", default="", help="the text")
     flags.add(parser, "sampling", Sampling, How)

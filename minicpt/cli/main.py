@@ -5,17 +5,19 @@ input, 130 and 143 interrupted by SIGINT and SIGTERM.
 """
 
 import argparse
+import ast
 import difflib
+import importlib
 import os
 import shutil
 import signal
 import sys
 import textwrap
+from pathlib import Path
 from types import ModuleType
 
 from minicpt import __version__, cli
 from minicpt.cli.hints import counterpart
-from minicpt.common import registry
 from minicpt.common.errors import InputError, WorkError
 
 # In which order the help lists the verbs; others come after them.
@@ -51,15 +53,28 @@ class Parser(argparse.ArgumentParser):
         return f", perhaps {near[0]}" if near else ""
 
 
-def verbs() -> dict[str, ModuleType]:
-    """The verbs by name: the modules in this folder that have ``add`` and ``run``."""
-    found = registry.modules(cli)
-    names = [name for name, each in found.items() if hasattr(each, "add") and hasattr(each, "run")]
-    order = [*filter(names.__contains__, ORDER), *(name for name in names if name not in ORDER)]
-    return {name: found[name] for name in order}
+def verbs() -> dict[str, str]:
+    """The verbs by name, with what each does: the files here that begin with "``minicpt VERB``: ".
+
+    None of them is imported: a list of verbs must not wait for torch.
+    """
+    found = {}
+    for file in sorted(file for folder in cli.__path__ for file in Path(folder).glob("*.py")):
+        name = file.stem.replace("_", "-")
+        first = ast.get_docstring(ast.parse(file.read_text("utf-8"))).split("\n\n")[0]
+        begins, _, rest = first.partition(": ")
+        if begins == f"``minicpt {name}``":
+            found[name] = " ".join(rest.replace("``", "`").split())
+    return {name: found[name] for name in sorted(found, key=[*ORDER, *found].index)}
 
 
-def parser() -> Parser:
+def module_of(verb: str) -> ModuleType:
+    """The file of a verb: it has ``add(parser)`` and ``run(arguments)``."""
+    return importlib.import_module(f"minicpt.cli.{verb.replace('-', '_')}")
+
+
+def parser(*filled: str) -> Parser:
+    """The parser of the command; only the verbs ``filled`` have their flags."""
     top = Parser(
         prog="minicpt",
         description="The loss functions of (continued) pre-training, on a laptop CPU.",
@@ -67,8 +82,11 @@ def parser() -> Parser:
     )
     top.add_argument("--version", action="version", version=f"minicpt {__version__}")
     parts = top.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=Parser)
-    for verb in verbs().values():
-        verb.add(parts)
+    for verb, does in verbs().items():
+        short = does.split(". ")[0].removesuffix(".")
+        part = parts.add_parser(verb, help=short, description=does[0].upper() + does[1:])
+        if verb in filled:
+            module_of(verb).add(part)
     return top
 
 
@@ -78,8 +96,9 @@ def main(words: list[str]) -> int:
         if not words:  # a question, not a mistake: answered as by pip and docker
             parser().print_help()
             return 0
-        arguments = parser().parse_args(words)
-        return verbs()[arguments.verb].run(arguments)
+        verb = next((word for word in words if word[:1] != "-"), "")
+        arguments = parser(verb).parse_args(words)
+        return module_of(arguments.verb).run(arguments)
     except InputError as error:
         return complain(error, 2)
     except WorkError as error:

@@ -9,7 +9,7 @@ from minicpt import checkpoint
 from minicpt.cli import flags
 from minicpt.common.errors import InputError
 from minicpt.common.settings import Checked, setting
-from minicpt.runs.console import print_json, say, summary_of
+from minicpt.runs.console import print_json, say
 from minicpt.runs.lock import locked
 from minicpt.runs.resume import resumed
 from minicpt.training.device import Machine
@@ -40,13 +40,8 @@ class Changes(Checked):
     )
 
 
-def add(verbs) -> None:
-    parser = verbs.add_parser(
-        "resume",
-        help="go on with an interrupted run",
-        description=summary_of(__doc__),
-        epilog=EXAMPLES,
-    )
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = EXAMPLES
     parser.add_argument("folder", metavar="DIR", help="the folder of the run")
     flags.add(parser, "another length", Length)
     flags.add(parser, "another machine", Machine, default="as the run began")

@@ -18,7 +18,7 @@ from minicpt.runs import metrics
 from minicpt.runs.assembly import fitting, objective_kind, trainable
 from minicpt.runs.build import build
 from minicpt.runs.config import Base, Length, RunConfig, Text, Vocabulary, Watch
-from minicpt.runs.console import command, print_json, say, summary_of, tell
+from minicpt.runs.console import command, print_json, say, tell
 from minicpt.runs.lock import locked, missing
 from minicpt.terms import Terms
 from minicpt.training.device import Machine
@@ -41,10 +41,7 @@ class Where(Checked):
     )
 
 
-def add(verbs) -> None:
-    train = verbs.add_parser(
-        "train", help="train a model, or continue one", description=summary_of(__doc__)
-    )
+def add(train: argparse.ArgumentParser) -> None:
     train.epilog = (
         "`minicpt train OBJECTIVE --help` lists the flags of an objective\n"
         "long text is kept tokenised in ~/.cache/minicpt; MINICPT_CACHE names another folder\n"

@@ -22,7 +22,7 @@ from minicpt.proofs.black_box.verdict import prove_model
 from minicpt.proofs.faults.base import Fault
 from minicpt.proofs.result import Proof, unchecked
 from minicpt.runs.assembly import objective_kind
-from minicpt.runs.console import print_json, say, summary_of
+from minicpt.runs.console import print_json, say
 
 EXAMPLES = """examples:
   minicpt verify causal-lm
@@ -30,14 +30,9 @@ EXAMPLES = """examples:
 """
 
 
-def add(verbs) -> None:
+def add(parser: argparse.ArgumentParser) -> None:
     known = textwrap.fill("faults: " + ", ".join(faults.known()), 78, break_on_hyphens=False)
-    parser = verbs.add_parser(
-        "verify",
-        help="prove that the losses are right, for our models or for yours",
-        description=summary_of(__doc__),
-        epilog=f"{known}\n\n{EXAMPLES}",
-    )
+    parser.epilog = f"{known}\n\n{EXAMPLES}"
     parser.add_argument("objectives", metavar="OBJECTIVE", nargs="*", help="all by default")
     parser.add_argument("--details", action="store_true", help="explain each proof")
     parser.add_argument("--model", metavar="MODULE:NAME", help="a causal model of your own")

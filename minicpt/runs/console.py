@@ -50,9 +50,3 @@ def command(*words: object) -> str:
     names = (f"./{each}" if isinstance(each, Path) and str(each)[0] == "-" else str(each)
              for each in words)  # fmt: skip
     return " ".join(["minicpt", *map(shlex.quote, names)])
-
-
-def summary_of(documentation: str) -> str:
-    """What a verb's module says of itself in its first paragraph, as a sentence."""
-    text = " ".join(documentation.split("\n\n")[0].split(": ", 1)[1].split())
-    return text[0].upper() + text[1:]

@@ -22,12 +22,12 @@ MOST = 3000  # characters of an error
 def discovered(folder: Path, rooms: list[str]) -> list[str]:
     """The files in which something was found, relative to the folder."""
     from minicpt import models, objectives, remedies
-    from minicpt.cli.main import verbs
+    from minicpt.cli.main import module_of, verbs
     from minicpt.proofs import suite
 
     kinds = [kind for room in (models, objectives, remedies) for kind in room.known().values()]
     names = {each.__module__ for each in (*kinds, *suite.known().values())}
-    names |= {each.__name__ for each in verbs().values()}
+    names |= {module_of(verb).__name__ for verb in verbs()}
     return sorted(name.replace(".", "/") + ".py" for name in names if name.split(".")[1] in rooms)
 
 
@@ -36,7 +36,7 @@ def works(deleted: str, first: bool) -> str:
 
     first  of its room: of verbs and remedies, which no proof uses by name, that one stands for all
     """
-    from minicpt.cli.main import main, parser
+    from minicpt.cli.main import main, parser, verbs
     from minicpt.proofs import suite
 
     room = Path(deleted).parent.name
@@ -45,7 +45,7 @@ def works(deleted: str, first: bool) -> str:
             main(["--help"])
         except SystemExit as left:
             assert not left.code
-    assert all(helps(parser()))
+    assert all(helps(parser(*verbs())))
     for name in touched(Path(deleted)) if first or room not in ("cli", "remedies") else []:
         subject = suite.subjects([name])[0]
         for proof in suite.prove(subject, trains=False):

@@ -3,8 +3,8 @@
 from minicpt import objectives
 
 
-def add(verbs):
-    verbs.add_parser("toy-verb", help="count the objectives of the toy house")
+def add(parser):
+    parser.epilog = "it counts the toys too"
 
 
 def run(arguments):
