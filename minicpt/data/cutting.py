@@ -10,38 +10,53 @@ SentencePiece's BPE (Llama 2) has no pre-tokenizer. But merges that join a space
 before it are in no usual vocabulary. Then a text may be cut there as well.
 """
 
-import itertools
+import functools
+import json
 import re
 
 import tokenizers
 
+from minicpt.data.encoders import continuing
+from minicpt.data.pieces import components
 from minicpt.data.text import MARK, SPACES
 
 # Letters, digits, punctuation, contractions, other scripts, marks, control characters. A rule that
-# looks at the kinds of two neighbours finds every pair of kinds here.
+# looks at the kinds of two neighbours finds its pair of kinds here.
 WORDS = (
-    "word Word WORD it's 's 12345 7 a_ _ - -x (x) f( \" ' é e\u0301 \u0301 日本 。 😀 # . ... ! , ا"
-    " α \x07 \u200b \ufffd x; {} // <s> ## ½"
+    "word Word WORD it's 's 12345 7 a_ - -x (x) f( \" ' é e\u0301 \u0301 日本 。 😀 # ... !, ا α x;"
+    " \x07 \u200b // ½"
 ).split()
 RUNS = ("  ", "\n\n", " \n", "\t ")  # what may be cut before, where any white space may be
+NO_MODEL = {"type": "BPE", "vocab": {}, "merges": []}
 
 
-def breaks(
-    engine: tokenizers.Tokenizer, within: tokenizers.Tokenizer, definition: dict
-) -> str:
+def breaks(definition: dict) -> str:
     """The white space before which a text may be cut. "": it stays whole.
 
-    engine      encodes a text, and ``within`` a part that continues one
-    definition  the content of the tokenizer.json
+    definition  the content of a tokenizer.json
 
     A space alone means one between two words.
     """
     added = [token for token in definition["added_tokens"] if not token["special"]]
     if any(token["rstrip"] or re.search(r"\S\s", token["content"]) for token in added):
         return ""  # tokens of the text that reach over a cut
-    if added and within is not engine:
+    changes = components(definition["normalizer"])
+    if added and any(each["type"] == "Prepend" for each in changes):
         return ""  # behind such a token the text begins anew, within a part too
-    crossing = may_cross(definition["model"])
+    before = json.dumps([definition["normalizer"], definition["pre_tokenizer"]])
+    return tried(before, may_cross(definition["model"]))
+
+
+@functools.lru_cache(16)
+def tried(before: str, crossing: bool) -> str:
+    """``breaks`` of what stands before the model: a normalizer and a pre-tokenizer, as JSON.
+
+    crossing  whether tokens may reach over the border of a word, where no pre-tokenizer parts them
+    """
+    normalizer, pre_tokenizer = json.loads(before)
+    definition = {"normalizer": normalizer, "pre_tokenizer": pre_tokenizer, "model": NO_MODEL}
+    engine = tokenizers.Tokenizer.from_str(json.dumps({"version": "1.0"} | definition))
+    within = continuing(definition, engine)
     for found in (SPACES, " "):
         runs = RUNS if found == SPACES else ()
         if all(cut_at(each, engine, within, crossing) for each in (*found, *runs)):
@@ -50,17 +65,24 @@ def breaks(
 
 
 def cut_at(space: str, engine, within, crossing: bool) -> bool:
-    """Whether ``WORDS``, with ``space`` between each two, may be cut before every ``space``.
+    """Whether a text may be cut before every ``space``: each of ``WORDS`` stands before each.
 
-    crossing  whether tokens may reach over the border of a word, where no pre-tokenizer parts them
+    engine  encodes a text, and ``within`` a part that continues one
     """
-    words = list(itertools.chain.from_iterable(itertools.product(WORDS, repeat=2)))
+    words = []
+    for place, one in enumerate(WORDS):
+        words.append(one)
+        for other in WORDS[place + 1 :]:
+            words += [one, other]
+    words.append(WORDS[0])
     following = {word: pieces(within, space + word) for word in WORDS}
-    parts = [*pieces(engine, words[0])]
+    parts = pieces(engine, words[0])
     for word in words[1:]:
         parts += following[word]
     whole = pieces(engine, space.join(words))
-    return parts == whole or not crossing and "".join(parts) == "".join(whole)
+    if space == " " and not crossing:
+        return "".join(parts) == "".join(whole)
+    return parts == whole
 
 
 def pieces(engine: tokenizers.Tokenizer, text: str) -> list[str]:

@@ -214,7 +214,7 @@ class Tokenizer:
     def breaks(self) -> str:
         """The white space before which a text may be cut, so that the ids of the parts, one after
         the other, are those of the whole: see ``cutting``. The parts after the first go on."""
-        return cutting.breaks(self._encoder, self._within, self._definition)
+        return cutting.breaks(self._definition)
 
     def encodings(
         self, texts: Sequence[str], offsets: bool = False, goes_on: Sequence[bool] = ()

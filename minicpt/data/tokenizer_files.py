@@ -14,6 +14,7 @@ import tokenizers
 from minicpt.common import disk
 from minicpt.common.errors import InputError, WorkError
 from minicpt.data import roles, vocabularies
+from minicpt.data.pieces import components
 
 MOST = 1 << 28  # bytes of a file
 CONFIG, MAP = "tokenizer_config.json", "special_tokens_map.json"
@@ -114,18 +115,19 @@ def habits(file: Path, config: dict) -> dict:
 
 
 def asked_for(definition: dict, special: dict, vocabulary: dict, habits: dict) -> dict | None:
-    """The post-processor: that of the tokenizer.json, unless add_bos_token and add_eos_token ask
-    for another one, as transformers goes by them."""
+    """The post-processor: that of the tokenizer.json, where it puts something around a text.
+
+    Else what add_bos_token and add_eos_token ask for, if they are true. That is what the classes of
+    transformers 4 did by name, LlamaTokenizer for one; version 5 reads the tokenizer.json alone.
+    """
     own = definition["post_processor"]
     names = {"begin": ("add_bos_token", "bos_token"), "end": ("add_eos_token", "eos_token")}
-    if not any(flag in habits for flag, _ in names.values()):
-        return own
     tokens = {
         role: (vocabulary[special[name]], special[name])
         for role, (flag, name) in names.items()
         if habits.get(flag) and name in special
     }
-    if [*roles.around(own)] == [[tokens[role][0]] if role in tokens else [] for role in names]:
+    if not tokens or any(each["type"] != "ByteLevel" for each in components(own)):
         return own
 
     def words(text: str, segment: int) -> str:

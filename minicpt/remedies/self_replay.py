@@ -5,10 +5,10 @@ Pseudorehearsal". The texts are written before the training starts.
 
 Each row of a batch writes one document after the other, each behind what begins a document and up
 to end-of-text, at temperature 1, so the texts are drawn from the distribution that the model has
-learnt. Of the special tokens only end-of-text can be drawn. When a row has filled the window, it goes on with its
-newest token alone in a new one, as training cuts a document into windows that do not see each
-other. Every row writes as many tokens as the others, so short documents are not preferred. The last
-document of a row is broken off, and its end is no target.
+learnt. Of the special tokens only end-of-text can be drawn. When a row has filled the window, it
+goes on with its newest token alone in a new one, as training cuts a document into windows that do
+not see each other. Every row writes as many tokens as the others, so short documents are not
+preferred. The last document of a row is broken off, and its end is no target.
 
 Only decoders do it: an encoder gives no probability to a whole text, and an encoder-decoder writes
 only in reply to one.
