@@ -80,7 +80,7 @@ def read(path: str | os.PathLike) -> tuple[str, dict[str, str], Habits]:
             "vocabulary does not hold: use files that belong together"
         )
     found = habits(file.parent / CONFIG, config)
-    if file.parent.joinpath(TEMPLATE).is_file() and "chat_template" not in found:
+    if file.parent.joinpath(TEMPLATE).is_file():  # it goes before the one in the config
         found["chat_template"] = read_text(file.parent / TEMPLATE)
     definition["post_processor"] = asked_for(definition, special, vocabulary, found)
     stops = tuple(roles.stops(models, vocabulary))
