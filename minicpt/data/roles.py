@@ -104,9 +104,10 @@ def by_id(configs: Sequence[dict], definition: dict, unknown: str | None) -> dic
     unknown token is nothing else (Llama's old configs call it the pad token).
     """
     special, found = marked(definition), {}
+    nothing = (unknown, definition["model"].get("unk_token"))
     for name in BY_ID:
         ids = (id for config in configs for id in ids_of(config, name))
-        tokens = (special[id] for id in ids if id in special and special[id] != unknown)
+        tokens = (special[id] for id in ids if id in special and special[id] not in nothing)
         if token := next(tokens, None):
             found[name] = token
     return found

@@ -39,11 +39,13 @@ class Habits:
 
     config  those of ``HABITS`` that tokenizer_config.json has
     stops   the ids at which other tools end a text: more than one for a model that chats
+    also    the tokens that the model's config names by ids: {"eos_token": ...}
     fixed   a model was trained with what its post-processor puts around a text, or with nothing
     """
 
     config: dict = field(default_factory=dict)
     stops: tuple[int, ...] = ()
+    also: dict[str, str] = field(default_factory=dict)
     fixed: bool = False
 
 
@@ -70,9 +72,9 @@ def read(path: str | os.PathLike) -> tuple[str, dict[str, str], Habits]:
         raise InputError(f"{str(file)!r} is not a tokenizer: give a tokenizer.json") from error
     definition, vocabulary = json.loads(engine.to_str()), engine.get_vocab()
     models = [read_json(file.parent / name) for name in MODELS]
+    also = roles.by_id(models, definition, special.get("unk_token"))
     if made or not special:  # the old files say only what is unusual
-        special = roles.well_known(definition, vocabulary) | special
-        special = roles.by_id(models, definition, special.get("unk_token")) | special
+        special = roles.well_known(definition, vocabulary) | also | special
     unknown = sorted(token for token in special.values() if token not in vocabulary)
     if unknown:
         raise InputError(
@@ -84,7 +86,7 @@ def read(path: str | os.PathLike) -> tuple[str, dict[str, str], Habits]:
         found["chat_template"] = read_text(file.parent / TEMPLATE)
     definition["post_processor"] = asked_for(definition, special, vocabulary, found)
     stops = tuple(roles.stops(models, vocabulary))
-    return json.dumps(definition), special, Habits(found, stops, fixed=True)
+    return json.dumps(definition), special, Habits(found, stops, also, fixed=True)
 
 
 def read_json(file: Path) -> dict:
