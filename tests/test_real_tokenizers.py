@@ -32,7 +32,8 @@ from minicpt.remedies.self_replay import sample
 
 HARD = (
     "  The cat's\tmat,\r\n\r\n\n def f(x):\n        return 12345  # 你好 😀 é e\u0301 naïve"
-    "\x00 \ufffd [INST] <|im_start|>user</s><s>[MASK]<|begin_of_text|><|eot_id|> <0x0A> <unk>  x \n\n  end. "
+    "\x00 \ufffd [INST] <|im_start|>user</s><s>[MASK]<|begin_of_text|><|eot_id|> <0x0A> <unk>  x"
+    " \n\n  end. "
 )
 PLAIN = HARD.replace("e\u0301", "ë")  # in NFC
 SPECIAL = re.compile(r"\[INST\]|\[MASK\]|</?[a-z]+>|<\|[a-z_]+\|>")
