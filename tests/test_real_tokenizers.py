@@ -256,7 +256,7 @@ def test_the_end_of_a_turn_ends_no_document_and_stays_declared(folders, tmp_path
     assert Tokenizer.load(folders["smollm2"]).config_ids["eos_token_id"] == [332, 330]
     llama = changed(
         folders["llama-3"], tmp_path / "b", tokenizer_config={"eos_token": "<|eot_id|>"},
-        config={"eos_token_id": [334, 331], "bos_token_id": 330},
+        config={"eos_token_id": [2, 334, 331], "bos_token_id": 330},  # 2 is an ordinary token
     )  # fmt: skip
     tokenizer = Tokenizer.load(llama)
     assert tokenizer.token(tokenizer.roles["end"]) == "<|end_of_text|>"

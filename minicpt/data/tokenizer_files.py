@@ -87,7 +87,7 @@ def read(path: str | os.PathLike) -> tuple[str, dict[str, str], Habits]:
     asked = asked_for(definition.get("post_processor"), special, vocabulary, found)
     if asked != definition.get("post_processor"):
         content = json.dumps(definition | {"post_processor": asked})
-    stops = tuple(roles.stops(models, vocabulary))
+    stops = tuple(roles.stops(models, definition))
     return content, special, Habits(found, stops, also, fixed=True)
 
 
