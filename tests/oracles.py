@@ -38,16 +38,17 @@ def gpt2(kind="GPT2LMHeadModel", **changes):
     return randomised(getattr(transformers, kind)(transformers.GPT2Config(**sizes | changes)))
 
 
-def t5(version, kind="T5ForConditionalGeneration", tied=None, **changes):
-    """Version 5 of transformers ties the head of every T5; untied by hand here in version 1.1."""
+def t5(version, kind="T5ForConditionalGeneration", tied=None, scaled=None, **changes):
+    """Version 5 of transformers ties the head of every T5: an untied one is made by hand here."""
+    tied, scaled = (version == "1.0" if each is None else each for each in (tied, scaled))
     sizes = {
         "vocab_size": V, "d_model": 24, "d_kv": 7, "d_ff": 40, "num_layers": 2,
         "num_decoder_layers": 3, "num_heads": 3, "decoder_start_token_id": 0,
         "feed_forward_proj": "relu" if version == "1.0" else "gated-gelu",
-        "tie_word_embeddings": version == "1.0",
+        "tie_word_embeddings": scaled,  # so it is called in the constructor
     }  # fmt: skip
     oracle = getattr(transformers, kind)(transformers.T5Config(**sizes | changes))
-    if not (version == "1.0" if tied is None else tied) and hasattr(oracle, "lm_head"):
+    if not tied and hasattr(oracle, "lm_head"):
         oracle.lm_head.weight = torch.nn.Parameter(torch.randn_like(oracle.shared.weight))
     return randomised(oracle)
 
@@ -58,6 +59,16 @@ def t5_10(kind="T5ForConditionalGeneration", **changes):
 
 def t5_11(kind="T5ForConditionalGeneration", **changes):
     return t5("1.1", kind, **changes)
+
+
+def t5_10_own_head(kind="T5ForConditionalGeneration", **changes):
+    """Its head is scaled and not tied."""
+    return t5("1.0", kind, tied=False, **changes)
+
+
+def t5_11_tied(kind="T5ForConditionalGeneration", **changes):
+    """As transformers 5 makes every new T5 1.1: its head is tied and not scaled."""
+    return t5("1.1", kind, tied=True, **changes)
 
 
 def randomised(oracle):
@@ -80,12 +91,16 @@ KINDS = {
     "T5ForConditionalGeneration-1.0": t5_10,
     "T5Model-1.1": t5_11,
     "T5ForConditionalGeneration-1.1": t5_11,
+    "T5ForConditionalGeneration-1.0-own head": t5_10_own_head,
+    "T5ForConditionalGeneration-1.1-tied": t5_11_tied,
 }
 FULLEST = {
     bert: "BertForPreTraining",
     gpt2: "GPT2LMHeadModel",
     t5_10: "T5ForConditionalGeneration",
     t5_11: "T5ForConditionalGeneration",
+    t5_10_own_head: "T5ForConditionalGeneration",
+    t5_11_tied: "T5ForConditionalGeneration",
 }
 
 

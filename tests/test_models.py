@@ -521,8 +521,10 @@ def randomised(model):
 
 
 def ours(oracle):
-    model = huggingface.build(oracle.config.to_dict()).double().eval()
-    assert huggingface.import_state(model, oracle.state_dict()) == []
+    state = oracle.state_dict()
+    kind, config = huggingface.read_config(oracle.config.to_dict(), state)
+    model = kind(config).double().eval()
+    assert huggingface.import_state(model, state) == []
     return model
 
 

@@ -1,5 +1,7 @@
 """Folders of transformers, loaded: logits, losses and whole training runs against its own."""
 
+import json
+
 import making
 import pytest
 import torch
@@ -8,7 +10,6 @@ from oracles import FULLEST, KINDS, P, bert, exact, gpt2, make, t5, t5_10, t5_11
 
 from minicpt.batch import IGNORE
 from minicpt.checkpoint import folder as checkpoint
-from minicpt.common.errors import InputError
 from minicpt.loss import objective_loss, whole_sequence_loss
 from minicpt.proofs.bounds import additions, tolerance
 from minicpt.training.trainer import Trainer, Training
@@ -82,6 +83,7 @@ OBJECTIVES = {
     "next-sentence --masked": ("BertForPreTraining", "next-sentence", {"masked": True}),
     "reconstruction 1.0": ("T5ForConditionalGeneration-1.0", "reconstruction", {}),
     "reconstruction 1.1": ("T5ForConditionalGeneration-1.1", "reconstruction", {}),
+    "reconstruction 1.1, tied": ("T5ForConditionalGeneration-1.1-tied", "reconstruction", {}),
 }
 
 
@@ -217,14 +219,58 @@ def test_load_and_save_and_load_is_bitwise(name, way, tokenizer, tmp_path):
     before, after = dict(ours.model.named_parameters()), dict(last.model.named_parameters())
     assert before.keys() == after.keys()
     assert all(torch.equal(before[each], after[each]) for each in before)
-    if "1.1" not in name:
+    if "own head" not in name and name != "T5ForConditionalGeneration-1.1":
         assert last.model.heads["tokens"].weight is last.model.tokens.weight
 
 
-def test_a_tied_head_of_t5_11_is_refused_by_name(tokenizer, tmp_path):
-    folder = folder_of(t5("1.1", tied=True), tokenizer, tmp_path / "tied")
-    with pytest.raises(InputError, match="tie_word_embeddings True.*tied head is not implemented"):
-        checkpoint.load(folder)
-    # The bare model has no head to tie: it gets one, and that is said.
-    bare = checkpoint.load(folder_of(t5_11("T5Model"), tokenizer, tmp_path / "bare"))
-    assert "head 'tokens' is not in the folder: initialised at random" in bare.notes
+@pytest.mark.parametrize("scaled", [True, False])
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+@torch.no_grad()
+def test_the_head_of_t5_is_tied_or_not_and_scaled_or_not(
+    version, tied, scaled, tokenizer, tmp_path
+):
+    """The two are told apart in each version, in a folder of transformers and in one of ours."""
+    oracle = t5(version, tied=tied, scaled=scaled)
+    given, _ = tokens_and_mask(oracle.config.vocab_size, 1, 6, 0, 0)
+    expected = oracle(input_ids=given, decoder_input_ids=given).logits
+    folder_of(oracle, tokenizer, tmp_path / "theirs")
+    for folder in ("theirs", "ours"):
+        found = checkpoint.load(tmp_path / folder)
+        assert not any("initialised" in note for note in found.notes)
+        model = found.model.eval()
+        assert (model.config.tied, model.config.scaled) == (tied, scaled)
+        assert (model.heads["tokens"].weight is model.tokens.weight) == tied
+        close(model.heads["tokens"](model(given, given)), expected, model, {"tokens": given})
+        if folder == "theirs":
+            checkpoint.export(tmp_path / "ours", model, tokenizer)
+    again = transformers.T5ForConditionalGeneration.from_pretrained(tmp_path / "ours").eval()
+    assert torch.equal(again(input_ids=given, decoder_input_ids=given).logits, expected)
+
+
+def test_the_head_of_a_t5_from_before_transformers_5(tokenizer, tmp_path):
+    """Then one key said both: tied and scaled, or neither. torch's files hold a tied head twice."""
+    for version, tied in (("1.0", True), ("1.1", False)):
+        oracle = t5(version)
+        folder = folder_of(oracle, tokenizer, tmp_path / version)
+        config = json.loads((folder / "config.json").read_text())
+        del config["scale_decoder_outputs"]
+        config["tie_word_embeddings"] = tied
+        (folder / "config.json").write_text(json.dumps(config))
+        (folder / "model.safetensors").unlink()
+        torch.save(dict(oracle.state_dict()), folder / "pytorch_model.bin")
+        model = checkpoint.load(folder).model
+        assert (model.config.tied, model.config.scaled) == (tied, tied)
+        assert torch.equal(model.heads["tokens"].weight, oracle.lm_head.weight)
+
+
+def test_a_bare_t5_gets_the_head_that_its_config_names(tokenizer, tmp_path):
+    """Tied, it needs no weights; a head of its own is new, and that is said."""
+    folder = folder_of(t5_11("T5Model"), tokenizer, tmp_path / "bare")
+    bare = checkpoint.load(folder)
+    assert bare.model.config.tied and not any("initialised" in note for note in bare.notes)
+    config = json.loads((folder / "config.json").read_text())
+    del config["scale_decoder_outputs"]
+    (folder / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": False}))
+    notes = checkpoint.load(folder).notes
+    assert "head 'tokens' is not in the folder: initialised at random" in notes
