@@ -5,9 +5,9 @@ model, in a file of the model's name. Every tensor of a folder must find its pla
 parameter its tensor: only a whole head may be missing, and then a note says so. A model without a
 table keeps our own names, and no other tool opens its folders.
 
-A table has ``MODEL_TYPE``, ``to_foreign`` (from our config to the content of config.json),
-``from_foreign`` (back, as plain values), where the weights tell something that a config.json does
-not, ``from_weights`` (that, as plain values), and ``NAMES``, which holds
+A table has ``MODEL_TYPE`` (several: with spaces between), ``to_foreign`` (from our config to
+the content of config.json), ``from_foreign`` (back, as plain values), ``from_weights`` where these
+tell what a config.json does not (that, as plain values), and ``NAMES``, which holds
     prefix      what a folder of the bare model, without heads, leaves out of its names
     weights     our name -> their name, or a tuple of them: our matrix is theirs, one below the
                 other; ``{i}`` stands for the number of a layer
@@ -55,7 +55,8 @@ def read_config(
 
     tensors  the weights beside it, where they are known
     """
-    families = {table.MODEL_TYPE: name for name, table in all_tables().items()}
+    of_each = {name: table.MODEL_TYPE.split() for name, table in all_tables().items()}
+    families = {each: name for name, several in of_each.items() for each in several}
     found = config.get("model_type")
     if not isinstance(found, str) or found not in families:
         raise InputError(

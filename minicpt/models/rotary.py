@@ -17,13 +17,18 @@ import torch
 from torch import Tensor
 
 
-def frequencies(width: int, theta: float, dtype: torch.dtype = torch.float32) -> Tensor:
+def frequencies(
+    width: int,
+    theta: float,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str | None = None,
+) -> Tensor:
     """How far each pair turns from one position to the next, in radians: (K/2,), 1 down to 1/theta.
 
     >>> frequencies(4, theta=100.0).tolist()
     [1.0, 0.10000000149011612]
     """
-    return 1.0 / theta ** (torch.arange(0, width, 2, dtype=dtype) / width)
+    return 1.0 / theta ** (torch.arange(0, width, 2, dtype=dtype, device=device) / width)
 
 
 def llama3_frequencies(
