@@ -38,6 +38,17 @@ def gpt2(kind="GPT2LMHeadModel", **changes):
     return randomised(getattr(transformers, kind)(transformers.GPT2Config(**sizes | changes)))
 
 
+def modernbert(kind="ModernBertForMaskedLM", **changes):
+    """Its local layers see 3 positions on each side: shorter than most texts of the tests."""
+    sizes = {
+        "vocab_size": V, "hidden_size": 24, "num_hidden_layers": 4, "num_attention_heads": 3,
+        "intermediate_size": 20, "max_position_embeddings": P, "local_attention": 6,
+    }  # fmt: skip
+    ids = dict.fromkeys(f"{role}_token_id" for role in ("pad", "bos", "eos", "cls", "sep"))
+    config = transformers.ModernBertConfig(**sizes | ids | changes)
+    return randomised(getattr(transformers, kind)(config))
+
+
 def t5(version, kind="T5ForConditionalGeneration", tied=None, scaled=None, **changes):
     """Version 5 of transformers ties the head of every T5: an untied one is made by hand here."""
     tied, scaled = (version == "1.0" if each is None else each for each in (tied, scaled))
@@ -93,6 +104,9 @@ KINDS = {
     "T5ForConditionalGeneration-1.1": t5_11,
     "T5ForConditionalGeneration-1.0-own head": t5_10_own_head,
     "T5ForConditionalGeneration-1.1-tied": t5_11_tied,
+    "ModernBertModel": modernbert,
+    "ModernBertForMaskedLM": modernbert,
+    "ModernBertForSequenceClassification": modernbert,
 }
 FULLEST = {
     bert: "BertForPreTraining",
@@ -101,6 +115,7 @@ FULLEST = {
     t5_11: "T5ForConditionalGeneration",
     t5_10_own_head: "T5ForConditionalGeneration",
     t5_11_tied: "T5ForConditionalGeneration",
+    modernbert: "ModernBertForMaskedLM",  # the classifier is left over: no class has both heads
 }
 
 
@@ -111,12 +126,22 @@ def make(name, **changes):
 
 def exact(monkeypatch):
     """Makes transformers compute in float64 where it goes to float32 whatever the model's type:
-    the variance in T5's norm, and the logits of the causal loss."""
+    the variance in T5's norm, the angles of rotary positions, and the logits of the causal loss."""
 
     def norm(self, x):
         return self.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6))
 
     monkeypatch.setattr(transformers.models.t5.modeling_t5.T5LayerNorm, "forward", norm)
+    def turns(self, x, position_ids, layer_type):
+        config = self.config
+        width = config.hidden_size // config.num_attention_heads
+        exponents = torch.arange(0, width, 2, dtype=x.dtype) / width
+        turning = config.rope_parameters[layer_type]["rope_theta"] ** -exponents
+        angles = (position_ids[..., None] * turning).repeat(1, 1, 2)
+        return angles.cos(), angles.sin()
+
+    rotary = transformers.models.modernbert.modeling_modernbert.ModernBertRotaryEmbedding
+    monkeypatch.setattr(rotary, "forward", turns)
     monkeypatch.setattr(torch.Tensor, "float", lambda self: self.double())
 
 
