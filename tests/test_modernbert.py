@@ -249,7 +249,7 @@ def test_the_loss_of_pairs_is_that_of_one_pair_at_a_time(pooling, tokenizer, cor
     """With pooling, the answer reads the whole pair, and never the padding beside it."""
     model = making.model_of(
         objective := making.objective_of("next-sentence", tokenizer, ModernBERT, window=40),
-        model="modernbert", pooling=pooling,
+        model="modernbert", pooling=pooling, local_attention=8,
     ).double().eval()  # fmt: skip
     batch = objective.batch(objective.plan(corpus, 0, 0)[:5], making.draws(5))
     assert not batch.inputs["mask"].all()
