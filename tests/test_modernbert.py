@@ -6,10 +6,11 @@ import making
 import pytest
 import torch
 import transformers
-from oracles import P, bert_tokenizer, exact, modernbert
+from oracles import TEXT, P, bert_tokenizer, exact, modernbert
 
 from minicpt import checkpoint
 from minicpt.checkpoint import huggingface
+from minicpt.cli.main import main
 from minicpt.common.errors import InputError
 from minicpt.loss import per_token_losses
 from minicpt.models.bert import BERT
@@ -341,6 +342,34 @@ def test_sharded_folders_are_bitwise_the_same(tied, form, tokenizer, tmp_path):
 )  # fmt: skip
 def test_heads_that_are_missing_are_named(kind, notes):
     assert loaded(modernbert(kind))[1] == notes
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+@torch.no_grad()
+def test_a_folder_is_continued_with_its_own_pooling(pooling, tmp_path):
+    """By the command line; then transformers' classifier judges a pair as ours does."""
+    modernbert(classifier_pooling=pooling).save_pretrained(tmp_path / "theirs")
+    bert_tokenizer().save_pretrained(tmp_path / "theirs")
+    (tmp_path / "days.txt").write_text(TEXT)
+    words = ["train", "next-sentence", "--masked", "--init", str(tmp_path / "theirs"), "--window"]
+    words += [str(P), "--corpus", str(tmp_path / "days.txt"), "--steps", "2", "--batch-size", "4"]
+    words += ["--evaluate-passages", "4", "--evaluate-every", "2"]
+    with torch.enable_grad():
+        assert main([*words, "--out", str(tmp_path / "run")]) == 0
+    assert main(["export", str(tmp_path / "run"), "--to", str(tmp_path / "ours")]) == 0
+    model = checkpoint.load(tmp_path / "ours").model.eval()
+    before = checkpoint.load(tmp_path / "theirs").model
+    assert model.config.pooling == pooling
+    assert not torch.equal(model.tokens.weight, before.tokens.weight)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "ours")
+    given = tokenizer(["it rained", "a"], ["then a cat saw it", "x"], padding=True)
+    tokens, mask = torch.tensor(given.input_ids), torch.tensor(given.attention_mask).bool()
+    kind = transformers.ModernBertForSequenceClassification
+    oracle, info = kind.from_pretrained(tmp_path / "ours", output_loading_info=True)
+    assert set(info.pop("unexpected_keys")) == {"decoder.bias"} and not any(info.values())
+    expected = oracle.eval()(input_ids=tokens, attention_mask=mask.long()).logits
+    hidden = pooled(model.heads["pair"], model(tokens, mask=mask), {"mask": mask})
+    making.close(model.heads["pair"](hidden[:, 0]), expected, model, tokens)
 
 
 # What it offers beside hidden states
