@@ -1,9 +1,12 @@
 """Tiny random models and tokenizers of transformers, and the folders it writes: the oracles."""
 
+import importlib
+
 import torch
 import transformers
 from tokenizers import Tokenizer as Engine
 from tokenizers import models, pre_tokenizers, trainers
+from transformers import modeling_rope_utils
 
 V, P = 320, 24
 LINES = [
@@ -47,6 +50,25 @@ def modernbert(kind="ModernBertForMaskedLM", **changes):
     ids = dict.fromkeys(f"{role}_token_id" for role in ("pad", "bos", "eos", "cls", "sep"))
     config = transformers.ModernBertConfig(**sizes | ids | changes)
     return randomised(getattr(transformers, kind)(config))
+
+
+def llama(kind="LlamaForCausalLM", **changes):
+    """One of Llama's family, its head tied; the window of a Mistral is shorter than most texts."""
+    family = kind.removesuffix("ForCausalLM").removesuffix("Model")
+    sizes = {
+        "vocab_size": V, "hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "intermediate_size": 40, "max_position_embeddings": P,
+        "head_dim": 6, "tie_word_embeddings": True, "pad_token_id": None, "bos_token_id": None,
+        "eos_token_id": None,
+    }  # fmt: skip
+    if family == "Mistral":
+        sizes["sliding_window"] = 6
+    config = getattr(transformers, f"{family}Config")(**sizes | changes)
+    return randomised(getattr(transformers, kind)(config))
+
+
+def llama_own_head(kind="LlamaForCausalLM", **changes):
+    return llama(kind, tie_word_embeddings=False, **changes)
 
 
 def t5(version, kind="T5ForConditionalGeneration", tied=None, scaled=None, **changes):
@@ -107,6 +129,13 @@ KINDS = {
     "ModernBertModel": modernbert,
     "ModernBertForMaskedLM": modernbert,
     "ModernBertForSequenceClassification": modernbert,
+    "LlamaModel": llama,
+    "LlamaForCausalLM": llama,
+    "LlamaForCausalLM-own head": llama_own_head,
+    "MistralForCausalLM": llama,
+    "Qwen2ForCausalLM": llama,
+    "Qwen3ForCausalLM": llama,
+    "SmolLM3ForCausalLM": llama,
 }
 FULLEST = {
     bert: "BertForPreTraining",
@@ -116,6 +145,8 @@ FULLEST = {
     t5_10_own_head: "T5ForConditionalGeneration",
     t5_11_tied: "T5ForConditionalGeneration",
     modernbert: "ModernBertForMaskedLM",  # the classifier is left over: no class has both heads
+    llama: "LlamaForCausalLM",
+    llama_own_head: "LlamaForCausalLM",
 }
 
 
@@ -126,22 +157,31 @@ def make(name, **changes):
 
 def exact(monkeypatch):
     """Makes transformers compute in float64 where it goes to float32 whatever the model's type:
-    the variance in T5's norm, the angles of rotary positions, and the logits of the causal loss."""
+    the variance in RMS norms, the angles of rotary positions, and the logits of the causal loss.
+    Their frequencies are its own functions', which make them of type ``torch.float``."""
 
     def norm(self, x):
-        return self.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6))
+        variance = x.pow(2).mean(-1, keepdim=True)
+        return self.weight * (x * torch.rsqrt(variance + self.variance_epsilon))
 
-    monkeypatch.setattr(transformers.models.t5.modeling_t5.T5LayerNorm, "forward", norm)
-    def turns(self, x, position_ids, layer_type):
-        config = self.config
-        width = config.hidden_size // config.num_attention_heads
-        exponents = torch.arange(0, width, 2, dtype=x.dtype) / width
-        turning = config.rope_parameters[layer_type]["rope_theta"] ** -exponents
-        angles = (position_ids[..., None] * turning).repeat(1, 1, 2)
+    def turns(self, x, position_ids, layer_type=None):
+        of_layer = {} if layer_type is None else {"layer_type": layer_type}
+        kind = self.rope_type if layer_type is None else self.rope_type[layer_type]
+        own = self.compute_default_rope_parameters
+        make = own if kind == "default" else modeling_rope_utils.ROPE_INIT_FUNCTIONS[kind]
+        frequencies, _ = make(self.config, **of_layer)
+        assert frequencies.dtype == torch.float64
+        angles = (position_ids[..., None] * frequencies).repeat(1, 1, 2)
         return angles.cos(), angles.sin()
 
-    rotary = transformers.models.modernbert.modeling_modernbert.ModernBertRotaryEmbedding
-    monkeypatch.setattr(rotary, "forward", turns)
+    for module in ("t5", "llama", "mistral", "qwen2", "qwen3", "smollm3", "modernbert"):
+        of = importlib.import_module(f"transformers.models.{module}.modeling_{module}")
+        for name, kind in vars(of).items():
+            if name.endswith("RMSNorm") or name == "T5LayerNorm":
+                monkeypatch.setattr(kind, "forward", norm)
+            if name.endswith("RotaryEmbedding"):
+                monkeypatch.setattr(kind, "forward", turns)
+    monkeypatch.setattr(torch, "float", torch.float64)
     monkeypatch.setattr(torch.Tensor, "float", lambda self: self.double())
 
 

@@ -6,7 +6,20 @@ import making
 import pytest
 import torch
 import transformers
-from oracles import FULLEST, KINDS, P, bert, exact, gpt2, make, t5, t5_10, t5_11
+from oracles import (
+    FULLEST,
+    KINDS,
+    P,
+    bert,
+    exact,
+    gpt2,
+    llama,
+    llama_own_head,
+    make,
+    t5,
+    t5_10,
+    t5_11,
+)
 
 from minicpt.batch import IGNORE
 from minicpt.checkpoint import folder as checkpoint
@@ -46,8 +59,9 @@ def test_logits(name, dtype, tokenizer, tmp_path, monkeypatch):
     model, oracle = model.to(dtype).eval(), oracle.to(dtype)
     if dtype == torch.float64:
         exact(monkeypatch)
-    # T5 has no last position, but a distance from which on all share a bucket.
-    shapes = [*SHAPES, (1, 150, 0)] if "T5" in name else SHAPES
+    # T5 has no last position, but a distance from which on all share a bucket. Llama has none.
+    endless = "T5" in name or KINDS[name] in (llama, llama_own_head)
+    shapes = [*SHAPES, (1, 150, 0)] if endless else SHAPES
     for rows, length, short in shapes:
         tokens, mask = tokens_and_mask(model.config.vocabulary, rows, length, short, 0)
         inputs, theirs, seen = {"tokens": tokens, "mask": mask}, {"input_ids": tokens}, mask
@@ -61,7 +75,7 @@ def test_logits(name, dtype, tokenizer, tmp_path, monkeypatch):
             inputs |= {"decoder_tokens": target, "decoder_mask": seen}
             theirs |= {"decoder_input_ids": target, "decoder_attention_mask": seen.long()}
         expected, hidden = oracle(**theirs), model(**inputs)
-        if name.split("-")[0] in ("BertModel", "GPT2Model", "T5Model", "ModernBertModel"):
+        if name.split("-")[0].endswith("Model"):
             close(hidden[seen], expected.last_hidden_state[seen], model, inputs)
             continue
         if hasattr(expected, "seq_relationship_logits"):
@@ -80,6 +94,9 @@ OBJECTIVES = {
     "masked-lm, ModernBERT": ("ModernBertForMaskedLM", "masked-lm", {}),
     "next-sentence, ModernBERT": ("ModernBertForSequenceClassification", "next-sentence", {}),
     "causal-lm": ("GPT2LMHeadModel", "causal-lm", {}),
+    "causal-lm, Llama": ("LlamaForCausalLM-own head", "causal-lm", {}),
+    "causal-lm, Mistral": ("MistralForCausalLM", "causal-lm", {}),
+    "causal-lm, Qwen3": ("Qwen3ForCausalLM", "causal-lm", {}),
     "masked-lm": ("BertForMaskedLM", "masked-lm", {}),
     "next-sentence": ("BertForNextSentencePrediction", "next-sentence", {}),
     "next-sentence --masked": ("BertForPreTraining", "next-sentence", {"masked": True}),
@@ -131,8 +148,8 @@ def loaded(name, tokenizer, path):
     kind, of, settings = OBJECTIVES[name]
     off = {"GPT2": ("resid_pdrop", "embd_pdrop", "attn_pdrop"), "T5Fo": ("dropout_rate",)}
     off["Bert"] = ("hidden_dropout_prob", "attention_probs_dropout_prob")
-    off["Mode"] = ()  # dropout is off by default
-    oracle = make(kind, **dict.fromkeys(off[kind[:4]], 0.0))
+    # Of the others, dropout is off by default.
+    oracle = make(kind, **dict.fromkeys(off.get(kind[:4], ()), 0.0))
     base = checkpoint.load(folder_of(oracle, tokenizer, path / "theirs"), dropout=0.0)
     objective = making.objective_of(of, base.tokenizer, base.model, window=P - 1, **settings)
     return oracle.double(), base.model.double(), objective
@@ -218,7 +235,9 @@ def test_load_and_save_and_load_is_bitwise(name, way, tokenizer, tmp_path):
     else:
         checkpoint.export(tmp_path / "ours", ours.model, tokenizer)
     modern = name.startswith("ModernBert")
-    whole = name if name in LEFT_OVER else FULLEST[KINDS[name]]
+    kind, _, _ = name.partition("-")
+    itself = name in LEFT_OVER or kind.endswith("ForCausalLM")
+    whole = kind if itself else FULLEST[KINDS[name]]
     fullest = getattr(transformers, whole)
     again, info = fullest.from_pretrained(tmp_path / "ours", output_loading_info=True)
     assert set(info.pop("unexpected_keys")) == LEFT_OVER.get(whole, set())
