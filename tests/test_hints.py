@@ -68,8 +68,8 @@ def test_a_model_of_another_kind_is_named_with_what_fits_it(name, held, trained,
         ["compare", "--init", folder, "--corpus", text, "--objectives", name],
     ):
         message = error_of(words, capsys)
-        assert re.search(rf"holds an? {KINDS[held]} \((BERT|GPT2|T5)\)", message)
-        assert re.search(rf"{name} trains an? {kind} \((BERT|GPT2|T5)\)", message)
+        assert re.search(rf"holds an? {KINDS[held]} \((BERT|GPT2|T5)[,)]", message)
+        assert re.search(rf"{name} trains an? {kind} \((BERT|GPT2|T5)[,)]", message)
         known = objectives.known().items()
         fits = [each for each, other in known if KINDS[held] in other.roles]
         assert held in fits and message.endswith(f"; use {', '.join(fits)} or another folder")
