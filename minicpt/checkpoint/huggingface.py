@@ -20,7 +20,6 @@ A table has ``MODEL_TYPE``, ``to_foreign`` (from our config to the content of co
 
 import dataclasses
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -30,6 +29,7 @@ from minicpt import models
 from minicpt.checkpoint import tables
 from minicpt.common import registry
 from minicpt.common.errors import InputError
+from minicpt.common.merging import merged_weights
 from minicpt.models.layers import Model
 
 SHOWN = 5  # names in an error message
@@ -280,21 +280,11 @@ def _table(model: nn.Module) -> Any:
     return found
 
 
-def _weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Our name and the weight as the model reads it: a tied one once, one with LoRA merged."""
-    for name, parameter in model.named_parameters():
-        place, parametrized, rest = name.partition(".parametrizations.")
-        if not parametrized:
-            yield name, parameter
-        elif rest == "weight.original":
-            yield f"{place}.weight", model.get_submodule(place).weight
-
-
 def _rows(model: nn.Module) -> dict[str, tuple[Tensor, tuple[str, ...], bool]]:
     """Our name -> the weight, its foreign names, and whether they hold it transposed."""
     table = _table(model).NAMES
     rows = {}
-    for ours, parameter in _weights(model):
+    for ours, parameter in merged_weights(model):
         number = re.search(r"\.(\d+)\.", ours)
         template = re.sub(r"\.\d+\.", ".{i}.", ours)
         theirs = table["weights"].get(template, template)
