@@ -20,6 +20,7 @@ A table has ``MODEL_TYPE``, ``to_foreign`` (from our config to the content of co
 
 import dataclasses
 import re
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ from torch import Tensor, nn
 
 from minicpt import models
 from minicpt.checkpoint import tables
+from minicpt.checkpoint.filling import Undrawn, fill
 from minicpt.common import registry
 from minicpt.common.errors import InputError
 from minicpt.common.merging import merged_weights
@@ -93,19 +95,23 @@ class OwnNames:
 
 
 def load(
-    config: dict[str, Any], tensors: dict[str, Tensor], seed: int = 0, **changes
+    config: dict[str, Any], tensors: dict[str, Tensor], seed: int = 0, mapped: bool = False,
+    **changes,
 ) -> tuple[nn.Module, list[str]]:
     """The model of a config.json with these weights, and one note for each part that they lack.
 
     Such a part is initialised at random from ``seed``. Nothing is allocated before every size of
     the config has been held against the weights. Raises InputError as ``build`` and
     ``import_state`` do.
-    """
+
+    mapped  whether the weights lie in mapped files: see ``filling``
+    """  # fmt: skip
     kind, ours = check(config, tensors, **changes)
-    with torch.random.fork_rng(devices=[]):
+    _, notes, _ = _match(without_memory(kind, ours), tensors)
+    with torch.random.fork_rng(devices=[]), nullcontext() if notes else Undrawn():
         torch.manual_seed(seed)
         model = kind(ours)
-    return model, import_state(model, tensors)
+    return model, import_state(model, tensors, mapped)
 
 
 def check(
@@ -143,7 +149,7 @@ def check_size(config: dict[str, Any], size: int) -> None:
 def without_memory(kind: type[nn.Module], config: Any) -> nn.Module:
     """A model that has shapes and no numbers. InputError for sizes beyond any tensor's."""
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), Undrawn():  # to draw there loads torch's compiler
             return kind(config)
     except (RuntimeError, OverflowError, TypeError) as error:
         reason = str(error).splitlines()[0][:120]
@@ -185,16 +191,17 @@ def export_state(model: nn.Module) -> dict[str, Tensor]:
     return state
 
 
-def import_state(model: nn.Module, tensors: dict[str, Tensor]) -> list[str]:
+def import_state(
+    model: nn.Module, tensors: dict[str, Tensor], mapped: bool = False
+) -> list[str]:
     """Copy a foreign state into the model; return one note for each part that it lacks.
 
-    Nothing is copied unless everything fits. Raises InputError that names missing, left-over and
+    ``mapped`` as in ``load``. Nothing is copied unless everything fits. Raises InputError that names missing, left-over and
     misshapen tensors.
     """
     values, notes, _ = _match(model, tensors)
-    with torch.no_grad():
-        for ours, parts in values.items():
-            model.get_parameter(ours).copy_(torch.cat(parts))
+    for ours, parts in values.items():
+        fill(model.get_parameter(ours), parts, mapped)
     return notes
 
 
