@@ -5,8 +5,8 @@ model, in a file of the model's name. Every tensor of a folder must find its pla
 parameter its tensor: only a whole head may be missing, and then a note says so. A model without a
 table keeps our own names, and no other tool opens its folders.
 
-A table has ``MODEL_TYPE``, ``to_foreign`` (from our config to the content of config.json),
-``from_foreign`` (back, as plain values) and ``NAMES``, which holds
+A table has ``MODEL_TYPE`` (several: with spaces between), ``to_foreign`` (from our config to
+the content of config.json), ``from_foreign`` (back, as plain values) and ``NAMES``, which holds
     prefix      what a folder of the bare model, without heads, leaves out of its names
     weights     our name -> their name, or a tuple of them: our matrix is theirs, one below the
                 other; ``{i}`` stands for the number of a layer
@@ -51,7 +51,8 @@ def build(config: dict[str, Any], **changes) -> nn.Module:
 
 def read_config(config: dict[str, Any], **changes) -> tuple[type[nn.Module], Any]:
     """The class of a config.json's model, and its Config in our terms. Raises as ``build`` does."""
-    families = {table.MODEL_TYPE: name for name, table in all_tables().items()}
+    of_each = {name: table.MODEL_TYPE.split() for name, table in all_tables().items()}
+    families = {each: name for name, several in of_each.items() for each in several}
     found = config.get("model_type")
     if not isinstance(found, str) or found not in families:
         raise InputError(

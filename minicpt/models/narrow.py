@@ -17,14 +17,15 @@ class Narrow(nn.Module):
     """Reads with the tables of another model, thinks in ``width``, and feeds that model's heads.
 
     What the tables give, (B, T, D), is projected to ``width``; what the layers give is projected
-    back to D. The other model is no part of this one: it is handed over at each call.
+    back to D. The other model is no part of this one: it is handed over at each call. ``sizes``
+    replace others of its config.
     """
 
-    def __init__(self, model: Model, width: int) -> None:
+    def __init__(self, model: Model, width: int, **sizes) -> None:
         super().__init__()
         config, wide = model.config, model.config.width
         heads = next(n for n in range(min(config.num_heads, width), 0, -1) if width % n == 0)
-        sizes = {"width": width, "num_heads": heads, "feed_forward": 4 * width}
+        sizes = {"width": width, "num_heads": heads, "feed_forward": 4 * width} | sizes
         self.inner = type(model)(dataclasses.replace(config, **sizes))
         for name in (*model.TABLES, "heads"):
             delattr(self.inner, name)

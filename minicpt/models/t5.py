@@ -32,8 +32,8 @@ from minicpt.models.layers import (
     padding_mask,
     split_heads,
 )
+from minicpt.models.norm import RMSNorm
 
-EPSILON = 1e-6
 BUCKETS, DISTANCE = 32, 128  # buckets of relative positions; all distances from 128 on share one
 
 
@@ -60,17 +60,6 @@ class T5Config(Sizes):
     def key_width(self) -> int:
         """The width of a head (K)."""
         return self.head_width or self.width // self.num_heads
-
-
-class RMSNorm(nn.Module):
-    """The norm of Zhang and Sennrich 2019 (arXiv 1910.07467): no mean is taken off, no bias."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.weight * x * torch.rsqrt(x.square().mean(-1, keepdim=True) + EPSILON)
 
 
 class PositionBias(nn.Module):
