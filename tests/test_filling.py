@@ -1,4 +1,4 @@
-"""Weights go from a file into a model a piece at a time: the same numbers, never in memory twice."""
+"""Weights go from a file into a model a piece at a time: the same numbers, in memory once."""
 
 import sys
 from collections import Counter
@@ -11,7 +11,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from minicpt import checkpoint
 from minicpt.checkpoint import filling, huggingface, weights
-from minicpt.common.disk import MEBIBYTE
 from minicpt.common.randomness import generator
 from minicpt.data.tokenizer import Tokenizer
 from minicpt.models.gpt2 import GPT2, GPT2Config

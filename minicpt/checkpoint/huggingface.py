@@ -197,8 +197,8 @@ def import_state(
 ) -> list[str]:
     """Copy a foreign state into the model; return one note for each part that it lacks.
 
-    ``mapped`` as in ``load``. Nothing is copied unless everything fits. Raises InputError that names missing, left-over and
-    misshapen tensors.
+    Nothing is copied unless everything fits. Raises InputError that names missing, left-over and
+    misshapen tensors. ``mapped`` as in ``load``.
     """
     values, notes, _ = _match(model, tensors)
     for ours, parts in values.items():
