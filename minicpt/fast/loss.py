@@ -134,6 +134,17 @@ class _Sweep(torch.autograd.Function):
         return *gradients, None, None, None
 
 
+def rows_at_once(count: int, classes: int) -> int:
+    """Rows of a sweep's buffer: all parts of ``count`` rows have about as many."""
+    parts = max(1, min(count, math.ceil(count / max(ROWS, LOGITS // classes))))
+    return math.ceil(count / parts)
+
+
+def held_at_once(count: int, classes: int) -> int:
+    """How many logits a sweep over ``count`` rows holds."""
+    return rows_at_once(count, classes) * classes if classes else 0
+
+
 @torch.no_grad()
 def sweep(
     hidden: Tensor,
@@ -151,8 +162,7 @@ def sweep(
     factors  (N,), what the gradient of each loss is multiplied by; None: 1
     """
     count, classes = len(hidden), len(weight)
-    parts = max(1, min(count, math.ceil(count / max(ROWS, LOGITS // classes))))
-    rows = math.ceil(count / parts)
+    rows = rows_at_once(count, classes)
     hidden, weight = hidden.to(dtype), weight.to(dtype)
     logits = hidden.new_empty(rows, classes)
     losses = hidden.new_empty(count, dtype=torch.promote_types(dtype, torch.float32))
