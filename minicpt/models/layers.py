@@ -86,8 +86,7 @@ def attention(
     """
     if fused:
         return fast.attention(query, key, value, mask, scale, dropout)
-    groups = query.size(1) // key.size(1)
-    key, value = (part.repeat_interleave(groups, dim=1) for part in (key, value))
+    key, value = (x.repeat_interleave(query.size(1) // x.size(1), dim=1) for x in (key, value))
     scale = 1 / math.sqrt(query.size(-1)) if scale is None else scale
     scores = query @ key.transpose(-2, -1) * scale  # (B, H, T, S)
     if mask.dtype == torch.bool:
