@@ -1,4 +1,4 @@
-"""A model that has shapes and no numbers: what a config asks for is known before any memory is."""
+"""A model that has shapes and no numbers, or no random ones: what its config asks for is known first."""
 
 from typing import Any
 
@@ -7,6 +7,10 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from minicpt.common.errors import InputError
+
+# Of torch.Tensor and of torch.nn.init.
+DRAWS = {"normal_", "uniform_", "trunc_normal_", "kaiming_uniform_", "kaiming_normal_",
+         "xavier_uniform_", "xavier_normal_"}  # fmt: skip
 
 
 def without_memory(kind: type[nn.Module], config: Any) -> nn.Module:
@@ -20,11 +24,16 @@ def without_memory(kind: type[nn.Module], config: Any) -> nn.Module:
 
 
 class Undrawn(TorchFunctionMode):
-    """Skips ``torch.nn.init``. A draw on the meta device changes nothing, and torch would first
-    load its compiler for it, which takes a second."""
+    """Inside, nothing is drawn: tensors that would get random numbers stay as they were allocated.
+
+    On the meta device torch would first load its compiler for a draw, which takes a second.
+
+    >>> with Undrawn():
+    ...     layer = torch.nn.Linear(1000, 1000)  # takes no time, and no memory until it is filled
+    """
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        if getattr(function, "__module__", None) == "torch.nn.init":
-            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        if getattr(function, "__name__", "") in DRAWS:
+            return args[0] if args else kwargs["tensor"]
         return function(*args, **kwargs)
