@@ -1,4 +1,4 @@
-"""A model that has shapes and no numbers, or no random ones: what its config asks for is known first."""
+"""A model without memory, or without random numbers: what its config asks for, known first."""
 
 from typing import Any
 
