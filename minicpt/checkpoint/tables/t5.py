@@ -153,10 +153,10 @@ def from_foreign(foreign: dict[str, Any]) -> dict[str, Any]:
 
 def from_weights(foreign: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Any]:
     """What the weights tell and the config.json does not: a head that differs from the token
-    embedding is not tied. On the meta device it counts as one that differs."""
+    embedding is not tied. On the meta device nothing can be told, and the config counts."""
     names = ("shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
     embedding = next((tensors[name] for name in names if name in tensors), None)
     head = tensors.get("lm_head.weight")
     if "scale_decoder_outputs" not in foreign or head is None or embedding is None:
         return {}
-    return {} if not head.is_meta and torch.equal(head, embedding) else {"tied": False}
+    return {} if head.is_meta or torch.equal(head, embedding) else {"tied": False}
