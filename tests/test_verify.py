@@ -276,9 +276,15 @@ def test_a_new_model_is_proved_with_every_objective_that_can_train_it(add_file):
         "other",
         "from minicpt.models.gpt2 import GPT2\nclass Other(GPT2):\n    pass\n",
     )
-    every = {each.name: each for each in suite.subjects()}
-    assert type(every["causal-lm with other"].model).__name__ == "Other"
-    assert "masked-lm with other" not in every
+    every = {each.name: each for each in suite.subjects(model="other")}
+    assert all(type(each.model).__name__ == "Other" for each in every.values())
+    assert "packed causal-lm with other" in every and "masked-lm with other" not in every
+    with pytest.raises(minicpt.common.errors.InputError, match="--model other is a model of the"):
+        suite.subjects(["masked-lm"], "other")
+    # The usual subjects have the usual models: the default one of each role.
+    assert [each.name for each in suite.subjects(["prefix-lm"])] == [
+        "prefix-lm", "prefix-lm with t5",
+    ]  # fmt: skip
     found = verdicts(every["causal-lm with other"], trains=False)
     assert found["equivalence"] and False not in found.values()
 

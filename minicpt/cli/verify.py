@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 
 import torch
 
+from minicpt import models
 from minicpt.common.errors import InputError
 from minicpt.common.terminal import needs_ascii
 from minicpt.proofs import faults, suite
@@ -40,7 +41,10 @@ def add(verbs) -> None:
     )
     parser.add_argument("objectives", metavar="OBJECTIVE", nargs="*", help="all by default")
     parser.add_argument("--details", action="store_true", help="explain each proof")
-    parser.add_argument("--model", metavar="MODULE:NAME", help="a causal model of your own")
+    parser.add_argument(
+        "--model", metavar="MODEL", help="a model of ours for the objectives, in place of the usual"
+        f" ones: {', '.join(models.known())}; or MODULE:NAME, a causal model of your own",
+    )  # fmt: skip
     of_model = {"nargs": "+", "type": whole, "metavar": "N"}
     parser.add_argument(
         "--lengths", **of_model, help="of --model's rows; default: about the powers of two, as far"
@@ -80,13 +84,18 @@ def run(arguments: argparse.Namespace) -> int:
     names = [name for name in arguments.objectives if name != "all"]
     for name in names:
         objective_kind(name)
-    if arguments.model is not None:
+    if arguments.model is not None and arguments.model not in models.known():
         if arguments.faults or arguments.objectives:
-            raise InputError("--model is verified alone; leave out the objectives and --break")
+            raise InputError(
+                f"--model {arguments.model} is not one of {', '.join(models.known())}; a model of"
+                " your own is verified alone: leave out the objectives and --break"
+            )
         return own(arguments)
     for flag in ("lengths", "rows", "seconds"):
         if getattr(arguments, flag) is not None:
-            raise InputError(f"--{flag} belongs to --model; our own models are small and fixed")
+            raise InputError(f"--{flag} belongs to --model MODULE:NAME; ours are small and fixed")
+    if arguments.model and arguments.faults:
+        raise InputError("faults are made in our usual models; leave out --model or --break")
     with one_thread():
         return ours(arguments, names)
 
@@ -110,7 +119,7 @@ def ours(arguments: argparse.Namespace, names: list[str]) -> int:
         return broken(wanted_faults(arguments.faults, names), arguments.json)
     found = {
         subject.name: show(subject.name, suite.prove(subject), arguments)
-        for subject in suite.subjects(names)
+        for subject in suite.subjects(names, arguments.model or "")
     }
     if arguments.json:
         print_json({name: [proof.as_data() for proof in each] for name, each in found.items()})

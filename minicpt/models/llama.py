@@ -44,10 +44,10 @@ from minicpt.models.window import window_mask
 class LlamaConfig(Sizes):
     """Defaults are those of a small model from scratch; a config.json sets all of them.
 
-    positions   of the longest text in training; longer ones are computed all the same
-    window      a sliding layer sees so many positions, its own included; 0: there are none
-    attends     "full" or "sliding" for each layer; (): all are full, or, with a window, sliding
-    rotates     "rotary" or "none" for each layer: its positions; (): all are rotary
+    positions       of the longest text in training; longer ones are computed all the same
+    sliding_window  positions that a sliding layer sees, its own included; None: no layer slides
+    attends         "full" or "sliding" for each layer; (): all sliding with a window, or all full
+    rotates         "rotary" or "none" for each layer: its positions; (): all are rotary
     """
 
     dropout: float = setting(0.0, "dropout probability of attention weights", least=0, below=1)
@@ -60,7 +60,7 @@ class LlamaConfig(Sizes):
     tied: bool = True  # the head is the token embedding
     attention_bias: bool = False  # of all four projections
     epsilon: float = field(default=1e-6, metadata={"above": 0})
-    window: int = field(default=0, metadata={"least": 0})
+    sliding_window: int | None = field(default=None, metadata={"least": 1})
     attends: tuple[str, ...] = ()
     rotates: tuple[str, ...] = ()
     rope_theta: float = field(default=10_000.0, metadata={"above": 0})
@@ -90,7 +90,7 @@ class LlamaConfig(Sizes):
             found = getattr(self, name)
             if found and (len(found) != self.layers or not set(found) <= {*kinds}):
                 raise InputError(f"{name} must say {' or '.join(kinds)} for each of the layers")
-        if "sliding" in self.attends and not self.window:
+        if "sliding" in self.attends and not self.sliding_window:
             raise InputError("sliding layers need a window")
 
     @property
@@ -110,7 +110,9 @@ class LlamaConfig(Sizes):
 
     def layer_attends(self, number: int) -> str:
         """ "full" or "sliding"."""
-        return self.attends[number] if self.attends else "sliding" if self.window else "full"
+        if self.attends:
+            return self.attends[number]
+        return "sliding" if self.sliding_window else "full"
 
     def layer_rotates(self, number: int) -> bool:
         return not self.rotates or self.rotates[number] == "rotary"
@@ -194,8 +196,8 @@ class Places:
         self, config: LlamaConfig, x: Tensor, mask: Tensor, queries: Tensor, keys: Tensor
     ) -> None:
         self.masks = {"full": mask}
-        if config.window:
-            self.masks["sliding"] = mask & window_mask(queries, keys, config.window)
+        if config.sliding_window:
+            self.masks["sliding"] = mask & window_mask(queries, keys, config.sliding_window)
         at_least = torch.promote_types(x.dtype, torch.float32)
         turning = frequencies(config.key_width, config.rope_theta, at_least, x.device)
         if config.rope_type == "linear":

@@ -7,6 +7,8 @@ from dataclasses import replace
 from minicpt import proofs
 from minicpt.common import registry
 from minicpt.common.errors import InputError
+from minicpt.models.layers import Model
+from minicpt.objectives.base import Objective
 from minicpt.proofs import rules
 from minicpt.proofs.black_box.verdict import verify_model
 from minicpt.proofs.faults.base import Fault
@@ -16,18 +18,19 @@ from minicpt.runs import assembly
 from minicpt.runs.assembly import fitting, model_kind, objective_kind
 
 
-def verify(objective: str = "", model: Callable | None = None, **given) -> list[Proof]:
+def verify(objective: str = "", model: Callable | str | None = None, **given) -> list[Proof]:
     """Every proof of an objective, of all objectives, or of a causal model that is not ours.
 
         verify("causal-lm")
+        verify("causal-lm", "llama")
         verify(model=my_model)  # from token ids (B, T) to logits (B, T, V)
 
     ``given`` goes to ``black_box.verdict.verify_model``: lengths, rows, seed, seconds. Raises
     InputError where no objective has that name, or the model cannot be called.
     """
-    if model is not None:
+    if callable(model):
         return verify_model(model, **given)
-    every = subjects([objective] if objective else ())
+    every = subjects([objective] if objective else (), model or "")
     return [
         replace(proof, name=f"{each.name}: {proof.name}") if len(every) > 1 else proof
         for each in every
@@ -48,28 +51,41 @@ def known(trains: bool | None = None) -> dict[str, Callable]:
     }
 
 
-def subjects(names: Collection[str] = ()) -> list[Subject]:
+def subjects(names: Collection[str] = (), model: str = "") -> list[Subject]:
     """The subjects of the objectives that are named, or of all that a model is there for.
 
     Each objective comes with the model that is its default, then in the variants that stand beside
-    its rule, then with every other model that it can train. Raises InputError where no objective
-    has one of the names, or no model fits it.
+    its rule, then with the default model of each other role that it can train. With ``model``, the
+    name of one of ours, that one stands in the place of all these. Raises InputError where no
+    objective has one of the names, or no model fits it.
     """
     result = []
     for name in names or trainable():
-        objective = objective_kind(name)
-        model = model_kind("", objective)
-        rule = rules.known().get(name)
+        objective, rule = objective_kind(name), rules.known().get(name)
         usual = Variant(getattr(rule, "SETTINGS", {}))
-        result.append(subject(name, name, objective, model, usual))
-        variants = getattr(rule, "VARIANTS", {})
-        for title, variant in variants.items():
-            result.append(subject(title, name, objective, model, variant))
-        for title, other in fitting(objective).items():
-            if other is not model:
-                with contextlib.suppress(InputError):  # it lacks what the objective's parts need
-                    result.append(subject(f"{name} with {title}", name, objective, other, usual))
+        default = model_kind("", objective)
+        for title, kind in chosen(objective, model, bool(names)).items():
+            more = "" if kind is default else f" with {title}"
+            # Without parts that the objective needs, a model is left out, unless it is asked for.
+            left_out = more and not (model and names)
+            with contextlib.suppress(InputError) if left_out else contextlib.nullcontext():
+                result.append(subject(name + more, name, objective, kind, usual))
+            if kind.ROLE == default.ROLE:
+                for title, variant in getattr(rule, "VARIANTS", {}).items():
+                    result.append(subject(title + more, name, objective, kind, variant))
     return result
+
+
+def chosen(objective: type[Objective], model: str, must_fit: bool) -> dict[str, type[Model]]:
+    """The model that is asked for, or the default one of each role; by name.
+
+    must_fit  InputError for a model that the objective cannot train; otherwise there is none
+    """
+    fits = fitting(objective)
+    if model and (must_fit or model in fits):
+        return {model: model_kind(model, objective)}
+    of_role = {kind.ROLE: (name, kind) for name, kind in reversed(fits.items())}
+    return {} if model else dict(reversed(of_role.values()))
 
 
 def trainable() -> list[str]:

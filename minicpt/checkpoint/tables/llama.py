@@ -130,10 +130,10 @@ def to_foreign(config: Any) -> dict[str, Any]:
     if config.family in ("llama", "smollm3"):
         foreign["mlp_bias"] = False
     if config.family != "llama":
-        foreign["sliding_window"] = config.window or None
+        foreign["sliding_window"] = config.sliding_window
     if config.family in ("qwen2", "qwen3", "smollm3"):
         types = [f"{config.layer_attends(number)}_attention" for number in range(config.layers)]
-        foreign["use_sliding_window"] = bool(config.window)
+        foreign["use_sliding_window"] = config.sliding_window is not None
         foreign["layer_types"] = types
         first = [*types, "sliding_attention"].index("sliding_attention")
         foreign["max_window_layers"] = first  # old versions read this
@@ -185,7 +185,7 @@ def _layers(foreign: dict[str, Any]) -> dict[str, Any]:
     windowed = foreign.get("use_sliding_window") and foreign.get("sliding_window") is not None
     rotates = [True] * layers
     if family == "smollm3":
-        every = foreign["no_rope_layer_interval"]
+        every = foreign["no_rope_layer_interval"] or layers + 1
         usual = [(number + 1) % every != 0 for number in range(layers)]
         rotates = _of_each("no_rope_layers", foreign, usual, {0: False, 1: True})
     usual = {
@@ -200,7 +200,7 @@ def _layers(foreign: dict[str, Any]) -> dict[str, Any]:
             " sliding_window null: make them agree"
         )
     return {
-        "window": foreign["sliding_window"] if windowed else 0,
+        "sliding_window": foreign["sliding_window"] if windowed else None,
         "attends": () if all(slides) else tuple("sliding" if e else "full" for e in slides),
         "rotates": () if all(rotates) else tuple("rotary" if e else "none" for e in rotates),
     }
@@ -228,6 +228,8 @@ def _rope(foreign: dict[str, Any]) -> dict[str, Any]:
     """Rotary positions, in today's spelling (rope_parameters) or the old one (rope_scaling)."""
     key = "rope_scaling" if foreign.get("rope_scaling") else "rope_parameters"
     rope = foreign.get(key) or {}
+    if not isinstance(rope, dict):
+        raise InputError(f"config.json: {key} must be an object, but is {rope!r:.60}")
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind not in _ROPE_TYPES:
         raise InputError(
