@@ -1,6 +1,7 @@
 """Freezing and LoRA: what learns, what stays bitwise, and that the folder holds the merged sum."""
 
 import copy
+import gc
 
 import pytest
 import torch
@@ -17,7 +18,8 @@ from minicpt.data.documents import Document
 from minicpt.data.tokenizer import Tokenizer
 from minicpt.loss import whole_sequence_loss
 from minicpt.proofs.bounds import largest
-from minicpt.remedies.lora import lora_state
+from minicpt.remedies.lora import LoRA, lora_state
+from minicpt.runs.assembly import make_remedies, make_trainer
 from minicpt.training.resuming import restore, state_of
 from minicpt.training.stream import Stream
 from minicpt.training.trainer import Trainer, Training
@@ -169,8 +171,7 @@ def test_lora_starts_from_the_base_and_trains_its_factors_alone(kind, tokenizer,
     train(model, objective, corpus)
     old, new = dict(base.named_parameters()), dict(model.named_parameters())
     for name, value in old.items():
-        kept = name if name in new else name.replace(".weight", ".parametrizations.weight.original")
-        assert torch.equal(new[kept], value), name
+        assert torch.equal(new[name], value), name
     assert (model(**inputs) - base(**inputs)).abs().max() > 1e-3
 
 
@@ -185,12 +186,12 @@ def test_merged_weights_are_the_base_and_the_product(kind, tokenizer, corpus):
     huggingface.import_state(merged, huggingface.export_state(model))
     state, changed = lora_state(model), 0
     for name, old in base.named_parameters():
-        found, place = merged.get_parameter(name), f"{name[:-7]}.parametrizations.weight"
-        if f"{place}.original" not in state:
+        found, place = merged.get_parameter(name), name.removesuffix(".weight")
+        if f"{place}.A" not in state:
             assert torch.equal(found.float(), old.float()), name
             continue
         product = []  # query, key and value each with factors of their own
-        for a, b in zip(state[f"{place}.0.A"], state[f"{place}.0.B"], strict=True):
+        for a, b in zip(state[f"{place}.A"], state[f"{place}.B"], strict=True):
             product.append(b.numpy() @ a.numpy())
         expected = old.detach() + 5.0 / 3 * torch.cat([torch.tensor(each) for each in product])
         close(found, expected, 3 + 1, size=largest(old) + largest(found))  # a product of rank 3
@@ -244,6 +245,45 @@ def test_a_run_that_stopped_goes_on_bitwise(settings, tokenizer, corpus, tmp_pat
     assert all(torch.equal(expected[name], found[name]) for name in expected)
 
 
+@EVERY
+def test_kl_needs_no_copy_of_the_base_and_finds_the_same(kind, tokenizer, corpus, monkeypatch):
+    def run():
+        model, objective = make(kind, tokenizer, dropout=0.1)
+        settings = Training(batch_size=2, learning_rate=0.01)
+        chosen = make_remedies({"lora": LORA, "kl": {"kl": 0.7}}, model.ROLE, objective)
+        trainer = make_trainer(model, objective, corpus, settings, 3, chosen=chosen)
+        terms = [step.terms["kl"] for step in trainer.run()]
+        return trainer, terms
+
+    def copies():
+        """Tensors that hold the base's token table."""
+        table, shape = trainer.model.tokens.weight, trainer.model.tokens.weight.shape
+        tensors = (each for each in gc.get_objects() if issubclass(type(each), torch.Tensor))
+        same = (each for each in tensors if each.shape == shape and torch.equal(each, table))
+        return len({each.data_ptr() for each in same})
+
+    trainer, terms = run()
+    assert copies() == 1 and state_of(trainer)["remedies"]["kl"] == {}
+    monkeypatch.setattr(LoRA, "base_within", None)
+    trainer, expected = run()
+    assert copies() == 2, "the check above can fail"
+    assert terms == expected and terms[-1] > 1e-6
+
+
+def test_the_base_is_read_without_what_stands_beside_it(tokenizer, corpus):
+    base, objective = make("decoder", tokenizer, dropout=0.1)
+    inputs = batch_of(objective, corpus).inputs
+    expected = copy.deepcopy(base).eval()(**inputs)
+    chosen = make_remedies({"lora": LORA, "kl": {"kl": 0.7}}, base.ROLE, objective)
+    settings = Training(batch_size=2, learning_rate=0.01)
+    trainer = make_trainer(base, objective, corpus, settings, 3, chosen=chosen)
+    list(trainer.run())
+    found = chosen[1].base(**inputs)
+    assert torch.equal(found, expected) and not found.requires_grad
+    assert base.training and all(each.training for each in base.modules())
+    assert not torch.equal(base.eval()(**inputs), expected)
+
+
 def test_a_rank_that_is_too_large_is_refused(tokenizer):
     model, _ = make("decoder", tokenizer)
     with pytest.raises(InputError, match="--lora 13 is more than the 12"):
@@ -264,6 +304,6 @@ def test_the_random_factor_is_a_function_of_the_seed(tokenizer):
         model = copy.deepcopy(make("decoder", tokenizer)[0])
         restrict(model, seed, **LORA)
         states.append(lora_state(model))
-    name = "layers.0.attention.qkv.parametrizations.weight.0.A"
+    name = "layers.0.attention.qkv.A"
     assert torch.equal(states[0][name], states[1][name])
     assert not torch.equal(states[0][name], states[2][name])

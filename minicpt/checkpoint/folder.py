@@ -235,7 +235,9 @@ def load(path: str | Path, seed: int = 0, **changes) -> Checkpoint:
     if described:
         huggingface.check(config, described, size, **changes)
     tensors = weights.read(file)
-    model, lacking = huggingface.load(config, tensors, seed, **changes)
+    mapped = bool(described)  # what can be described, is
+    model, lacking = huggingface.load(config, tensors, seed, mapped, **changes)
+    del tensors
     tokenizer = Tokenizer.load(folder)
     start, pad = getattr(model.config, "pad", None), tokenizer.roles.get("pad")
     if start is not None and pad not in (None, start):

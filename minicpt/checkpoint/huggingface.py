@@ -20,7 +20,7 @@ the content of config.json), ``from_foreign`` (back, as plain values) and ``NAME
 
 import dataclasses
 import re
-from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -28,8 +28,10 @@ from torch import Tensor, nn
 
 from minicpt import models
 from minicpt.checkpoint import tables
+from minicpt.checkpoint.filling import Undrawn, fill
 from minicpt.common import registry
 from minicpt.common.errors import InputError
+from minicpt.common.merging import merged_weights
 from minicpt.models.layers import Model
 
 SHOWN = 5  # names in an error message
@@ -94,19 +96,23 @@ class OwnNames:
 
 
 def load(
-    config: dict[str, Any], tensors: dict[str, Tensor], seed: int = 0, **changes
+    config: dict[str, Any], tensors: dict[str, Tensor], seed: int = 0, mapped: bool = False,
+    **changes,
 ) -> tuple[nn.Module, list[str]]:
     """The model of a config.json with these weights, and one note for each part that they lack.
 
     Such a part is initialised at random from ``seed``. Nothing is allocated before every size of
     the config has been held against the weights. Raises InputError as ``build`` and
     ``import_state`` do.
-    """
+
+    mapped  whether the weights lie in mapped files: see ``filling``
+    """  # fmt: skip
     kind, ours = check(config, tensors, **changes)
-    with torch.random.fork_rng(devices=[]):
+    _, notes, _ = _match(without_memory(kind, ours), tensors)
+    with torch.random.fork_rng(devices=[]), nullcontext() if notes else Undrawn():
         torch.manual_seed(seed)
         model = kind(ours)
-    return model, import_state(model, tensors)
+    return model, import_state(model, tensors, mapped)
 
 
 def check(
@@ -144,7 +150,7 @@ def check_size(config: dict[str, Any], size: int) -> None:
 def without_memory(kind: type[nn.Module], config: Any) -> nn.Module:
     """A model that has shapes and no numbers. InputError for sizes beyond any tensor's."""
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), Undrawn():  # to draw there loads torch's compiler
             return kind(config)
     except (RuntimeError, OverflowError, TypeError) as error:
         reason = str(error).splitlines()[0][:120]
@@ -186,16 +192,17 @@ def export_state(model: nn.Module) -> dict[str, Tensor]:
     return state
 
 
-def import_state(model: nn.Module, tensors: dict[str, Tensor]) -> list[str]:
+def import_state(
+    model: nn.Module, tensors: dict[str, Tensor], mapped: bool = False
+) -> list[str]:
     """Copy a foreign state into the model; return one note for each part that it lacks.
 
     Nothing is copied unless everything fits. Raises InputError that names missing, left-over and
-    misshapen tensors.
+    misshapen tensors. ``mapped`` as in ``load``.
     """
     values, notes, _ = _match(model, tensors)
-    with torch.no_grad():
-        for ours, parts in values.items():
-            model.get_parameter(ours).copy_(torch.cat(parts))
+    for ours, parts in values.items():
+        fill(model.get_parameter(ours), parts, mapped)
     return notes
 
 
@@ -281,21 +288,11 @@ def _table(model: nn.Module) -> Any:
     return found
 
 
-def _weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Our name and the weight as the model reads it: a tied one once, one with LoRA merged."""
-    for name, parameter in model.named_parameters():
-        place, parametrized, rest = name.partition(".parametrizations.")
-        if not parametrized:
-            yield name, parameter
-        elif rest == "weight.original":
-            yield f"{place}.weight", model.get_submodule(place).weight
-
-
 def _rows(model: nn.Module) -> dict[str, tuple[Tensor, tuple[str, ...], bool]]:
     """Our name -> the weight, its foreign names, and whether they hold it transposed."""
     table = _table(model).NAMES
     rows = {}
-    for ours, parameter in _weights(model):
+    for ours, parameter in merged_weights(model):
         number = re.search(r"\.(\d+)\.", ours)
         template = re.sub(r"\.\d+\.", ".{i}.", ours)
         theirs = table["weights"].get(template, template)

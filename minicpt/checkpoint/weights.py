@@ -31,6 +31,8 @@ Reader = Callable[[Path], dict[str, Tensor]]
 def read(path: Path) -> dict[str, Tensor]:
     """The weights in a file, in those that an index lists, or in a folder (as ``chosen`` finds).
 
+    The files are mapped, except for torch's old format: see ``filling``.
+
     Raises InputError where there is none, or a file is damaged, missing, or not what it says.
     """
     return _each_file(chosen(path) if path.is_dir() else path, _read_file)
@@ -74,7 +76,7 @@ def has_safetensors() -> bool:
 
 def _read_file(path: Path) -> dict[str, Tensor]:
     """One weights file: name -> tensor. InputError if it holds anything else."""
-    load = _load_safetensors if path.suffix == ".safetensors" else load_tensors
+    load = _load_safetensors if path.suffix == ".safetensors" else map_tensors
     return _named_tensors(path, load(path))
 
 
@@ -159,12 +161,17 @@ def _load_safetensors(path: Path) -> dict[str, Tensor]:
         raise unreadable(path, error) from error
 
 
-def load_tensors(path: Path) -> Any:
+def map_tensors(path: Path) -> Any:
+    """As ``load_tensors``, but the numbers stay in the file, except for torch's old format."""
+    return load_tensors(path, mapped=True)
+
+
+def load_tensors(path: Path, mapped: bool = False) -> Any:
     """A file of torch's own format, loaded without running anything in it."""
     check_file(path)
     try:
-        containers.check_torch(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        mapped = containers.check_torch(path) and mapped
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:  # torch raises many kinds for a file it cannot read
         raise unreadable(path, error) from error
 

@@ -24,13 +24,16 @@ What every remedy keeps to, and tests/test_remedies.py holds it to:
 import copy
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from minicpt.common.errors import InputError
+from minicpt.common.evaluating import evaluating
 from minicpt.common.registry import name_of
 from minicpt.common.settings import Checked, flag
 from minicpt.loss import Loss, TargetLosses
@@ -50,6 +53,7 @@ class Situation:
                was trained on. What any text holds out is not in it
     progress   puts a bar over an iterable: (iterable, description)
     parts      the state of what learnt beside the base, for the same objective; {}: nothing did
+    within     (model) -> a context in which the model is the base; None: it moves away from it
     """
 
     model: nn.Module
@@ -59,11 +63,43 @@ class Situation:
     old_text: Callable[[tuple[str, ...]], object] | None = None
     progress: Callable[[Iterable, str], Iterable] = lambda iterable, description: iterable
     parts: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
+    within: Callable[[nn.Module], AbstractContextManager] | None = None
 
     @cached_property
     def base(self) -> nn.Module:
-        """One frozen copy of the base for all remedies: in evaluation mode, without gradients."""
+        """The base for all remedies: in evaluation mode, without gradients.
+
+        A frozen copy, or, where the base stays in the model, what reads with that.
+        """
+        if self.within:
+            return BaseWithin(self.model, self.within)
         return copy.deepcopy(self.model).eval().requires_grad_(False)
+
+
+class BaseWithin:
+    """The base that a model still holds, without a copy: it has no weights of its own.
+
+    within  see ``Situation``
+    """
+
+    def __init__(self, model: nn.Module, within: Callable[[nn.Module], AbstractContextManager]):
+        self.model, self.within = model, within
+
+    @torch.no_grad()
+    def __call__(self, **inputs: Tensor) -> Tensor:
+        """Hidden states, as the base gives them."""
+        with evaluating(self.model), self.within(self.model):
+            return self.model(**inputs)
+
+    @property
+    def heads(self) -> nn.ModuleDict:
+        return self.model.heads
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """The base comes back with the model."""
 
 
 class Remedy:
@@ -75,6 +111,8 @@ class Remedy:
     needs      what must hold for it. A remedy is refused beside one that ``removes`` it
     removes    what does not hold any more with it, and why
     measured   its settings in ``compare``, where nothing else is said; None: it is not compared
+    base_within  (model) -> a context in which the model is the base, whose weights stay in it;
+               None: they do not
     """
 
     Settings: ClassVar[type[Checked]]
@@ -84,6 +122,7 @@ class Remedy:
     needs: ClassVar[tuple[str, ...]] = ()
     removes: ClassVar[Mapping[str, str]] = {}
     measured: ClassVar[Mapping[str, object] | None] = None
+    base_within: Callable[[nn.Module], AbstractContextManager] | None = None
 
     def __init__(self, settings: Checked):
         self.settings = settings

@@ -3,21 +3,28 @@
 Hu et al. 2021, arXiv 2106.09685. A frozen matrix W (out, in) becomes W + (alpha/R) B A, with
 A (R, in) drawn at random and B (out, R) zero, so that training starts from the base itself. Each of
 query, key, value and output has its own A and B, in cross-attention too. Where one matrix holds
-several of them, their products are stacked in the same way. The model reads the sum. A folder holds
-the sum too, under the usual names, so that other tools can open it. W, A and B are in the state
-that resuming needs. There is no dropout on the product's input.
+several of them, their products are stacked in the same way. The sum is never made in training:
+
+    x W^T + (alpha/R) (x A^T) B^T
+
+costs two thin products more than the base, and W, which is frozen, no gradient. A folder holds the
+sum, under the usual names, so that other tools can open it. W, A and B are in the state that
+resuming needs. There is no dropout on the product's input. Without the second term the model is the
+base: a remedy that needs the base's predictions needs no copy.
 
 R rank, P projections that stand in one matrix, (out, in) the shape of that matrix.
 """
 
 import re
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Generator, Tensor, nn
-from torch.nn.utils import parametrize
 
 from minicpt.common.errors import InputError
+from minicpt.common.merging import Beside, switched_off
 from minicpt.common.randomness import generator
 from minicpt.common.settings import Checked, setting
 from minicpt.remedies.base import Remedy, Situation
@@ -56,13 +63,16 @@ class LoRA(Remedy):
     def state(self, model: nn.Module) -> dict[str, Tensor]:
         return lora_state(model)
 
+    def base_within(self, model: nn.Module) -> AbstractContextManager:
+        return switched_off(model)
 
-class LowRank(nn.Module):
-    """W -> W + (alpha/R) B A, as a parametrization of W."""
 
-    def __init__(self, weight: Tensor, parts: int, settings: Settings, draws: Generator):
-        super().__init__()
-        out, width = weight.shape
+class LowRank(Beside):
+    """x -> x W^T + bias + (alpha/R) (x A^T) B^T, in place of the linear layer of W and bias."""
+
+    def __init__(self, linear: nn.Linear, parts: int, settings: Settings, draws: Generator):
+        super().__init__(linear)
+        out, width = linear.weight.shape
         if settings.lora > min(out // parts, width):
             raise InputError(
                 f"--lora {settings.lora} is more than the {min(out // parts, width)} rows or"
@@ -70,11 +80,21 @@ class LowRank(nn.Module):
             )
         self.scale = settings.lora_alpha / settings.lora
         first = torch.randn(parts, settings.lora, width, generator=draws) * width**-0.5
-        self.A = nn.Parameter(first.to(weight))  # (P, R, in)
-        self.B = nn.Parameter(weight.new_zeros(parts, out // parts, settings.lora))  # (P, out/P, R)
+        self.A = nn.Parameter(first.to(self.weight))  # (P, R, in)
+        # (P, out/P, R)
+        self.B = nn.Parameter(self.weight.new_zeros(parts, out // parts, settings.lora))
 
-    def forward(self, weight: Tensor) -> Tensor:
-        return weight + self.scale * (self.B @ self.A).flatten(0, 1)  # (out, in)
+    def forward(self, x: Tensor) -> Tensor:
+        result = F.linear(x, self.weight, self.bias)  # (..., out)
+        if not self.on:
+            return result
+        thin = self.scale * F.linear(x, self.A.flatten(0, 1))  # (..., P*R)
+        # Each of the P products has rows of its own: together one matrix, with blocks (P*R, out).
+        blocks = torch.block_diag(*self.B.transpose(1, 2))
+        return torch.addmm(result.flatten(0, -2), thin.flatten(0, -2), blocks).view_as(result)
+
+    def merged(self) -> Tensor:
+        return self.weight + self.scale * (self.B @ self.A).flatten(0, 1)  # (out, in)
 
 
 def add_adapters(model: nn.Module, settings: Settings, draws: Generator) -> None:
@@ -82,14 +102,17 @@ def add_adapters(model: nn.Module, settings: Settings, draws: Generator) -> None
     model.requires_grad_(False)
     for name, module in list(model.named_modules()):
         if found := PROJECTION.fullmatch(name):
-            low_rank = LowRank(module.weight, PROJECTIONS[found[1]], settings, draws)
-            parametrize.register_parametrization(module, "weight", low_rank)
+            model.set_submodule(name, LowRank(module, PROJECTIONS[found[1]], settings, draws))
 
 
 def lora_state(model: nn.Module) -> dict[str, Tensor]:
     """The frozen matrices and the factors, by name; empty without LoRA."""
-    state = model.state_dict()
-    return {name: value for name, value in state.items() if ".parametrizations." in name}
+    return {
+        f"{name}.{own}": getattr(module, own).detach()
+        for name, module in model.named_modules()
+        if isinstance(module, LowRank)
+        for own in ("weight", "A", "B")
+    }
 
 
 def restore_lora(model: nn.Module, state: dict[str, Tensor]) -> None:

@@ -155,9 +155,10 @@ def make_trainer(
     """
     model.to(machine.device)
     passages = steps and steps * training.batch_size
-    given = passages, old_text, bar_over, parts or {}
-    situation = Situation(model, objective, training.seed, *given)
     chosen = list(chosen)
+    within = next((each.base_within for each in chosen if each.base_within), None)
+    given = passages, old_text, bar_over, parts or {}, within
+    situation = Situation(model, objective, training.seed, *given)
     try:
         # What leaves the base's weights as they are comes last: the others copy the base first.
         for remedy in sorted(chosen, key=lambda each: bool(each.removes)):
