@@ -197,7 +197,7 @@ from minicpt.data.corpus import Corpus
 from minicpt.data.documents import Document
 from minicpt.data.tokenizer import Tokenizer
 
-def encodings(texts, tokenizer):
+def encodings(*given):
     print("ready", flush=True)
     time.sleep(600)
 

@@ -125,7 +125,7 @@ def test_each_byte_belongs_to_one_token(name):
     for index, whole in enumerate([TEXT, "the", TEXT + TEXT]):
         mine = sizes[documents[index] : documents[index + 1]]
         assert sum(mine) == size(whole)
-        if not tokenizer.bytewise:  # these know the parts of a character better than its offsets
+        if not tokenizer.pieces:  # these know the parts of a character better than its offsets
             assert mine == by_the_rule(tokenizer, whole)
     assert corpus.bytes.dtype == torch.int32 and len(corpus.bytes) == len(corpus.tokens) + 1
 

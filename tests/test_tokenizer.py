@@ -101,7 +101,7 @@ def test_256_tokens_are_the_bytes():
     ids = tokenizer.encode(TEXT)
     assert tokenizer.size == 261 and len(ids) == len(TEXT.encode())
     assert {tokenizer.token(i) for i in tokenizer.encode("a é")} == {"a", "␣", "\\xc3", "\\xa9"}
-    assert tokenizer.token_bytes.tolist() == [0] * 5 + [1] * 256
+    assert tokenizer.pieces.lengths.tolist() == [0] * 5 + [1] * 256
 
 
 def test_merges_are_the_most_frequent_pairs():
@@ -140,7 +140,7 @@ def test_text_survives_encoding_and_its_bytes_are_counted(text):
     tokenizer = test_text_survives_encoding_and_its_bytes_are_counted.tokenizer
     ids = tokenizer.encode(text)
     assert tokenizer.decode(ids) == text
-    assert int(tokenizer.token_bytes[ids].sum()) == len(text.encode())
+    assert int(tokenizer.pieces.lengths[ids].sum()) == len(text.encode())
     ((same, offsets),) = tokenizer.encode_with_offsets([text])
     assert same == ids
     starts = [start for start, _ in offsets]
@@ -255,7 +255,7 @@ def test_the_hash_is_of_the_tokenizer_alone(trained, tmp_path):
 def test_what_the_model_does_not_know(trained, tmp_path):
     """Whether its role is declared or not: T5's here is, BERT's is not."""
     end = {"eos_token": "[SEP]"}
-    assert saved(wordpiece(), tmp_path / "bert", **end).roles == {"end": 3}
+    assert saved(wordpiece(), tmp_path / "bert", **end).roles == {"end": 3, "begin": 2}
     assert saved(wordpiece(), tmp_path / "bert", **end).unknown == 1
     assert saved(unigram(), tmp_path / "t5").unknown == 2
     assert trained.unknown is None and saved(byte_level(), tmp_path / "gpt2").unknown is None
@@ -293,7 +293,7 @@ def test_declared_roles_go_before_well_known_names(tmp_path, file):
 
 def test_a_bert_has_an_end_if_it_is_declared(tmp_path):
     tokenizer = saved(wordpiece(), tmp_path, eos_token="[SEP]", pad_token="[PAD]")
-    assert tokenizer.roles == {"end": 3, "pad": 0}
+    assert tokenizer.roles == {"end": 3, "pad": 0, "begin": 2}  # its template begins with 2
 
 
 def test_gpt2s_declared_unknown_token_is_none(tmp_path):
@@ -396,11 +396,11 @@ test_a_text_may_be_cut_before_any_white_space_in_breaks.tokenizers = [
 
 
 def test_bytes_say_where_tokens_start_unless_a_space_is_put_in_front(tmp_path):
-    assert saved(byte_level(), tmp_path / "a").bytewise
+    assert saved(byte_level(), tmp_path / "a").pieces
     engine = byte_level()
     engine.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-    assert not saved(engine, tmp_path / "b").bytewise
-    assert not saved(wordpiece(), tmp_path / "c").bytewise
+    assert not saved(engine, tmp_path / "b").pieces
+    assert not saved(wordpiece(), tmp_path / "c").pieces
 
 
 def test_without_a_pre_tokenizer_a_text_stays_whole(tmp_path):
@@ -433,9 +433,9 @@ def test_words_end_after_1024_characters_in_other_tools_too(tmp_path):
     for text in (WORD, f"low {WORD}é", "é" * 2000, " " * 3000 + "low", TEXT):
         ids = tokenizer.encode(text)
         assert theirs(text, add_special_tokens=False)["input_ids"] == again.encode(text) == ids
-        assert tokenizer.decode(ids) == text and tokenizer.bytewise
+        assert tokenizer.decode(ids) == text and tokenizer.pieces
         if text == WORD:  # no token reaches across a cut
-            assert {1024, 2048} <= set(tokenizer.token_bytes[ids].cumsum(0).tolist())
+            assert {1024, 2048} <= set(tokenizer.pieces.lengths[ids].cumsum(0).tolist())
 
 
 def test_words_are_gpt2s():

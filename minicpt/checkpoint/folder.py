@@ -109,20 +109,9 @@ def describe(folder: Path, model: nn.Module, tokenizer: Tokenizer) -> None:
     Which names the inputs have, which special tokens stand around a text, and how long it may be,
     stands in the tokenizer's files: see ``huggingface.feeding``.
     """
-    config = huggingface.export_config(model) | token_ids(tokenizer)
+    config = huggingface.export_config(model) | tokenizer.config_ids
     write_json(folder / "config.json", config)
     tokenizer.save(folder, huggingface.feeding(model))
-
-
-def token_ids(tokenizer: Tokenizer) -> dict[str, int]:
-    """The special tokens as config.json names them."""
-    names = {"pad": "pad_token_id", "end": "eos_token_id", "cls": "bos_token_id"}
-    ids = {names[role]: id for role, id in tokenizer.roles.items() if role in names}
-    if "end" in tokenizer.roles:
-        ids["bos_token_id"] = tokenizer.roles["end"]
-    if "pad" in tokenizer.roles:
-        ids["decoder_start_token_id"] = tokenizer.roles["pad"]
-    return ids
 
 
 def write_manifest(folder: Path) -> None:

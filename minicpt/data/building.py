@@ -10,32 +10,27 @@ the words and sentences of the chunk before it are counted:
 - Every byte of a document belongs to one of its tokens. The bytes of a token reach to the beginning
   of the next one. What a tokenizer drops before the first token of a document belongs to that.
 
-The tokens of a byte-level tokenizer stand for bytes, so their places follow from their lengths. For
-other tokenizers the library says the places.
+``places`` finds where the tokens of a text start.
 
 L tokens, C characters, P parts of documents.
 """
 
-import itertools
 import sys
-import unicodedata
-from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
-from tokenizers import Encoding
 from torch import Tensor
 from tqdm import tqdm
 
 from minicpt.data.documents import Document, Documents
+from minicpt.data.places import Located, encodings, located
 from minicpt.data.text import Stretch, code_points, is_space, stretches
 from minicpt.data.tokenizer import PORTION, Tokenizer
 
 TENSORS = ("tokens", "words", "sentences", "documents", "starts", "bytes", "unknown")
 TOGETHER = 1 << 20  # characters tokenised in one call: bounds the Python objects alive at once
-CONTENT = "LNPS"  # letters, numbers, punctuation, symbols: what Unicode's categories begin with
 
 
 @dataclass(frozen=True)
@@ -58,11 +53,12 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Part:
-    """A stretch of a document that has this number."""
+    """A stretch of a document that has this number; ``goes_on``: it is not the first one."""
 
     number: int
     document: Document
     stretch: Stretch
+    goes_on: bool
 
 
 def chunks(
@@ -81,16 +77,18 @@ def chunks(
     )
     counter = Counter()
 
-    def chunk(parts: list[Part], texts: list[str], made: Future) -> Chunk:
+    def chunk(parts: list[Part], made: Future, texts: list[str], goes_on: list[bool]) -> Chunk:
         bar.update(sum(map(len, texts)))
-        return counter.count(parts, located(made.result(), texts, tokenizer))
+        return counter.count(parts, located(made.result(), texts, tokenizer, goes_on))
 
     thread = ThreadPoolExecutor(1)
     try:
         waiting = None
         for parts in _together(documents, tokenizer):
+            goes_on = [part.goes_on for part in parts]
             texts = [part.stretch.text for part in parts]
-            following = parts, texts, thread.submit(encodings, texts, tokenizer)
+            made = thread.submit(encodings, texts, tokenizer, goes_on)
+            following = parts, made, texts, goes_on
             if waiting:
                 yield chunk(*waiting)
             waiting = following
@@ -106,8 +104,10 @@ def _together(documents: Iterable[Document], tokenizer: Tokenizer) -> Iterator[l
     """The stretches of the documents, some TOGETHER at a time."""
     parts, size = [], 0
     for number, document in enumerate(documents):
+        goes_on = False
         for stretch in stretches(document, tokenizer.breaks, min(PORTION, TOGETHER)):
-            parts.append(Part(number, document, stretch))
+            parts.append(Part(number, document, stretch, goes_on))
+            goes_on = True
             size += len(stretch.text)
             if size >= TOGETHER:
                 yield parts
@@ -128,7 +128,7 @@ class Counter:
         self.lost = False  # and whether text without a token has
         self.unknown = -1  # the last token of which it was said that it hides text
 
-    def count(self, parts: list[Part], found: "Located") -> Chunk:
+    def count(self, parts: list[Part], found: Located) -> Chunk:
         """The chunk of some parts; ``found`` says where the tokens of their texts are."""
         first = found.first
         bases = torch.tensor([0, *(len(part.stretch.text) for part in parts)]).cumsum(0)
@@ -178,7 +178,7 @@ class Counter:
         return chunk
 
     def _moved(
-        self, parts: list[Part], found: "Located", places: list[int]
+        self, parts: list[Part], found: Located, places: list[int]
     ) -> tuple[Tensor, Tensor, Tensor]:
         """How far the bytes of each part are moved to come behind all those before; where the
         documents begin whose first token is here; and the tokens that hide text of another part.
@@ -235,111 +235,3 @@ def _sentence_ends(parts: list[Part], bases: Tensor) -> Tensor:
     ends = torch.zeros(int(bases[-1]) + 1, dtype=torch.int64)
     ends[torch.tensor(stops, dtype=torch.int64)] = 1
     return ends.cumsum(0)
-
-
-# --- where tokens start ----------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Located:
-    """The tokens of some texts, one after the other.
-
-    ids      (L,) int32
-    starts   (L,) int64, the character at which each token starts, counted through all texts
-    first    (texts + 1,) int64, the first token of each text, and L
-    bytes    (L,) int64, the byte (in UTF-8) at which each token starts, counted through all texts
-    sizes    (texts,) int64, the bytes of each text
-    unknown  ascending int64, the tokens that hide text: unknown tokens, and those behind which
-             text stands that has no token
-    lost     (texts,) bool, whether such text stands before the first token of a text
-    """
-
-    ids: Tensor
-    starts: Tensor
-    first: Tensor
-    bytes: Tensor
-    sizes: Tensor
-    unknown: Tensor
-    lost: Tensor
-
-
-def located(encodings: Sequence[Encoding], texts: Sequence[str], tokenizer: Tokenizer) -> Located:
-    """Where the tokens of the texts are; the encodings are ``encodings`` of them.
-
-    >>> texts, tokenizer = ["été", "a"], Tokenizer.train([], 256)
-    >>> found = located(encodings(texts, tokenizer), texts, tokenizer)
-    >>> found.starts.tolist(), found.first.tolist(), found.bytes.tolist(), found.sizes.tolist()
-    ([0, 0, 1, 2, 2, 3], [0, 5, 6], [0, 1, 2, 3, 4, 5], [5, 1])
-    """
-    ids, first = _joined(encodings)
-    codes = code_points("".join(texts))  # (C,)
-    widths = 1 + (codes >= 0x80).long() + (codes >= 0x800) + (codes >= 0x10000)
-    places = torch.cat([widths.new_zeros(1), widths.cumsum(0)])  # the byte of each, and the end
-    bases = torch.tensor([0, *map(len, texts)]).cumsum(0)
-    sizes = places[bases].diff()
-    if tokenizer.bytewise:
-        lengths = tokenizer.token_bytes[ids.long()]
-        ends = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
-        if torch.equal(ends[first], places[bases]):  # these are the tokens of these texts
-            starts = begins = ends[:-1]  # a byte for each character; else
-            if len(codes) < int(places[-1]):
-                starts = torch.searchsorted(places[1:], begins, right=True)
-            unknown, lost = first.new_empty(0), torch.zeros(len(texts), dtype=torch.bool)
-            return Located(ids, starts, first, begins, sizes, unknown, lost)
-        encodings = tokenizer.encodings(texts, offsets=True)
-    spans = _spans(encodings) + torch.repeat_interleave(bases[:-1], first.diff())[:, None]  # (L, 2)
-    starts = spans[:, 0].contiguous()
-    unknown = torch.zeros(len(ids), dtype=torch.bool)
-    if tokenizer.unknown is not None:
-        unknown = ids == tokenizer.unknown
-    dropped = _dropped(codes, spans)
-    before = torch.searchsorted(starts, dropped, right=True) - 1  # the last token before each
-    text = torch.searchsorted(bases, dropped, right=True) - 1
-    behind = before >= first[text]
-    unknown[before[behind]] = True
-    lost = torch.zeros(len(texts), dtype=torch.bool)
-    lost[text[~behind]] = True
-    return Located(ids, starts, first, places[starts], sizes, unknown.nonzero()[:, 0], lost)
-
-
-def encodings(texts: Sequence[str], tokenizer: Tokenizer) -> list[Encoding]:
-    """What ``located`` needs: with the library's offsets only where the bytes do not say them."""
-    return tokenizer.encodings(texts, offsets=not tokenizer.bytewise)
-
-
-def _dropped(codes: Tensor, spans: Tensor) -> Tensor:
-    """The characters in no token that are more than white space, marks or control characters.
-
-    A normaliser drops marks (the accents of letters) and control characters; a tokenizer without
-    an unknown token drops any character that it does not know.
-    """
-    change = torch.zeros(len(codes) + 1, dtype=torch.int64)
-    change.index_add_(0, spans[:, 0], torch.ones(len(spans), dtype=torch.int64))
-    change.index_add_(0, spans[:, 1], -torch.ones(len(spans), dtype=torch.int64))
-    bare = (change.cumsum(0)[:-1] == 0).nonzero()[:, 0]
-    bare = bare[~is_space(codes[bare])]
-    content = [unicodedata.category(chr(code))[0] in CONTENT for code in codes[bare].tolist()]
-    return bare[torch.tensor(content, dtype=torch.bool)]
-
-
-def _spans(encodings: Sequence[Encoding]) -> Tensor:
-    """(L, 2) int64, where each token starts and stops in its text; no start before an earlier one.
-    """
-    places = array("q")
-    for encoding in encodings:
-        places.extend(itertools.chain.from_iterable(encoding.offsets))
-    return _tensor(places).view(-1, 2)
-
-
-def _joined(encodings: Sequence[Encoding]) -> tuple[Tensor, Tensor]:
-    """The ids of all texts, and the first of each, and their number."""
-    ids = array("i")
-    for encoding in encodings:
-        ids.extend(encoding.ids)
-    return _tensor(ids), torch.tensor([0, *map(len, encodings)]).cumsum(0)
-
-
-def _tensor(values: array) -> Tensor:
-    """A tensor of its own with the values of an array."""
-    kind = {"i": torch.int32, "q": torch.int64}[values.typecode]
-    return torch.frombuffer(values, dtype=kind).clone() if values else torch.empty(0, dtype=kind)

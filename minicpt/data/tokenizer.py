@@ -1,28 +1,31 @@
 """A thin layer over ``tokenizers``: special tokens by role, never taken from the text itself.
 
 Trains a byte-level BPE (``bpe``) and loads any ``tokenizer.json`` of the usual kinds: byte-level
-BPE (GPT-2, RoBERTa), WordPiece (BERT), Unigram (T5). ``tokenizer_files`` reads and writes folders.
-Objectives put special tokens around texts. Other tools let the tokenizer do it, by a post-processor
-in its file. That of a loaded file is not applied here. ``save`` writes one that feeds a model as it
-was trained.
+BPE (GPT-2, RoBERTa, Llama 3, Qwen, ModernBERT), SentencePiece's BPE with byte fallback (Llama 2,
+Mistral), WordPiece (BERT), Unigram (T5). ``tokenizer_files`` reads and writes folders, ``roles``
+says which token is what. Objectives put special tokens around texts (``framing``). Other tools let
+the tokenizer do it, by a post-processor in its file. That of a loaded file is not applied here; it
+says which token begins a text. ``save`` writes one that feeds a model as it was trained.
 """
 
 import functools
 import hashlib
 import json
 import os
-import re
 from collections.abc import Iterable, Sequence
 
 import tokenizers
 import torch
 
 from minicpt.common.errors import InputError
-from minicpt.data import bpe, tokenizer_files
+from minicpt.data import bpe, cutting, encoders, roles, tokenizer_files
 from minicpt.data.bpe import BYTES
 from minicpt.data.documents import Document
+from minicpt.data.encoders import NOT_APPLIED
+from minicpt.data.pieces import BYTE, Pieces, components
+from minicpt.data.roles import DECLARED
 from minicpt.data.text import SPACES, readable, stretches
-from minicpt.data.tokenizer_files import DECLARED
+from minicpt.data.tokenizer_files import Habits
 
 # The special tokens of a trained tokenizer, in the order of their ids. T5 starts its decoder with
 # the pad token and takes it to be 0. Bytes are never unknown, so there is no unk.
@@ -34,12 +37,8 @@ TRAINED = {
     "mask_token": "[MASK]",
     "bos_token": "<|endoftext|>",
 }
-# Pre-tokenisers for which white space parts words and is nothing else.
-WHITE_SPACE = {"BertPreTokenizer", "Whitespace", "WhitespaceSplit"}
-NOT_APPLIED = {"post_processor": None, "truncation": None, "padding": None}  # for other tools
 SHOWN = 3  # names in an error message
 PORTION = 1 << 16  # characters of a text that are handed to the library together
-UNREACHABLE = "\U0010ffff"  # not a character: no text holds it
 
 
 class LackingTokens(InputError):
@@ -54,7 +53,8 @@ class Tokenizer:
     """Text <-> token ids.
 
     size         V, the number of ids
-    roles        role -> id, for those of pad, mask, cls, sep, unk, end (end of text) that exist
+    roles        role -> id, for those of pad, mask, cls, sep, unk, end (end of text) that exist;
+                 and begin, if another token than these stands before a text
     special      the ids of all special tokens, sorted
     ordinary     (K,) int64, the other ids
     sha256       of what it makes of a text: its definition in a canonical form
@@ -66,33 +66,35 @@ class Tokenizer:
     'low lower [MASK]'
     """
 
-    def __init__(self, definition: str, declared: dict[str, str], habits: dict | None = None):
+    def __init__(self, definition: str, declared: dict[str, str], habits: Habits | None = None):
         """Use ``train`` or ``load``.
 
         definition  the content of a tokenizer.json
         declared    "pad_token" and so on -> token
-        habits      what else its folder says of how texts are fed: see ``tokenizer_files.HABITS``
+        habits      what else its folder says of how texts are fed
         """
-        self._habits = habits or {}
+        self._habits = habits or Habits()
         self._engine = tokenizers.Tokenizer.from_str(definition)
-        self._engine.add_special_tokens(list(declared.values()))  # marks those that exist
+        added = self._engine.get_added_tokens_decoder().values()
+        special = {token.content for token in added if token.special}
+        lacking = [token for token in declared.values() if token not in special]
+        self._engine.add_special_tokens(lacking)  # marks those that exist
         self._declared = {name: declared[name] for name in sorted(declared)}
         self._definition = json.loads(self._engine.to_str())
-        vocabulary = self._engine.get_vocab()
-        self.size = max(vocabulary.values(), default=-1) + 1
-        self.roles = {
-            role: vocabulary[declared[name]]
-            for role, name in DECLARED.items()
-            if name in declared
-        }
+        self._vocabulary = self._engine.get_vocab()
+        self.size = max(self._vocabulary.values(), default=-1) + 1
         self._added = self._engine.get_added_tokens_decoder()
         self.special = sorted(index for index, token in self._added.items() if token.special)
-        ordinary = sorted(set(vocabulary.values()).difference(self.special))
+        self.roles = roles.ids(declared, self._vocabulary, self._definition)
+        ordinary = sorted(set(self._vocabulary.values()).difference(self.special))
         self.ordinary = torch.tensor(ordinary, dtype=torch.int64)
-        self._byte_level = "ByteLevel" in _kinds(self._definition["decoder"]) | _kinds(
-            self._definition["pre_tokenizer"]
+        kinds = components(self._definition["decoder"]), self._definition["pre_tokenizer"]
+        self._byte_level = any(
+            each["type"] == "ByteLevel" for each in [*kinds[0], *components(kinds[1])]
         )
-        self._encoder = _encoder(self._definition, {self._added[i].content for i in self.special})
+        special = {self._added[index].content for index in self.special}
+        self._encoder = encoders.encoder(self._definition, special)
+        self._within = encoders.continuing(self._definition, self._encoder)
 
     @staticmethod
     def train(
@@ -141,8 +143,8 @@ class Tokenizer:
         """
         engine = tokenizers.Tokenizer.from_str(json.dumps(self._definition))
         engine.add_special_tokens([each for each in names if self.special_id(each) is None])
-        roles = {role: token for role, token in TRAINED.items() if token in names}
-        return Tokenizer(engine.to_str(), roles | self._declared, self._habits)
+        played = {role: token for role, token in TRAINED.items() if token in names}
+        return Tokenizer(engine.to_str(), played | self._declared, self._habits)
 
     def special_id(self, *names: str) -> int | None:
         """The id of the first of these tokens that is a special token here; None: none of them is.
@@ -185,7 +187,8 @@ class Tokenizer:
         engine, declared = self._engine, self._declared
         if feeding:
             pair = self.encodings(["a", "b"])
-            engine = tokenizer_files.surrounding(engine, self.roles, feeding, pair)
+            fixed = self._habits.fixed
+            engine = tokenizer_files.surrounding(engine, self.roles, feeding, pair, fixed)
         others = {self._added[index].content for index in self.special} - {*declared.values()}
         tokenizer_files.write(folder, engine, declared, others, self._habits, feeding)
 
@@ -202,50 +205,43 @@ class Tokenizer:
         """For each text its ids and, for each id, the (start, stop) characters it stands for."""
         return [(found.ids, found.offsets) for found in self.encodings(texts, offsets=True)]
 
-    @property
-    def bytewise(self) -> bool:
-        """Whether the bytes of its tokens, one after the other, are the bytes of the text."""
-        first = self._first_pre_tokenizer
-        spaced = first.get("type") != "ByteLevel" or first.get("add_prefix_space", True)
-        return (_ours(first) or not spaced) and not self._definition["normalizer"]
+    @functools.cached_property
+    def pieces(self) -> Pieces | None:
+        """For how many bytes each token stands; None where its piece does not say it."""
+        return Pieces.of(self._definition, self._vocabulary, self._added)
 
     @functools.cached_property
     def breaks(self) -> str:
         """The white space before which a text may be cut, so that the ids of the parts, one after
-        the other, are those of the whole.
+        the other, are those of the whole: see ``cutting``. The parts after the first go on."""
+        return cutting.breaks(self._definition)
 
-        A space alone, and only between two words, is what all usual pre-tokenisers allow. GPT-2's,
-        BERT's and T5's cut before any white space. Without one, tokens may reach across: nowhere.
+    def encodings(
+        self, texts: Sequence[str], offsets: bool = False, goes_on: Sequence[bool] = ()
+    ) -> list[tokenizers.Encoding]:
+        """What the library makes of the texts; it lets other threads run meanwhile.
+
+        goes_on  which texts continue another one: nothing is put in front of them
         """
-        first = self._first_pre_tokenizer
-        if not first:
-            return ""
-        plain = first["type"] in WHITE_SPACE or _ours(first)
-        if first["type"] == "ByteLevel":
-            plain = first.get("use_regex", True) and not self._definition["normalizer"]
-        return SPACES if plain else " "
+        if self._within is self._encoder or not any(goes_on):
+            return encoders.encodings(self._encoder, texts, offsets)
+        both = list(zip(texts, goes_on, strict=True))
+        begun, going = ([text for text, on in both if on == each] for each in (False, True))
+        new = iter(encoders.encodings(self._encoder, begun, offsets))
+        rest = iter(encoders.encodings(self._within, going, offsets))
+        return [next(rest if on else new) for _, on in both]
 
-    @property
-    def _first_pre_tokenizer(self) -> dict:
-        """{} where there is none. Those that follow it only cut further."""
-        first = self._definition["pre_tokenizer"]
-        while first and first["type"] == "Sequence":
-            first = next(iter(first["pretokenizers"]), None)
-        return first or {}
+    def decode(self, ids: Sequence[int], after: Sequence[int] = ()) -> str:
+        """The text of the ids, special tokens left out; broken characters become U+FFFD.
 
-    def encodings(self, texts: Sequence[str], offsets: bool = False) -> list[tokenizers.Encoding]:
-        """What the library makes of the texts; it lets other threads run meanwhile."""
-        encode_batch = self._encoder.encode_batch if offsets else self._encoder.encode_batch_fast
-        try:
-            return encode_batch(list(texts), add_special_tokens=False)
-        except (TypeError, UnicodeEncodeError) as error:  # half a surrogate pair, as from argv
-            raise InputError("a text is not Unicode (half a surrogate pair): give UTF-8") from error
-        except Exception as error:  # the library raises Exception itself: no unk token, for one
-            raise InputError(f"the tokenizer cannot encode the text: {error}") from error
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of the ids, special tokens left out; broken characters become U+FFFD."""
-        return self._engine.decode(list(ids), skip_special_tokens=True)
+        after  the ids that stand before: SentencePiece takes a space from the front of a text, and
+               not from what goes on
+        """
+        text = self._engine.decode([*after, *ids], skip_special_tokens=True)
+        if not len(after):
+            return text
+        before = self._engine.decode(list(after), skip_special_tokens=True)
+        return text[len(os.path.commonprefix([before, text])) :]
 
     def token(self, index: int) -> str:
         """One id as a piece that can be read in a table: a space is ␣, a newline \\n, and so on."""
@@ -264,7 +260,7 @@ class Tokenizer:
             return None
         if self._byte_level:
             return bytes(bpe.byte_alphabet()[character] for character in piece)
-        byte = re.fullmatch("<0x([0-9A-F]{2})>", piece)
+        byte = BYTE.fullmatch(piece)
         return bytes.fromhex(byte[1]) if byte else None
 
     def need(self, role: str) -> int:
@@ -282,16 +278,22 @@ class Tokenizer:
             )
         return self.roles[role]
 
-    @functools.cached_property
-    def token_bytes(self) -> torch.Tensor:
-        """(V,) int64, the bytes that each token of a ``bytewise`` tokenizer stands for."""
-        lengths = torch.zeros(self.size, dtype=torch.int64)  # 0 for special tokens
-        for piece, index in self._engine.get_vocab().items():
-            if index not in self._added:
-                lengths[index] = len(piece)  # a character of the alphabet stands for a byte
-            elif not self._added[index].special:
-                lengths[index] = len(piece.encode())
-        return lengths
+    @property
+    def begin(self) -> int:
+        """The id of what stands before a document: see ``roles``. InputError where none is."""
+        return self.roles["begin"] if "begin" in self.roles else self.need("end")
+
+    @property
+    def config_ids(self) -> dict[str, int | list[int]]:
+        """The ids of special tokens as a model's config.json names them."""
+        known = self.roles
+        ends = [*self._habits.stops, self._vocabulary.get(self._declared.get("eos_token"))]
+        ends = list(dict.fromkeys(id for id in [*ends, known.get("end")] if id is not None))
+        bos = self._vocabulary.get(self._declared.get("bos_token"))
+        bos = known.get("end", known.get("cls")) if bos is None else bos
+        found = {"bos_token_id": bos, "eos_token_id": ends[0] if len(ends) == 1 else ends or None}
+        found |= dict.fromkeys(("pad_token_id", "decoder_start_token_id"), known.get("pad"))
+        return {name: value for name, value in found.items() if value is not None}
 
     @functools.cached_property
     def unknown(self) -> int | None:
@@ -306,42 +308,3 @@ class Tokenizer:
         applied = self._definition | NOT_APPLIED
         canonical = json.dumps(applied, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
-
-
-def _encoder(definition: dict, special: set[str]) -> tokenizers.Tokenizer:
-    """The tokenizer for text alone: nothing added, cut off or filled up, no special token found.
-
-    ``encode_special_tokens`` keeps them from being looked for. But Unigram and WordPiece models
-    list them among their pieces and would find them in a text (``</s>`` is HTML, and Unigram gives
-    it the best score), so there they get a name that no text holds. BPE reaches only merges.
-    """
-    definition = json.loads(json.dumps(definition))
-    definition |= NOT_APPLIED
-    model = definition["model"]
-    if model["type"] != "BPE":
-        rename = {token: UNREACHABLE + token for token in special}
-        pieces = model["vocab"]
-        if isinstance(pieces, dict):
-            model["vocab"] = {rename.get(piece, piece): pieces[piece] for piece in pieces}
-        else:
-            model["vocab"] = [[rename.get(piece, piece), score] for piece, score in pieces]
-        if "unk_token" in model:
-            model["unk_token"] = rename.get(model["unk_token"], model["unk_token"])
-        for token in definition["added_tokens"]:
-            token["content"] = rename.get(token["content"], token["content"])
-    encoder = tokenizers.Tokenizer.from_str(json.dumps(definition))
-    encoder.encode_special_tokens = True
-    return encoder
-
-
-def _ours(first: dict) -> bool:
-    """Whether this is the pre-tokeniser of a tokenizer that was trained here: GPT-2's words."""
-    return first.get("type") == "Split" and first["pattern"] == {"Regex": bpe.WORDS}
-
-
-def _kinds(component: dict | None) -> set[str]:
-    """The types of a component of tokenizer.json and, in a sequence, of its parts."""
-    if component is None:
-        return set()
-    parts = component.get("decoders") or component.get("pretokenizers") or []
-    return {component["type"]}.union(*map(_kinds, parts))

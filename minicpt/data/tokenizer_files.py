@@ -1,84 +1,90 @@
-"""The folder of a tokenizer: which token plays which role, and how other tools feed a text.
+"""The folder of a tokenizer: its tokens, their roles, and how other tools feed a text.
 
-Reads tokenizer.json, or makes one from older files (``vocabularies``), and what
-tokenizer_config.json and special_tokens_map.json declare beside it. Writes the first two again.
+Reads tokenizer.json, or makes one from older files (``vocabularies``), and what other files declare
+beside it (``roles``). Writes tokenizer.json and tokenizer_config.json.
 """
 
 import json
 import os
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import tokenizers
 
 from minicpt.common import disk
 from minicpt.common.errors import InputError, WorkError
-from minicpt.data import vocabularies
+from minicpt.data import roles, vocabularies
+from minicpt.data.pieces import components
 
 MOST = 1 << 28  # bytes of a file
 CONFIG, MAP = "tokenizer_config.json", "special_tokens_map.json"
+MODELS = ("generation_config.json", "config.json")  # of the model beside it
+TEMPLATE = "chat_template.jinja"
 REMEDY = "give a folder with a tokenizer.json (or the older files of BERT, GPT-2 or T5)"
-# Role -> the name under which tokenizer_config.json declares it. bos has no role here.
-DECLARED = {
-    "pad": "pad_token",
-    "mask": "mask_token",
-    "cls": "cls_token",
-    "sep": "sep_token",
-    "unk": "unk_token",
-    "end": "eos_token",
-}
-# Role -> well-known tokens, where a folder declares none. <s> and </s> are cls and sep only in the
-# family of RoBERTa, which is told by <mask>; elsewhere </s> is only the end.
-WELL_KNOWN = {
-    "pad": ("[PAD]", "<pad>"),
-    "mask": ("[MASK]", "<mask>"),
-    "cls": ("[CLS]",),
-    "sep": ("[SEP]",),
-    "unk": ("[UNK]", "<unk>"),
-    "end": ("<|endoftext|>", "</s>", "<|end_of_text|>", "<eos>", "[EOS]"),
-}
 # What tokenizer_config.json says beside that, and whoever opens the folder next goes by.
 HABITS = {
     "model_max_length": "a number above 0",
     "padding_side": "left or right",
     "truncation_side": "left or right",
     "clean_up_tokenization_spaces": "true or false",
+    "add_bos_token": "true or false",
+    "add_eos_token": "true or false",
+    "chat_template": "a text, or a list",
 }
 
 
-def read(path: str | os.PathLike) -> tuple[str, dict[str, str], dict]:
-    """The content of a tokenizer.json, what is ``declared`` beside it, and the ``habits``.
+@dataclass(frozen=True)
+class Habits:
+    """What a folder says beside its tokens and their roles.
+
+    config  those of ``HABITS`` that tokenizer_config.json has
+    stops   the ids at which other tools end a text: more than one for a model that chats
+    fixed   a model was trained with what its post-processor puts around a text, or with nothing
+    """
+
+    config: dict = field(default_factory=dict)
+    stops: tuple[int, ...] = ()
+    fixed: bool = False
+
+
+def read(path: str | os.PathLike) -> tuple[str, dict[str, str], Habits]:
+    """The content of a tokenizer.json, what is ``declared`` beside it, and the ``Habits``.
 
     path  of a folder with a tokenizer.json or older vocabulary files, or of a tokenizer.json
 
-    Roles come from the tokenizer_config.json or special_tokens_map.json beside it, or, if these
-    declare none, from well-known names. Raises InputError for what is no tokenizer.
+    Raises InputError for what is no tokenizer.
     """
     path = Path(path)
     file = path / "tokenizer.json" if path.is_dir() else path
     config = read_json(file.parent / CONFIG)
-    special = declared(file.parent / MAP, read_json(file.parent / MAP))
-    special |= declared(file.parent / CONFIG, config)
-    # GPT-2 declares its end of text as unknown too, although no byte is ever unknown.
-    if special.get("unk_token") == special.get("eos_token"):
-        special.pop("unk_token", None)
+    special = roles.declared(file.parent / MAP, read_json(file.parent / MAP))
+    special |= roles.declared(file.parent / CONFIG, config)
     old = path.is_dir() and not file.is_file()
     made = vocabularies.definition(path, config, special) if old else None
     if not (made or file.is_file()):
         raise InputError(f"no tokenizer at {str(file)!r}: {REMEDY}")
     definition = json.loads(made) if made else read_json(file)
     try:
-        vocabulary = tokenizers.Tokenizer.from_str(json.dumps(definition)).get_vocab()
+        engine = tokenizers.Tokenizer.from_str(json.dumps(definition))
     except Exception as error:  # the library raises Exception itself
         raise InputError(f"{str(file)!r} is not a tokenizer: give a tokenizer.json") from error
+    definition, vocabulary = json.loads(engine.to_str()), engine.get_vocab()
+    models = [read_json(file.parent / name) for name in MODELS]
     if made or not special:  # the old files say only what is unusual
-        special = well_known(definition, vocabulary) | special
+        special = roles.well_known(definition, vocabulary) | special
+        special = roles.by_id(models, definition, special.get("unk_token")) | special
     unknown = sorted(token for token in special.values() if token not in vocabulary)
     if unknown:
         raise InputError(
             f"{str(file.parent)!r} declares the special token {unknown[0]!r}, which its "
             "vocabulary does not hold: use files that belong together"
         )
-    return json.dumps(definition), special, habits(file.parent / CONFIG, config)
+    found = habits(file.parent / CONFIG, config)
+    if file.parent.joinpath(TEMPLATE).is_file():  # it goes before the one in the config
+        found["chat_template"] = read_text(file.parent / TEMPLATE)
+    definition["post_processor"] = asked_for(definition, special, vocabulary, found)
+    stops = tuple(roles.stops(models, vocabulary))
+    return json.dumps(definition), special, Habits(found, stops, fixed=True)
 
 
 def read_json(file: Path) -> dict:
@@ -86,18 +92,11 @@ def read_json(file: Path) -> dict:
     return disk.read_json(file, MOST, REMEDY) if file.is_file() else {}
 
 
-def declared(file: Path, config: dict) -> dict[str, str]:
-    """The special tokens that a file declares: {"pad_token": ...}. InputError for what is none."""
-    found = {}
-    for name in [*DECLARED.values(), "bos_token"]:
-        token = config.get(name)
-        token = token.get("content") if isinstance(token, dict) else token
-        if token is None:
-            continue
-        if not isinstance(token, str) or not token:
-            raise InputError(f"{str(file)!r} has a {name} that is no string: write the token")
-        found[name] = token
-    return found
+def read_text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file} cannot be read ({error}): correct it, or take it out") from None
 
 
 def habits(file: Path, config: dict) -> dict:
@@ -106,6 +105,8 @@ def habits(file: Path, config: dict) -> dict:
     for name, value in found.items():
         if name == "model_max_length":
             right = isinstance(value, (int, float)) and value is not True and value > 0
+        elif name == "chat_template":
+            right = isinstance(value, (str, list))
         else:
             right = value in (("left", "right") if "side" in name else (True, False))
         if not right:
@@ -113,19 +114,27 @@ def habits(file: Path, config: dict) -> dict:
     return found
 
 
-def well_known(definition: dict, vocabulary: dict[str, int]) -> dict[str, str]:
-    """Roles by well-known names, among the special tokens if the file marks any."""
-    marked = {item["content"] for item in definition.get("added_tokens", []) if item["special"]}
-    candidates = marked or set(vocabulary)
-    names = dict(WELL_KNOWN)
-    if {"<s>", "</s>", "<mask>"} <= candidates:
-        names |= {"cls": ("<s>",), "sep": ("</s>",)}
-    return {
-        DECLARED[role]: token
-        for role, tokens in names.items()
-        for token in [next((token for token in tokens if token in candidates), None)]
-        if token
+def asked_for(definition: dict, special: dict, vocabulary: dict, habits: dict) -> dict | None:
+    """The post-processor: that of the tokenizer.json, where it puts something around a text.
+
+    Else what add_bos_token and add_eos_token ask for, if they are true. That is what the classes of
+    transformers 4 did by name, LlamaTokenizer for one; version 5 reads the tokenizer.json alone.
+    """
+    own = definition["post_processor"]
+    names = {"begin": ("add_bos_token", "bos_token"), "end": ("add_eos_token", "eos_token")}
+    tokens = {
+        role: (vocabulary[special[name]], special[name])
+        for role, (flag, name) in names.items()
+        if habits.get(flag) and name in special
     }
+    if not tokens or any(each["type"] != "ByteLevel" for each in components(own)):
+        return own
+
+    def words(text: str, segment: int) -> str:
+        return " ".join(f"{x}:{segment}" for x in ("begin", text, "end") if x in (text, *tokens))
+
+    single = words("$A", 0)
+    return post_processor(single, f"{single} {words('$B', 1)}", tokens)
 
 
 # --- what other tools need -------------------------------------------------------------------
@@ -136,7 +145,7 @@ def write(
     engine: tokenizers.Tokenizer,
     declared: dict[str, str],
     others: set[str],
-    habits: dict,
+    habits: Habits,
     feeding: dict | None,
 ) -> None:
     """Writes tokenizer.json and tokenizer_config.json, which transformers opens too.
@@ -147,12 +156,12 @@ def write(
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "clean_up_tokenization_spaces": False,
-        **habits,
+        **habits.config,
         **declared,
     }
     if feeding:
         config["model_input_names"] = feeding["inputs"]
-        limits = [habits.get("model_max_length"), feeding["most"]]
+        limits = [habits.config.get("model_max_length"), feeding["most"]]
         if any(limits):
             config["model_max_length"] = min(filter(None, limits))
     if others:
@@ -173,17 +182,19 @@ def surrounding(
     roles: dict[str, int],
     feeding: dict,
     pair: list[tokenizers.Encoding],
+    fixed: bool,
 ) -> tokenizers.Tokenizer:
     """The engine whose post-processor puts special tokens around texts as ``feeding`` says.
 
     Itself where its own does the same, or where that counts more; and where it lacks a token that
     is needed.
 
-    pair  two encoded texts, on which the two are compared
+    pair   two encoded texts, on which the two are compared
+    fixed  a model was trained with the engine's own rule, even where this is to add nothing
     """
     definition = json.loads(engine.to_str())
     own = definition["post_processor"]
-    if "single" not in feeding or own and not feeding["always"]:
+    if "single" not in feeding or (own or fixed) and not feeding["always"]:
         return engine
     tokens = {role: (id, engine.id_to_token(id)) for role, id in roles.items()}
     try:

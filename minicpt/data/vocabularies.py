@@ -20,8 +20,9 @@ from minicpt.common.errors import InputError
 SENTINELS = 100  # of T5, unless tokenizer_config.json has another number as extra_ids
 UNIGRAM = 1  # SentencePiece's number of that kind of model
 CONVERT = (
-    "convert it where transformers is installed: python -c \"from transformers import"
-    " AutoTokenizer as T; T.from_pretrained('DIR').save_pretrained('DIR')\""
+    "make a tokenizer.json where transformers and sentencepiece are installed: python -c"
+    " \"from transformers import AutoTokenizer as T;"
+    " T.from_pretrained('DIR').save_pretrained('DIR')\""
 )
 
 
@@ -48,6 +49,11 @@ def definition(folder: Path, config: dict, special: dict[str, str]) -> str | Non
         except Exception as error:  # the library raises Exception itself
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise InputError(f"cannot read a tokenizer from {files[0]}: {reason[:120]}") from error
+    if (folder / "tokenizer.model").is_file():
+        raise InputError(f"{folder} has a tokenizer.model and no tokenizer.json: {CONVERT}")
+    for one, other in (("vocab.json", "merges.txt"), ("merges.txt", "vocab.json")):
+        if (folder / one).is_file():
+            raise InputError(f"{folder} has a {one} and no {other}: copy that too")
     return None
 
 

@@ -22,9 +22,9 @@ class Continue:
     @staticmethod
     def generate(objective, model: nn.Module, text: str, sampling, generator: Generator) -> str:
         tokenizer = objective.tokenizer
-        prompt = [tokenizer.need("end"), *tokenizer.encode(text)]
+        prompt = [tokenizer.begin, *tokenizer.encode(text)]
         reads = model, prompt, objective.length, tokenizer
-        return text + tokenizer.decode(continue_tokens(*reads, sampling, generator))
+        return text + tokenizer.decode(continue_tokens(*reads, sampling, generator), prompt)
 
     @staticmethod
     def probe(objective, model: nn.Module, passage, sampling, draw) -> str:
@@ -35,10 +35,10 @@ class Continue:
         tokenizer = objective.tokenizer
         passage = getattr(passage, "passages", (passage,))[0]
         prompt = passage.tokens[: max(1, min(len(passage.tokens) // 3, 24))].tolist()
-        opening = [tokenizer.need("end")] if passage.first else []
+        opening = [tokenizer.begin] if passage.first else []
         reads = model, opening + prompt, objective.length, tokenizer
         written = continue_tokens(*reads, sampling, draw.generator)
-        return f"{tokenizer.decode(prompt)} | {tokenizer.decode(written)}"
+        return f"{tokenizer.decode(prompt)} | {tokenizer.decode(written, prompt)}"
 
 
 class Fill:

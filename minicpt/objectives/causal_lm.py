@@ -2,12 +2,12 @@
 
 Input ``x[0..T-1]``, the target at ``t`` is ``x[t+1]``. A document is read as
 
-    <end> a b c d      and predicted as      a b c d <end>
+    <begin> a b c d    and predicted as      a b c d <end>
 
 The end-of-text token after a document is a target like any other: a model that does not learn it
-never stops. The one before it stands for the end of the previous document, as in GPT-2's own
-stream of documents. So the first token of a text is predicted too, and the losses of all targets
-add up to the loss of the whole text. Windows never cross documents.
+never stops. Before it stands the end of the previous document, as in GPT-2's own stream of
+documents, or a token of its own (Llama): see ``data/framing.py``. So the first token of a text is
+predicted too, and the losses of all targets add up to the loss of the whole text.
 
 With ``pack`` a row of the batch holds several short windows (see ``data/packing.py``). The losses
 are the same.
@@ -23,7 +23,8 @@ from torch import Tensor
 
 from minicpt.batch import IGNORE, Batch, pad, padding, sees_the_past, shift, valid_positions
 from minicpt.common.settings import Checked, setting
-from minicpt.data.corpus import Corpus, Passage
+from minicpt.data.corpus import Corpus
+from minicpt.data.framing import framed, numbered
 from minicpt.data.order import Draw, Plan, windows
 from minicpt.data.packing import packed, packed_inputs
 from minicpt.data.tokenizer import Tokenizer
@@ -52,7 +53,7 @@ class CausalLM(Objective):
         self.unit = "row" if self.settings.pack else "window"
 
     def plan(self, corpus: Corpus, seed: int, epoch: int) -> Plan:
-        """Windows of the documents; the first of each leaves room for the end-of-text before it."""
+        """Windows of the documents; the first of each leaves room for what stands before it."""
         cuts = windows(corpus, self.length, seed, epoch, lead=1)
         lengths = cuts[:, 1] - cuts[:, 0] + torch.isin(cuts[:, 0], corpus.documents)
         plan = Plan(cuts, corpus.passage, lengths)
@@ -66,11 +67,9 @@ class CausalLM(Objective):
         The passages are those of the plan: with ``pack`` each is a Row.
         """
         rows = [each.passages if self.settings.pack else (each,) for each in passages]
-        read = [[self.opened(passage) for passage in row] for row in rows]
-        targets = [
-            torch.cat([shift(*each) for each in zip(tokens, map(self.after, row), strict=True)])
-            for tokens, row in zip(read, rows, strict=True)
-        ]
+        pairs = [[framed(passage, self.tokenizer) for passage in row] for row in rows]
+        read = [[tokens for tokens, _ in row] for row in pairs]
+        targets = [torch.cat([shift(*pair) for pair in row]) for row in pairs]
         if self.settings.pack:
             inputs = packed_inputs(read, self.end)
         else:
@@ -81,22 +80,7 @@ class CausalLM(Objective):
     def places(self, passage) -> Tensor:
         """As the targets, with the numbers of the tokens in place of the tokens."""
         rows = passage.passages if self.settings.pack else (passage,)
-        found = []
-        for each in rows:
-            opening = [-1] if each.first else []
-            numbers = torch.arange(each.start, each.start + len(each.tokens))
-            read = torch.cat([numbers.new_tensor(opening), numbers])
-            found.append(shift(read, -1 if each.last else each.start + len(each.tokens)))
-        return torch.cat(found)
-
-    def opened(self, passage: Passage) -> Tensor:
-        """Its tokens, behind the end-of-text where it starts a document."""
-        opening = passage.tokens.new_tensor([self.end] if passage.first else [])
-        return torch.cat([opening, passage.tokens])
-
-    def after(self, passage: Passage) -> int:
-        """The token that follows it."""
-        return self.end if passage.last else passage.following
+        return torch.cat([shift(*numbered(each)) for each in rows])
 
     def visibility(self, batch: Batch) -> dict[str, dict[str, Tensor]]:
         """Position t sees the real positions 0..t; with ``pack``, those of its own text."""

@@ -26,6 +26,7 @@ from minicpt.batch import IGNORE, Batch, pad, padding, shift
 from minicpt.common.errors import InputError
 from minicpt.common.settings import Checked, setting
 from minicpt.data.corpus import Corpus, Passage
+from minicpt.data.framing import framed
 from minicpt.data.order import Draw, Plan, windows
 from minicpt.data.tokenizer import Tokenizer
 from minicpt.objectives.base import Objective
@@ -104,9 +105,7 @@ class FillInTheMiddle(Objective):
             read = self.arranged(cut) + cut.middle
             if len(read) <= self.length:  # nearly always, see SPARE; the others stay whole
                 return passage.tokens.new_tensor(read), self.end
-        opening = passage.tokens.new_tensor([self.end] if passage.first else [])
-        following = self.end if passage.last else passage.following
-        return torch.cat([opening, passage.tokens]), following
+        return framed(passage, self.tokenizer)
 
     def cut(self, passage: Passage, suffix_first: bool, generator: Generator) -> Cut:
         """The parts of a passage, cut at two points drawn from all places between characters."""

@@ -16,7 +16,8 @@ causal language modelling measures, the loss of the text in nats per token.
 * An evaluation hides exactly l of the L tokens, with l uniform in 1..L, and weighs them L/l. It
   has the same mean as the training, and less noise.
 * A decoder sees both sides too, and keeps its shift: the token at i is predicted at i-1. So each
-  window begins with end-of-text, behind which its first token is predicted.
+  window begins with the token before a document (``data/framing.py``), behind which its first
+  token is predicted.
 
 Sahoo et al. 2024, arXiv 2406.07524 (MDLM); Nie et al. 2025, arXiv 2502.09992 (LLaDA); from a causal
 base: Gong et al. 2024, arXiv 2410.17891 (DiffuLLaMA).
@@ -78,7 +79,7 @@ class MaskedDiffusion(Objective):
         if self.role == "encoder":
             around, self.pad = [tokenizer.need("cls"), tokenizer.need("sep")], tokenizer.need("pad")
         else:
-            around, self.pad = [tokenizer.need("end")], tokenizer.need("end")
+            around, self.pad = [tokenizer.begin], tokenizer.need("end")
         self.before, self.behind = torch.tensor(around[:1]), torch.tensor(around[1:]).long()
         self.room = self.length - len(around)
         self.is_maskable = torch.zeros(tokenizer.size, dtype=torch.bool)  # (V,)
@@ -151,13 +152,13 @@ class MaskedDiffusion(Objective):
             written = self.filled(model, gaps, sampling, generator)
             places = [place for place, token in enumerate(gaps) if token == self.mask]
             return bracketed(self.tokenizer, written, places)
-        return text + self.tokenizer.decode(self.written(model, gaps, sampling, generator))
+        return text + self.tokenizer.decode(self.written(model, gaps, sampling, generator), gaps)
 
     def probe(self, model: nn.Module, passage: Passage, sampling, draw: Draw) -> str:
         """What it writes behind the first third of a passage, set off by a bar."""
         prompt = passage.tokens[: max(1, min(len(passage.tokens) // 3, 24))].tolist()
         written = self.written(model, prompt, sampling, draw.generator)
-        return f"{self.tokenizer.decode(prompt)} | {self.tokenizer.decode(written)}"
+        return f"{self.tokenizer.decode(prompt)} | {self.tokenizer.decode(written, prompt)}"
 
     def written(self, model: nn.Module, prompt: list[int], sampling, generator) -> list[int]:
         """The tokens that it writes behind a prompt, as far as the window reaches."""

@@ -7,8 +7,8 @@ i - 1, as in causal LM: a model that was trained to predict the next token keeps
     read       a b [MASK] d
     predict    . c   .    .
 
-End-of-text stands in front of a document, as in causal LM, so its first token can be predicted too.
-The first token of a later window cannot, and is never chosen. End-of-text is no target.
+In front of a document stands what stands there in causal LM (``data/framing.py``), so its first
+token can be predicted too. That of a later window cannot, and is never chosen. Nor is end-of-text.
 
 With ``causal_share`` some of the passages are causal LM instead: read from left to right, and each
 position predicts what follows, the end of a document included. One model learns both.
@@ -38,6 +38,7 @@ from minicpt.batch import (
 from minicpt.common.settings import setting
 from minicpt.data.corpus import Corpus, Passage
 from minicpt.data.documents import Document
+from minicpt.data.framing import framed
 from minicpt.data.order import Draw, Plan, windows
 from minicpt.data.patterns import prefix_mask, two_way_mask
 from minicpt.data.skipping import without_short
@@ -92,10 +93,9 @@ class MaskedNextToken(Objective):
         """Each passage corrupted, or with ``causal_share`` left as it is, by its own generator."""
         rows, targets, both_ways = [], [], []
         for passage, draw in zip(passages, draws, strict=True):
-            opening = passage.tokens.new_tensor([self.end] if passage.first else [])
-            read = torch.cat([opening, passage.tokens])
+            read, following = framed(passage, self.tokenizer)
             if float(torch.rand((), generator=draw.generator)) < self.settings.causal_share:
-                target = shift(read, self.end if passage.last else passage.following)
+                target = shift(read, following)
                 both_ways.append(0)
             else:
                 read, target = self.masked(read, passage, draw.generator)
@@ -162,7 +162,7 @@ class MaskedNextToken(Objective):
         causal LM; else some of its tokens are hidden and filled."""
         mask = self.masker.mask
         if self.tokenizer.token(mask) in text:
-            ids = [self.end, *generation.with_gaps(self.tokenizer, text, mask)]
+            ids = [self.tokenizer.begin, *generation.with_gaps(self.tokenizer, text, mask)]
             generation.check_length(ids, self.length)
             tokens = torch.tensor(ids)
             return self.filled(model, tokens, (tokens == mask).nonzero()[:, 0])

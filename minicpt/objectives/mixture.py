@@ -104,7 +104,7 @@ class Mixture(Objective):
         self.modes = dict(zip((R, X, S), tokenizer.need_special((R, X, S), "mixture"), strict=True))
         self.recipe = [(each.mode, self.made(kinds[each.objective], each)) for each in recipe]
         self.shares = torch.tensor([each.share for each in recipe])
-        self.start = tokenizer.need("end" if self.role == "decoder" else "pad")
+        self.start = tokenizer.begin if self.role == "decoder" else tokenizer.need("pad")
 
     def made(self, kind: type[Objective], denoiser: Denoiser) -> Objective:
         """A denoiser, which leaves room for its mode token."""
@@ -120,7 +120,7 @@ class Mixture(Objective):
         return min(denoiser.longest for _, denoiser in self.recipe)
 
     def plan(self, corpus: Corpus, seed: int, epoch: int) -> Plan:
-        """Windows of the documents; the first of each leaves room for an end-of-text before it."""
+        """Windows of the documents; the first of each leaves room for what stands before it."""
         plan = Plan(windows(corpus, self.longest, seed, epoch, lead=1), corpus.passage)
         why = f"mixture needs passages of {LEAST} tokens"
         return without_short(plan, plan.lengths, LEAST, why).grouped(seed, epoch)
@@ -171,7 +171,7 @@ class Mixture(Objective):
         (written,) = generation.write_after(
             model, denoiser, prefix, self.start, sampling, generator, front
         )
-        return self.tokenizer.decode(written)
+        return self.tokenizer.decode(written, prefix)
 
 
 def with_front(row: Batch, token: int) -> Batch:

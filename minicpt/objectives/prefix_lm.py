@@ -5,8 +5,8 @@ The first part is the prefix. It is read in both directions, and nothing in it i
 rest is the suffix. It is read from left to right, and all of its tokens are targets. With the
 prefix a b:
 
-    a decoder reads      <end> a b c d e     the first three look at one another
-    and predicts            .  . c d e <end>
+    a decoder reads      <begin> a b c d e     the first three look at one another
+    and predicts            .    . c d e <end>
 
     an encoder reads     a b
     its decoder reads    <start> c d e
@@ -16,8 +16,8 @@ What a decoder reads are the tokens that it predicts, moved right by one. So the
 in both directions ends with the position that predicts the suffix's first token: that part is one
 longer than the prefix, and the token that its last position predicts stands outside of it.
 
-End-of-text stands where it stands in causal LM: before and after a document. A later window of a
-document is read without one in front (its first token takes that place), and the token that
+What stands before and after a document is as in causal LM (``data/framing.py``). A later window of
+a document is read without a token in front (its first one takes that place), and the token that
 follows a window is its last target. ``<start>`` is the pad id, as in T5.
 
 The losses of the targets add up to the loss of the suffix, given the prefix: they are an exact
@@ -37,6 +37,7 @@ from minicpt.batch import IGNORE, Batch, pad, padding, shift
 from minicpt.common.errors import InputError
 from minicpt.common.settings import Checked, setting
 from minicpt.data.corpus import Corpus, Passage
+from minicpt.data.framing import framed, numbered
 from minicpt.data.input_output import input_output, sees_the_input
 from minicpt.data.order import Draw, Plan, windows
 from minicpt.data.patterns import prefix_mask
@@ -87,10 +88,9 @@ class PrefixLM(Objective):
         """``cuts``: how many tokens of each passage are its prefix."""
         rows, targets, both_ways = [], [], []
         for passage, cut in zip(passages, cuts, strict=True):
-            opening = passage.tokens.new_tensor([self.end] if passage.first else [])
-            read = torch.cat([opening, passage.tokens])
-            target = shift(read, self.after(passage))
-            part = len(opening) + cut  # the positions that are read in both directions
+            read, following = framed(passage, self.tokenizer)
+            target = shift(read, following)
+            part = len(read) - len(passage.tokens) + cut  # is read in both directions
             target[: part - 1] = IGNORE  # the last of them predicts the suffix's first token
             rows.append(read)
             targets.append(target)
@@ -104,14 +104,10 @@ class PrefixLM(Objective):
         pairs = list(zip(passages, cuts, strict=True))
         prefixes = [passage.tokens[:cut] for passage, cut in pairs]
         suffixes = [
-            torch.cat([passage.tokens[cut:], passage.tokens.new_tensor([self.after(passage)])])
+            shift(*framed(passage, self.tokenizer))[cut - len(passage.tokens) - 1 :]
             for passage, cut in pairs
         ]
         return input_output(self.role, prefixes, suffixes, self.filler)
-
-    def after(self, passage: Passage) -> int:
-        """The token that follows it."""
-        return self.end if passage.last else passage.following
 
     def visibility(self, batch: Batch) -> dict[str, dict[str, Tensor]]:
         """In a decoder's row, the position of the first target and those before it see one another;
@@ -123,10 +119,7 @@ class PrefixLM(Objective):
     def places(self, passage: Passage) -> Tensor:
         """As in causal LM, whatever the cut: of each position of a decoder's row. Those of an
         encoder-decoder's shorter rows are the last ones."""
-        opening = [-1] if passage.first else []
-        stop = passage.start + len(passage.tokens)
-        numbers = torch.cat([torch.tensor(opening).long(), torch.arange(passage.start, stop)])
-        return shift(numbers, -1 if passage.last else stop)
+        return shift(*numbered(passage))
 
     # --- what a trained model does with a text
 
@@ -144,11 +137,11 @@ class PrefixLM(Objective):
         """What the model writes after a prefix; ``first``: it begins a document."""
         how = self.tokenizer, sampling, generator
         if self.role == "decoder":
-            given = [self.end] * first + prefix
+            given = [self.tokenizer.begin] * first + prefix
             ids = generation.continue_prefix(model, given, self.length, *how)
         else:
             if not prefix:
                 raise InputError("the encoder reads the text, but it holds no token; give some")
             generation.check_length(prefix, self.length)
             ids = generation.rewrite_tokens(model, prefix, *how)
-        return self.tokenizer.decode(ids)
+        return self.tokenizer.decode(ids, prefix)

@@ -122,7 +122,7 @@ class SpanCorruption(Objective):
     def __init__(self, tokenizer: Tokenizer, settings: Settings | None = None, role=None):
         super().__init__(tokenizer, settings, role)
         self.end = tokenizer.need("end")
-        self.start = self.end if self.role == "decoder" else tokenizer.need("pad")
+        self.start = tokenizer.begin if self.role == "decoder" else tokenizer.need("pad")
         count = sizes(self.longest, self.settings)[1] + self.settings.roll
         names = [SENTINEL.format(number) for number in reversed(range(count))]
         why = f"span-corruption with --window {self.length}"

@@ -3,12 +3,12 @@
 arXiv 2605.26097; the idea is older: Robins 1995, "Catastrophic Forgetting, Rehearsal and
 Pseudorehearsal". The texts are written before the training starts.
 
-Each row of a batch writes one document after the other, from end-of-text to end-of-text, at
-temperature 1, so the texts are drawn from the distribution that the model has learnt. Of the
-special tokens only end-of-text can be drawn. When a row has filled the window, it goes on with its
-newest token alone in a new one, as training cuts a document into windows that do not see each
-other. Every row writes as many tokens as the others, so short documents are not preferred. The last
-document of a row is broken off, and its end is no target.
+Each row of a batch writes one document after the other, each behind what begins a document and up
+to end-of-text, at temperature 1, so the texts are drawn from the distribution that the model has
+learnt. Of the special tokens only end-of-text can be drawn. When a row has filled the window, it
+goes on with its newest token alone in a new one, as training cuts a document into windows that do
+not see each other. Every row writes as many tokens as the others, so short documents are not
+preferred. The last document of a row is broken off, and its end is no target.
 
 Only decoders do it: an encoder gives no probability to a whole text, and an encoder-decoder writes
 only in reply to one.
@@ -155,12 +155,13 @@ def sample(
     rows = max(1, min(ROWS, tokens // window))
     draws = generator("self-replay", seed)
     forbidden = sorted(set(range(tokenizer.size)).difference([end, *tokenizer.ordinary.tolist()]))
-    newest = torch.full((rows,), end)
+    newest = torch.full((rows,), end)  # as if a document had just ended
     written = []
     with evaluating(model):
         cache = model.cache(rows, window)
         for _ in progress(range(-(-tokens // rows))):
-            hidden = model.step(newest[:, None].to(device), cache)[:, 0]  # (B, D)
+            read = torch.where(newest == end, tokenizer.begin, newest)
+            hidden = model.step(read[:, None].to(device), cache)[:, 0]  # (B, D)
             logits = model.heads["tokens"](hidden)[:, : tokenizer.size].float().cpu()
             logits[:, forbidden] = -torch.inf
             newest = choose_each(logits, draws)

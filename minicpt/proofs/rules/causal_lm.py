@@ -27,9 +27,9 @@ def rule(subject: Subject, passage, batch: Batch) -> Iterator[str]:
 def next_tokens(
     subject: Subject, passage, read: list[int], targets: list[int]
 ) -> Iterator[str]:
-    """One text of a row, against its document with end-of-text on both sides."""
+    """One text of a row, against its document with what stands on both sides of it."""
     end = subject.tokenizer.need("end")
-    whole = [end, *subject.source(passage), end]
+    whole = [subject.tokenizer.begin, *subject.source(passage), end]
     first = passage.offset + 1 if passage.offset else 0
     if read != whole[first : first + len(read)]:
         yield "what is read is not the text"

@@ -29,7 +29,7 @@ def rule(subject: Subject, passage, batch: Batch) -> Iterator[str]:
         yield "more is read than the window holds"
     if marks(subject).isdisjoint(read):
         following = whole[stop]
-        if read != [end] * (passage.offset == 0) + window:
+        if read != [tokenizer.begin] * (passage.offset == 0) + window:
             yield "what is read is neither a text with a gap nor the text as it stands"
     else:
         following = end

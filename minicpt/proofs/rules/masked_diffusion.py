@@ -16,11 +16,12 @@ WEIGHT = {"tokens": 1.0}
 
 
 def rule(subject: Subject, passage, batch: Batch) -> Iterator[str]:
-    """A window of the text between [CLS] and [SEP], or, for a decoder, behind end-of-text."""
+    """A window of the text between [CLS] and [SEP]; for a decoder, behind what begins a document.
+    """
     tokenizer, decoder = subject.tokenizer, subject.objective.role == "decoder"
     window = subject.source(passage)[passage.offset :][: len(passage.tokens)]
     if decoder:
-        original, shift = [tokenizer.need("end"), *window], 1
+        original, shift = [tokenizer.begin, *window], 1
     else:
         original, shift = [tokenizer.need("cls"), *window, tokenizer.need("sep")], 0
     read = batch.inputs["tokens"][0].tolist()

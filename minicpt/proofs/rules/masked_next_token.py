@@ -11,7 +11,7 @@ VARIANTS = {"half causal masked-next-token": Variant({"causal_share": 0.5})}
 def rule(subject: Subject, passage, batch: Batch) -> Iterator[str]:
     """A window of the text that is seen whole, or one of causal LM."""
     end = subject.tokenizer.need("end")
-    opening = [] if passage.offset else [end]
+    opening = [] if passage.offset else [subject.tokenizer.begin]
     source = [*subject.source(passage), end][passage.offset :]
     original = [*opening, *source[: len(passage.tokens)]]
     following = [*original[1:], source[len(passage.tokens)]]

@@ -41,7 +41,7 @@ def rule(subject: Subject, passage, batch: Batch) -> Iterator[str]:
         yield "the mode token is not seen from everywhere"
     rest = without_mode(batch)
     if mode == "[S2S]":
-        yield from continued(rest, window, end)
+        yield from continued(rest, window, subject.tokenizer.begin)
         return
     read, written = both(rest)
     yield from begun(subject, rest, written)
@@ -66,10 +66,10 @@ def without_mode(batch: Batch) -> Batch:
     return Batch(inputs, {"tokens": targets if "decoder_tokens" in inputs else targets[:, 1:]})
 
 
-def continued(batch: Batch, window: list[int], end: int) -> Iterator[str]:
+def continued(batch: Batch, window: list[int], begin: int) -> Iterator[str]:
     """Mode S: a beginning is read, and the rest, with the token after it, is written.
 
-    A decoder may read end-of-text before it.
+    A decoder may read before it what begins a document.
     """
     targets = [each for each in batch.targets["tokens"][0].tolist() if each != IGNORE]
     cut = len(window) - len(targets)
@@ -77,7 +77,7 @@ def continued(batch: Batch, window: list[int], end: int) -> Iterator[str]:
         yield "[S2S]: what is written is not the end of the text"
     read = batch.inputs["tokens"][0].tolist()
     whole = window[:cut] if "decoder_tokens" in batch.inputs else window[:-1]
-    if read[-len(whole) :] != whole or read[: -len(whole)] not in ([], [end]):
+    if read[-len(whole) :] != whole or read[: -len(whole)] not in ([], [begin]):
         yield "[S2S]: what is read is not the text"
 
 

@@ -10,17 +10,18 @@ VARIANTS = {"packed multi-token-prediction": Variant({"pack": True, "ahead": 3},
 
 
 def rule(subject: Subject, passage, batch: Batch) -> Iterator[str]:
-    """Each text of the row against its document with end-of-text on both sides.
+    """Each text of the row against its document with what stands on both sides of it.
 
     What may be predicted is what the text reads, and the one token that follows it.
     """
     end, read = subject.tokenizer.need("end"), batch.inputs["tokens"][0].tolist()
+    opening = subject.tokenizer.begin
     if batch.targets.keys() != set(subject.objective.heads):
         yield "a head has no targets"
     begin = 0
     for text in getattr(passage, "passages", (passage,)):
         first = text.offset + 1 if text.offset else 0
-        known = [end, *subject.source(text), end][first:][: len(text.tokens) + (not first) + 1]
+        known = [opening, *subject.source(text), end][first:][: len(text.tokens) + (not first) + 1]
         size = len(known) - 1
         if read[begin : begin + size] != known[:-1]:
             yield "what is read is not the text"

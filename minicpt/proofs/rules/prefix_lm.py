@@ -26,7 +26,7 @@ def rule(subject: Subject, passage, batch: Batch) -> Iterator[str]:
         if inputs["decoder_tokens"][0].tolist() != [start, *text[cut:]]:
             yield "the decoder does not read the start token and the suffix"
         return
-    opening = [] if passage.offset else [end]
+    opening = [] if passage.offset else [subject.tokenizer.begin]
     if inputs["tokens"][0].tolist() != [*opening, *text]:
         yield "what is read is not the text"
     part = len(opening) + cut  # read in both directions

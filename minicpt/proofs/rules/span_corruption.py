@@ -40,15 +40,16 @@ def begun(subject: Subject, batch: Batch, written: list[int]) -> Iterator[str]:
     """What the decoder reads of what is written."""
     if "decoder_tokens" in batch.inputs:
         start, *rest = batch.inputs["decoder_tokens"][0].tolist()
-        role = "pad"
+        expected = subject.tokenizer.need("pad")
     else:
         row = batch.inputs["tokens"][0].tolist()
-        start, rest, role = row[0], row[len(row) - len(written) + 1 :], "end"
+        start, rest = row[0], row[len(row) - len(written) + 1 :]
+        expected = subject.tokenizer.begin
         end = len(row) - len(written)  # the last position of the input: it predicts the first token
         sees = [[j <= max(i, end) for j in range(len(row))] for i in range(len(row))]
         if batch.inputs["mask"][0].tolist() != sees:
             yield "the input is not read in both directions, or the output is"
-    if start != subject.tokenizer.need(role) or rest != written[:-1]:
+    if start != expected or rest != written[:-1]:
         yield "the decoder does not read a start token and what is written before"
 
 
