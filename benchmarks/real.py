@@ -187,7 +187,7 @@ def row(name: str, part: dict, seconds: dict) -> dict:
 def report(rows: list[dict], samples: dict[str, str]) -> str:
     """Tables in Markdown, and the samples."""
     lines = [
-        "| continued | new text | gained | old text | forgotten | s a step | minutes | CPU min | MiB |",
+        "| continued | new text | gained | old text | forgotten | s/step | min | CPU min | MiB |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for each in rows:
@@ -226,7 +226,7 @@ def read_options(words: list[str]) -> argparse.Namespace:
     top = Parser(prog="real.py", description=__doc__.splitlines()[0])
     top.add_argument("--quick", action="store_true", help="few steps of short passages")
     top.add_argument("--prepare", action="store_true",
-                     help="make and check the folders of the models, and train nothing")  # fmt: skip
+                     help="make and check the models' folders, and train nothing")  # fmt: skip
     top.add_argument("--only", nargs="+", metavar="NAME", choices=TRAININGS,
                      default=list(TRAININGS),
                      help=f"these trainings alone: {', '.join(TRAININGS)}")  # fmt: skip
