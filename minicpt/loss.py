@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from minicpt.batch import IGNORE, Batch, seen_by
 from minicpt.fast import loss as fast
-from minicpt.possible import without
+from minicpt.possible import pooled, without
 from minicpt.terms import losses_with_terms
 
 
@@ -108,7 +108,7 @@ def losses_of_head(
     weights = batch.weights.get(name)
     places = (asked if weights is None else asked & (weights > 0)).flatten().nonzero()[:, 0]  # (N,)
     chosen = target.flatten()[places]  # (N,)
-    kept = hidden.flatten(0, 1).index_select(0, places)  # (B, T, D) -> (N, D)
+    kept = pooled(head, hidden, batch.inputs).flatten(0, 1).index_select(0, places)  # (N, D)
     if batch.terms:
         losses, terms = losses_with_terms(head, kept, chosen, batch.terms, fused)
     else:

@@ -1,13 +1,13 @@
-"""A head without the classes that an objective never predicts.
+"""A head as the loss uses it: what it reads, and which of its classes an objective never predicts.
 
 Masked diffusion never predicts the mask token: no text holds it. Its logit is taken out, that is,
 set to -inf. So its probability is 0, and the other classes share all of it.
 
-D width, V classes of the head, N targets.
+B batch, T positions, D width, V classes of the head, N targets.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -32,3 +32,15 @@ class Possible:
 def without(head: nn.Module, never: Sequence[int] = ()) -> nn.Module | Possible:
     """The head; where there are classes that are never predicted, without these."""
     return Possible(head, never) if len(never) else head
+
+
+def pooled(head: nn.Module, hidden: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
+    """What a head reads of a model's hidden states: (B, T, D).
+
+    hidden  (B, T, D)
+    inputs  what the model has read
+
+    The hidden states themselves, or what the head's ``pool`` makes of them: one that pools reads,
+    at every position, the whole text.
+    """
+    return head.pool(hidden, inputs.get("mask")) if hasattr(head, "pool") else hidden

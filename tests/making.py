@@ -9,7 +9,7 @@ from minicpt.data.corpus import Corpus
 from minicpt.data.order import Draw
 from minicpt.proofs import bounds
 from minicpt.remedies.base import Situation
-from minicpt.runs.assembly import model_kind, new_model
+from minicpt.runs.assembly import make_objective, model_kind, new_model
 from minicpt.training.stream import Stream
 from minicpt.training.trainer import Learner, train_step
 
@@ -42,8 +42,10 @@ def draws(count: int, *key) -> list[Draw]:
 
 
 def objective_of(name: str, tokenizer, role=None, **settings):
-    """The objective of that name on the command line."""
+    """The objective of that name on the command line, for a role, or for the model in its place."""
     kind = objectives.known()[name]
+    if hasattr(role, "ROLE"):
+        return make_objective(kind, tokenizer, kind.Settings(**settings), role)
     return kind(tokenizer, kind.Settings(**settings), role)
 
 

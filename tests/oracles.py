@@ -1,9 +1,12 @@
 """Tiny random models and tokenizers of transformers, and the folders it writes: the oracles."""
 
+import importlib
+
 import torch
 import transformers
 from tokenizers import Tokenizer as Engine
 from tokenizers import models, pre_tokenizers, trainers
+from transformers import modeling_rope_utils
 
 V, P = 320, 24
 LINES = [
@@ -38,16 +41,47 @@ def gpt2(kind="GPT2LMHeadModel", **changes):
     return randomised(getattr(transformers, kind)(transformers.GPT2Config(**sizes | changes)))
 
 
-def t5(version, kind="T5ForConditionalGeneration", tied=None, **changes):
-    """Version 5 of transformers ties the head of every T5; untied by hand here in version 1.1."""
+def modernbert(kind="ModernBertForMaskedLM", **changes):
+    """Its local layers see 3 positions on each side: shorter than most texts of the tests."""
+    sizes = {
+        "vocab_size": V, "hidden_size": 24, "num_hidden_layers": 4, "num_attention_heads": 3,
+        "intermediate_size": 20, "max_position_embeddings": P, "local_attention": 6,
+    }  # fmt: skip
+    ids = dict.fromkeys(f"{role}_token_id" for role in ("pad", "bos", "eos", "cls", "sep"))
+    config = transformers.ModernBertConfig(**sizes | ids | changes)
+    return randomised(getattr(transformers, kind)(config))
+
+
+def llama(kind="LlamaForCausalLM", **changes):
+    """One of Llama's family, its head tied; the window of a Mistral is shorter than most texts."""
+    family = kind.removesuffix("ForCausalLM").removesuffix("Model")
+    sizes = {
+        "vocab_size": V, "hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "intermediate_size": 40, "max_position_embeddings": P,
+        "head_dim": 6, "tie_word_embeddings": True, "pad_token_id": None, "bos_token_id": None,
+        "eos_token_id": None,
+    }  # fmt: skip
+    if family == "Mistral":
+        sizes["sliding_window"] = 6
+    config = getattr(transformers, f"{family}Config")(**sizes | changes)
+    return randomised(getattr(transformers, kind)(config))
+
+
+def llama_own_head(kind="LlamaForCausalLM", **changes):
+    return llama(kind, tie_word_embeddings=False, **changes)
+
+
+def t5(version, kind="T5ForConditionalGeneration", tied=None, scaled=None, **changes):
+    """Version 5 of transformers ties the head of every T5: an untied one is made by hand here."""
+    tied, scaled = (version == "1.0" if each is None else each for each in (tied, scaled))
     sizes = {
         "vocab_size": V, "d_model": 24, "d_kv": 7, "d_ff": 40, "num_layers": 2,
         "num_decoder_layers": 3, "num_heads": 3, "decoder_start_token_id": 0,
         "feed_forward_proj": "relu" if version == "1.0" else "gated-gelu",
-        "tie_word_embeddings": version == "1.0",
+        "tie_word_embeddings": scaled,  # so it is called in the constructor
     }  # fmt: skip
     oracle = getattr(transformers, kind)(transformers.T5Config(**sizes | changes))
-    if not (version == "1.0" if tied is None else tied) and hasattr(oracle, "lm_head"):
+    if not tied and hasattr(oracle, "lm_head"):
         oracle.lm_head.weight = torch.nn.Parameter(torch.randn_like(oracle.shared.weight))
     return randomised(oracle)
 
@@ -58,6 +92,16 @@ def t5_10(kind="T5ForConditionalGeneration", **changes):
 
 def t5_11(kind="T5ForConditionalGeneration", **changes):
     return t5("1.1", kind, **changes)
+
+
+def t5_10_own_head(kind="T5ForConditionalGeneration", **changes):
+    """Its head is scaled and not tied."""
+    return t5("1.0", kind, tied=False, **changes)
+
+
+def t5_11_tied(kind="T5ForConditionalGeneration", **changes):
+    """As transformers 5 makes every new T5 1.1: its head is tied and not scaled."""
+    return t5("1.1", kind, tied=True, **changes)
 
 
 def randomised(oracle):
@@ -80,12 +124,29 @@ KINDS = {
     "T5ForConditionalGeneration-1.0": t5_10,
     "T5Model-1.1": t5_11,
     "T5ForConditionalGeneration-1.1": t5_11,
+    "T5ForConditionalGeneration-1.0-own head": t5_10_own_head,
+    "T5ForConditionalGeneration-1.1-tied": t5_11_tied,
+    "ModernBertModel": modernbert,
+    "ModernBertForMaskedLM": modernbert,
+    "ModernBertForSequenceClassification": modernbert,
+    "LlamaModel": llama,
+    "LlamaForCausalLM": llama,
+    "LlamaForCausalLM-own head": llama_own_head,
+    "MistralForCausalLM": llama,
+    "Qwen2ForCausalLM": llama,
+    "Qwen3ForCausalLM": llama,
+    "SmolLM3ForCausalLM": llama,
 }
 FULLEST = {
     bert: "BertForPreTraining",
     gpt2: "GPT2LMHeadModel",
     t5_10: "T5ForConditionalGeneration",
     t5_11: "T5ForConditionalGeneration",
+    t5_10_own_head: "T5ForConditionalGeneration",
+    t5_11_tied: "T5ForConditionalGeneration",
+    modernbert: "ModernBertForMaskedLM",  # the classifier is left over: no class has both heads
+    llama: "LlamaForCausalLM",
+    llama_own_head: "LlamaForCausalLM",
 }
 
 
@@ -96,12 +157,31 @@ def make(name, **changes):
 
 def exact(monkeypatch):
     """Makes transformers compute in float64 where it goes to float32 whatever the model's type:
-    the variance in T5's norm, and the logits of the causal loss."""
+    the variance in RMS norms, the angles of rotary positions, and the logits of the causal loss.
+    Their frequencies are its own functions', which make them of type ``torch.float``."""
 
     def norm(self, x):
-        return self.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6))
+        variance = x.pow(2).mean(-1, keepdim=True)
+        return self.weight * (x * torch.rsqrt(variance + self.variance_epsilon))
 
-    monkeypatch.setattr(transformers.models.t5.modeling_t5.T5LayerNorm, "forward", norm)
+    def turns(self, x, position_ids, layer_type=None):
+        of_layer = {} if layer_type is None else {"layer_type": layer_type}
+        kind = self.rope_type if layer_type is None else self.rope_type[layer_type]
+        own = self.compute_default_rope_parameters
+        make = own if kind == "default" else modeling_rope_utils.ROPE_INIT_FUNCTIONS[kind]
+        frequencies, _ = make(self.config, **of_layer)
+        assert frequencies.dtype == torch.float64
+        angles = (position_ids[..., None] * frequencies).repeat(1, 1, 2)
+        return angles.cos(), angles.sin()
+
+    for module in ("t5", "llama", "mistral", "qwen2", "qwen3", "smollm3", "modernbert"):
+        of = importlib.import_module(f"transformers.models.{module}.modeling_{module}")
+        for name, kind in vars(of).items():
+            if name.endswith("RMSNorm") or name == "T5LayerNorm":
+                monkeypatch.setattr(kind, "forward", norm)
+            if name.endswith("RotaryEmbedding"):
+                monkeypatch.setattr(kind, "forward", turns)
+    monkeypatch.setattr(torch, "float", torch.float64)
     monkeypatch.setattr(torch.Tensor, "float", lambda self: self.double())
 
 

@@ -455,7 +455,7 @@ def test_a_block_is_one_more_layer_of_its_kind(kind):
     model = model_of(kind, {})
     block = model.block().double().eval()
     shapes = {name: p.shape for name, p in block.named_parameters()}
-    assert shapes == {name: p.shape for name, p in model.layers[0].named_parameters()}
+    assert shapes == {name: p.shape for name, p in model.layers[-1].named_parameters()}
     own = {id(p) for p in model.parameters()}
     assert not any(id(p) in own for p in block.parameters())
     x = model(**inputs_of(model)).detach()
@@ -467,7 +467,7 @@ def test_a_block_is_one_more_layer_of_its_kind(kind):
     moved = (block(changed, mask) - out)[0].abs().amax(-1) > 1e-9
     assert moved.tolist() == [place >= 5 for place in range(9)], "it looks where the mask says"
     weight = next(p for p in model.block().attention.parameters() if p.dim() == 2)
-    assert abs(weight.std().item() / 0.02 - 1) < 0.15
+    assert abs(weight.std().item() / 0.02 - 1) < 0.2
 
 
 @pytest.mark.parametrize("kind", NARROW)
@@ -521,8 +521,10 @@ def randomised(model):
 
 
 def ours(oracle):
-    model = huggingface.build(oracle.config.to_dict()).double().eval()
-    assert huggingface.import_state(model, oracle.state_dict()) == []
+    state = oracle.state_dict()
+    kind, config = huggingface.read_config(oracle.config.to_dict(), state)
+    model = kind(config).double().eval()
+    assert huggingface.import_state(model, state) == []
     return model
 
 

@@ -101,8 +101,8 @@ def fault(model, state):
 def test_round_trip_through_folders_is_bitwise(make, tmp_path):
     oracle = random_state(make())
     config, tensors = folder_of(oracle, tmp_path / "theirs")
-    model = huggingface.build(config)
-    assert huggingface.import_state(model, tensors) == []
+    model, notes = huggingface.load(config, tensors)
+    assert notes == []
     write_folder(model, tmp_path / "ours")
     again, loading = type(oracle).from_pretrained(tmp_path / "ours", output_loading_info=True)
     assert not any(loading.values()), loading
@@ -202,12 +202,12 @@ def test_every_kind_of_gpt2_imports(kind):
     assert torch.equal(model.layers[1].attention.qkv.weight, bare.h[1].attn.c_attn.weight.t())
 
 
-@pytest.mark.parametrize("version, notes", [("1.0", 0), ("1.1", 1)])
-def test_a_bare_t5_imports(version, notes):
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_a_bare_t5_imports(version):
     oracle = random_state(hf_t5(version, "T5Model"))
     state = oracle.state_dict()
     model = huggingface.build(oracle.config.to_dict())
-    assert len(huggingface.import_state(model, state)) == notes
+    assert huggingface.import_state(model, state) == []  # transformers 5 calls every head tied
     # Copies of the embedding are neither needed nor in the way; one of them is enough.
     names = ["shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight"]
     for keep in names:
@@ -328,7 +328,6 @@ def test_an_unknown_family_is_refused_with_the_known_ones(config):
         (hf_gpt2, {"scale_attn_weights": False}),
         (hf_gpt2, {"tie_word_embeddings": False}),
         (hf_t5, {"feed_forward_proj": "gated-silu"}),
-        (hf_t5, {"feed_forward_proj": "relu"}),
         (hf_t5, {"relative_attention_num_buckets": 8}),
         (hf_t5, {"relative_attention_max_distance": 64}),
         (hf_t5, {"decoder_start_token_id": 3}),

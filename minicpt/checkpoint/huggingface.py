@@ -6,7 +6,8 @@ parameter its tensor: only a whole head may be missing, and then a note says so.
 table keeps our own names, and no other tool opens its folders.
 
 A table has ``MODEL_TYPE`` (several: with spaces between), ``to_foreign`` (from our config to
-the content of config.json), ``from_foreign`` (back, as plain values) and ``NAMES``, which holds
+the content of config.json), ``from_foreign`` (back, as plain values), ``from_weights`` where these
+tell what a config.json does not (that, as plain values), and ``NAMES``, which holds
     prefix      what a folder of the bare model, without heads, leaves out of its names
     weights     our name -> their name, or a tuple of them: our matrix is theirs, one below the
                 other; ``{i}`` stands for the number of a layer
@@ -49,8 +50,13 @@ def build(config: dict[str, Any], **changes) -> nn.Module:
     return kind(ours)
 
 
-def read_config(config: dict[str, Any], **changes) -> tuple[type[nn.Module], Any]:
-    """The class of a config.json's model, and its Config in our terms. Raises as ``build`` does."""
+def read_config(
+    config: dict[str, Any], tensors: dict[str, Tensor] | None = None, **changes
+) -> tuple[type[nn.Module], Any]:
+    """The class of a config.json's model, and its Config in our terms. Raises as ``build`` does.
+
+    tensors  the weights beside it, where they are known
+    """
     of_each = {name: table.MODEL_TYPE.split() for name, table in all_tables().items()}
     families = {each: name for name, several in of_each.items() for each in several}
     found = config.get("model_type")
@@ -59,9 +65,12 @@ def read_config(config: dict[str, Any], **changes) -> tuple[type[nn.Module], Any
             f"config.json: model_type {found!r:.60} is not implemented: use one of "
             + ", ".join(sorted(families))
         )
-    kind = models.known()[families[found]]
+    kind, table = models.known()[families[found]], all_tables()[families[found]]
     try:
-        ours = kind.Config(**all_tables()[families[found]].from_foreign(config))
+        values = table.from_foreign(config)
+        if tensors is not None and hasattr(table, "from_weights"):
+            values |= table.from_weights(config, tensors)
+        ours = kind.Config(**values)
     except InputError as error:
         text = str(error)
         raise InputError(text if "config.json" in text else f"config.json: {text}") from None
@@ -108,7 +117,7 @@ def load(
     mapped  whether the weights lie in mapped files: see ``filling``
     """  # fmt: skip
     kind, ours = check(config, tensors, **changes)
-    _, notes, _ = _match(without_memory(kind, ours), tensors)
+    _, notes = _match(without_memory(kind, ours), tensors)
     with torch.random.fork_rng(devices=[]), nullcontext() if notes else Undrawn():
         torch.manual_seed(seed)
         model = kind(ours)
@@ -123,7 +132,7 @@ def check(
     Only shapes are read, so the tensors may lie on the meta device. ``size`` is the number of
     bytes that hold them on disk; more than that they cannot be. Raises InputError as ``load`` does.
     """
-    kind, ours = read_config(config, **changes)
+    kind, ours = read_config(config, tensors, **changes)
     layers = sum(getattr(ours, name, 0) for name in ("layers", "decoder_layers"))
     if layers > len(tensors):  # a layer holds more than one tensor
         raise InputError(
@@ -131,8 +140,7 @@ def check(
             f" {len(tensors)} tensors in all"
         )
     draft = without_memory(kind, ours)
-    values, _, absent = _match(draft, tensors)
-    _refuse_tied(config, draft, absent)
+    values, _ = _match(draft, tensors)
     claimed = sum(part.numel() * part.itemsize for parts in values.values() for part in parts)
     if size is not None and claimed > size:
         raise InputError(f"the weights claim {claimed:,} bytes, and their files have {size:,}")
@@ -200,7 +208,7 @@ def import_state(
     Nothing is copied unless everything fits. Raises InputError that names missing, left-over and
     misshapen tensors. ``mapped`` as in ``load``.
     """
-    values, notes, _ = _match(model, tensors)
+    values, notes = _match(model, tensors)
     for ours, parts in values.items():
         fill(model.get_parameter(ours), parts, mapped)
     return notes
@@ -208,8 +216,8 @@ def import_state(
 
 def _match(
     model: nn.Module, tensors: dict[str, Tensor]
-) -> tuple[dict[str, list[Tensor]], list[str], set[str]]:
-    """Our name -> its parts among the tensors; the notes; our names of what is absent.
+) -> tuple[dict[str, list[Tensor]], list[str]]:
+    """Our name -> its parts among the tensors; the notes.
 
     Only shapes are read of the model. Raises InputError for all that ``import_state`` refuses.
     """
@@ -247,7 +255,7 @@ def _match(
                 misshapen.append(f"{name} of {found.dtype} instead of floating-point numbers")
         values[ours] = [tensors[name].t() if transposed else tensors[name] for name in names]
     _refuse("misshapen", misshapen)
-    return values, notes, absent
+    return values, notes
 
 
 def _note(head: str, new: list[str], kept: list[str]) -> str:
@@ -262,23 +270,6 @@ def _note(head: str, new: list[str], kept: list[str]) -> str:
         f"the {' and '.join(new)} of {head} is not in the folder: initialised at random; its"
         f" {' and '.join(kept)} is kept"
     )
-
-
-def _refuse_tied(config: dict[str, Any], model: nn.Module, absent: set[str]) -> None:
-    """Raise InputError where a head that has weights of its own here is a tied one in the folder.
-
-    transformers 5 writes tie_word_embeddings for every T5, and leaves a head out of the file only
-    if it is really tied, or if the folder is the bare model's: its architectures then say so.
-    """
-    head = "heads.tokens.weight"
-    if head not in absent or not config.get("tie_word_embeddings"):
-        return
-    bare = config.get("architectures") and not any("For" in str(x) for x in config["architectures"])
-    if not bare:
-        raise InputError(
-            "config.json: tie_word_embeddings True, and no weights of a head: a tied head is not"
-            f" implemented for this variant of {config['model_type']}, which has one of its own"
-        )
 
 
 def _table(model: nn.Module) -> Any:

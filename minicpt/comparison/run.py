@@ -217,7 +217,8 @@ class Job:
         """InputError where an objective does not fit the base, the texts, or its remedies."""
         work = self.work
         part = Part(work.roles[name], 0, name)
-        objective = work.objective(part)
+        model = copy.deepcopy(base) if base else work.new_model(part.from_base)
+        objective = work.objective(part, model)
         if base:
             check_fit(base, objective, work.given)
         corpora = {
@@ -226,7 +227,6 @@ class Job:
             for half in ("training", "held_out")
         }
         check_plans(objective, corpora)
-        model = copy.deepcopy(base) if base else work.new_model(part.from_base)
         for arm in self.arms[name]:
             for remedy in assembly.make_remedies(work.asked.remedies(arm), part.role):
                 if DECIDES in remedy.claims:

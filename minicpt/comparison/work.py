@@ -23,6 +23,7 @@ from minicpt.comparison.store import Store
 from minicpt.comparison.summary import SIDES
 from minicpt.comparison.texts import Domain
 from minicpt.data.tokenizer import Tokenizer
+from minicpt.models.layers import Model
 from minicpt.objectives.base import Objective
 from minicpt.runs import assembly, parts
 from minicpt.runs.config import Base, Length, RunConfig, Vocabulary
@@ -101,24 +102,28 @@ class Work:
             remedies=self.asked.remedies(part.arm),
         )
 
-    def objective(self, part: Part) -> Objective:
+    def objective(self, part: Part, model: Model | type[Model]) -> Objective:
         config = self.config(part)
         kind = assembly.objective_kind(config.objective)
-        return kind(self.tokenizer, kind.Settings(**config.settings), part.role)
+        settings = kind.Settings(**config.settings)
+        return assembly.make_objective(kind, self.tokenizer, settings, model)
 
-    def new_model(self, part: Part) -> nn.Module:
+    def new_model(self, part: Part) -> Model:
         """The model of a base, untrained."""
-        config, objective = self.config(part), self.objective(part)
-        kind = assembly.model_kind(config.model, type(objective))
+        config = self.config(part)
+        kind = assembly.model_kind(config.model, assembly.objective_kind(config.objective))
+        objective = self.objective(part, kind)
         return assembly.new_model(kind, objective, config.sizes, config.training.seed)
 
     def trainer(self, part: Part) -> Trainer:
-        config, objective, learnt = self.config(part), self.objective(part), {}
+        config, learnt = self.config(part), {}
         if part.arm is None:
             model, side = self.new_model(part), "old"
+            objective = self.objective(part, model)
         else:
             base = self.loaded(self.folder(part.from_base))
-            model, learnt = base.model, parts.kept(base, objective)
+            model, objective = base.model, self.objective(part, base.model)
+            learnt = parts.kept(base, objective)
             side = "wrong" if part.arm == CONTROL else "new"
         trainer = assembly.make_trainer(
             model,
@@ -169,7 +174,7 @@ class Work:
 
     def losses(self, part: Part, name: str, model: nn.Module, trainer: Trainer | None) -> dict:
         """The held-out losses of one objective, by side."""
-        objective = self.objective(Part(part.role, part.base, name))
+        objective = self.objective(Part(part.role, part.base, name), model)
         passages = self.asked.comparison.evaluate_passages
         bits = in_bits(objective, [self.domains[side].held_out for side in SIDES])
         learnt = trainer.parts if trainer and self.config(part).objective == name else None

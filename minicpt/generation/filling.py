@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from minicpt.common.evaluating import evaluating
 from minicpt.data.tokenizer import Tokenizer
+from minicpt.possible import pooled
 
 
 @torch.no_grad()
@@ -17,7 +18,9 @@ def predict(model, inputs: dict[str, Tensor], head: str, row: int, positions) ->
     """The probabilities of a head's classes at some positions of a row: (N, classes)."""
     device = next(model.parameters()).device
     with evaluating(model):
-        hidden = model(**{name: value.to(device) for name, value in inputs.items()})
+        inputs = {name: value.to(device) for name, value in inputs.items()}
+        hidden = model(**inputs)
+        hidden = pooled(model.heads[head], hidden, inputs)
         return model.heads[head](hidden[row, positions]).cpu().double().softmax(dim=-1)
 
 

@@ -3,7 +3,8 @@
 RMS norm before each layer, no biases, scores not divided by sqrt(D/H), and no position embeddings:
 a bias for each relative distance is added to the scores, shared by the layers of a stack. Version
 1.0: ReLU, and the head is the token embedding, after a scaling by 1/sqrt(D). Version 1.1: GELU with
-a gate (Shazeer 2020, arXiv 2002.05202), and a head of its own.
+a gate (Shazeer 2020, arXiv 2002.05202), and a head of its own, not scaled. A folder may also tie
+without scaling, or scale without tying.
 
 The decoder's first token is the pad token: the objectives put it there.
 
@@ -50,11 +51,17 @@ class T5Config(Sizes):
     version: Literal["1.0", "1.1"] = setting(
         "1.1", "of T5: 1.0 (ReLU, tied head) or 1.1 (gated GELU, head of its own)"
     )
+    # Two properties of the head. None: as published, both in version 1.0, neither in 1.1.
+    tied: bool | None = None  # its matrix is the token embedding
+    scaled: bool | None = None  # the hidden states before it are multiplied by 1/sqrt(D)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.pad >= self.vocabulary:
             raise InputError(f"pad is {self.pad}, but the vocabulary has {self.vocabulary} ids")
+        for name in ("tied", "scaled"):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, self.version == "1.0")
 
     @property
     def key_width(self) -> int:
@@ -225,14 +232,14 @@ class Stack(nn.Module):
 
 
 class TokensHead(nn.Module):
-    """Version 1.0: hidden states scaled by 1/sqrt(D), then the token embedding transposed.
-    Version 1.1: a projection of its own. No bias."""
+    """Hidden states, scaled by 1/sqrt(D) or not, then a projection: the token embedding transposed
+    or a matrix of its own. No bias."""
 
     def __init__(self, config: T5Config, embedding: nn.Embedding) -> None:
         super().__init__()
-        self.scale = config.width**-0.5 if config.version == "1.0" else 1.0
+        self.scale = config.width**-0.5 if config.scaled else 1.0
         self.bias = None
-        if config.version == "1.0":
+        if config.tied:
             self.weight = embedding.weight  # tied: the same Parameter
         else:
             # As T5X does: logits of unit variance. Hugging Face's deviation of 1 would start at a

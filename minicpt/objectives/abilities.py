@@ -23,6 +23,8 @@ class Abilities:
     asks         whether it asks heads of the model what the model itself has read. False: parts
                  alone answer, so that a base has no predictions to hold on to
     learnt       the parts that learnt beside the model that it is used with; None: not known
+    extra        inputs that its batches hold only for models that take them, as some encoders take
+                 segments
     looks_ahead  as a decoder, it lets some positions see what follows them. Other tools read every
                  decoder causally
     sampling     what its ``generate`` takes of ``Sampling`` beside length and temperature
@@ -36,6 +38,7 @@ class Abilities:
     """
 
     unit: str = "window"
+    extra: Sequence[str] = ()
     looks_ahead: bool = False
     sampling: Sequence[str] = ()
     classes: Mapping[str, Sequence[str]] = {}

@@ -1,11 +1,12 @@
 """Next-sentence prediction: does the second text follow the first? (BERT; encoder)
 
-A and B are runs of whole sentences, read as ``[CLS] A [SEP] B [SEP]`` with segments 0 and 1. One
-target, at position 0: class 0 where B is what follows A, class 1 where it is not (half of the
-pairs each). For class 1, B is taken from another document; with one document alone, from elsewhere
-in that one, and never from what follows A. How pairs are cut so that nothing but their content
-tells the class: ``data.pairing``. Both runs are tokenised as texts of their own, without white
-space at their ends, as ``transformers`` tokenises the pair (A, B).
+A and B are runs of whole sentences, read as ``[CLS] A [SEP] B [SEP]``, with segments 0 and 1 where
+the model takes them. One without segments, as ModernBERT, tells A from B by ``[SEP]`` alone. One
+target, at position 0: class 0 where B is what follows A, class 1 where it is not (half of the pairs
+each). For class 1, B is taken from another document; with one document alone, from elsewhere in
+that one, and never from what follows A. How pairs are cut so that nothing but their content tells
+the class: ``data.pairing``. Both runs are tokenised as texts of their own, without white space at
+their ends, as ``transformers`` tokenises the pair (A, B).
 
 ``order`` asks ALBERT's question instead: two consecutive runs, in order (0) or swapped (1).
 ``masked`` adds masked-LM targets to the same pairs: BERT's own pre-training, whose loss is the
@@ -77,6 +78,7 @@ class NextSentence(Objective):
     roles = ("encoder",)
     heads = ("pair", "tokens")
     unit = "pair"
+    extra = ("segments",)
     Settings = Settings
 
     def __init__(self, tokenizer: Tokenizer, settings: Settings | None = None, role=None):
@@ -129,14 +131,10 @@ class NextSentence(Objective):
         targets = {"pair": pad(pairs, IGNORE)}
         if self.settings.masked:
             targets["tokens"] = pad(tokens, IGNORE)
-        return Batch(
-            {
-                "tokens": pad(inputs, self.pad),
-                "mask": padding(inputs),
-                "segments": pad(segments, 0),
-            },
-            targets,
-        )
+        read = {"tokens": pad(inputs, self.pad), "mask": padding(inputs)}
+        if "segments" in self.extra:
+            read["segments"] = pad(segments, 0)
+        return Batch(read, targets)
 
     def read(self, runs: Sequence[Passage]) -> list[Passage]:
         """The runs with the tokens that they have as texts of their own: see ``alone``."""

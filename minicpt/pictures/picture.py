@@ -89,7 +89,7 @@ def explain(
         architecture = assembly.model_kind(model, kind)
         training = (document.text for document in read(["builtin:docs"]))
         tokenizer = Tokenizer.train(training, VOCABULARY, kind.reserved)
-        chosen = kind(tokenizer, kind.Settings(**settings), architecture.ROLE)
+        chosen = assembly.make_objective(kind, tokenizer, kind.Settings(**settings), architecture)
         network = assembly.new_model(architecture, chosen, {}, seed)
         beside = chosen.parts(network)
         notes.append("an untrained model; --init DIR shows what a trained one makes of it")

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from minicpt.batch import IGNORE, Batch, target_stream
+from minicpt.possible import pooled
 from minicpt.proofs.both_ways import Losses
 from minicpt.proofs.influence import Ids, Influence, by_changes, by_derivatives
 from minicpt.proofs.leaks import (
@@ -74,6 +75,7 @@ def prove_causality(
                 places = found.rows, found.positions
                 return outputs.index_put(places, found.losses)[..., None]  # (B, T, 1)
             hidden = model(**inputs)  # (B, T, D)
+            hidden = pooled(model.heads[head], hidden, inputs)
             return model.heads[head](hidden.flatten(0, 1)).unflatten(0, hidden.shape[:2])
 
         for form in (BY_DERIVATIVES, BY_CHANGES):

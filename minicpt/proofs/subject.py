@@ -22,7 +22,7 @@ from minicpt.loss import TargetLosses
 from minicpt.models.layers import Model
 from minicpt.objectives.base import Objective
 from minicpt.proofs.result import NotChecked
-from minicpt.runs.assembly import new_model
+from minicpt.runs.assembly import make_objective, new_model
 from minicpt.training import evaluation
 from minicpt.training.preparing import Selection
 from minicpt.training.stream import Stream
@@ -174,7 +174,7 @@ def subject(
     settings = dict(variant.settings)
     if "window" in objective.Settings.__dataclass_fields__:
         settings = {"window": WINDOW} | settings
-    made = objective(tokenizer, objective.Settings(**settings), model.ROLE)
+    made = make_objective(objective, tokenizer, objective.Settings(**settings), model)
     for texts in [variant.documents] if variant.documents else [DOCUMENTS, SINGLE]:
         corpus = Corpus.build(texts, tokenizer)
         if len(made.plan(corpus, SEED, 0)) >= LEAST:

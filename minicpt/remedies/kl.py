@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from minicpt.common.settings import Checked, setting
 from minicpt.fast.loss import swept_losses
 from minicpt.loss import Loss, TargetLosses
+from minicpt.possible import pooled
 from minicpt.remedies.base import Remedy, Situation
 
 
@@ -53,7 +54,8 @@ class KL(Remedy):
             if id(each.inputs) not in read:
                 with torch.no_grad():
                     read[id(each.inputs)] = self.base(**each.inputs)  # (B, T, D)
-            expected = read[id(each.inputs)][each.rows, each.positions]  # (N, D)
+            hidden = pooled(self.base.heads[head], read[id(each.inputs)], each.inputs)
+            expected = hidden[each.rows, each.positions]  # (N, D)
             losses = divergences(model.heads[head], each.hidden, self.base.heads[head], expected)
             weighed = self.settings.kl * (losses * each.weights).sum()
             result[head] = Loss(weighed, each.count)

@@ -12,6 +12,8 @@ import torch
 from minicpt import models, objectives, remedies
 from minicpt.checkpoint.huggingface import without_memory
 from minicpt.common.errors import InputError, WorkError
+from minicpt.common.settings import Checked
+from minicpt.data.tokenizer import Tokenizer
 from minicpt.models.layers import Model
 from minicpt.objectives.base import Objective
 from minicpt.remedies.base import Remedy, Situation, check_together
@@ -67,6 +69,15 @@ def model_kind(name: str, objective: type[Objective]) -> type[Model]:
             f" {' or '.join(objective.roles)}; use --model {' or '.join(fits)}"
         )
     return kind
+
+
+def make_objective(
+    kind: type[Objective], tokenizer: Tokenizer, settings: Checked, model: Model | type[Model]
+) -> Objective:
+    """An objective whose batches fit a model: of its role, and with the inputs that it takes."""
+    objective = kind(tokenizer, settings, model.ROLE)
+    objective.extra = tuple(name for name in objective.extra if name in model.INPUTS)
+    return objective
 
 
 def check_sizes(kind: type[Model], sizes: Mapping[str, object]) -> None:

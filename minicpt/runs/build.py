@@ -24,6 +24,7 @@ from minicpt.runs import parts
 from minicpt.runs.added_tokens import extended, lacking, say_added, say_frozen
 from minicpt.runs.assembly import (
     check_sizes,
+    make_objective,
     make_remedies,
     make_trainer,
     model_kind,
@@ -198,12 +199,12 @@ def from_scratch(config: RunConfig) -> Start:
     if config.base.add_tokens or not path:
 
         def make(names: list[str]) -> Objective:
-            return kind(tokenizer.with_tokens(names), settings, model.ROLE)
+            return make_objective(kind, tokenizer.with_tokens(names), settings, model)
 
         tokenizer = tokenizer.with_tokens(added := lacking(config.objective, make))
         if path:
             say_added(config.objective, added, tokenizer)
-    objective = kind(tokenizer, settings, model.ROLE)
+    objective = make_objective(kind, tokenizer, settings, model)
     return Start(new_model(model, objective, config.sizes, config.training.seed), objective, text)
 
 

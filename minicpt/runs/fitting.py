@@ -7,7 +7,7 @@ from minicpt.checkpoint import Checkpoint
 from minicpt.common.errors import InputError
 from minicpt.models.layers import Model
 from minicpt.objectives.base import Objective
-from minicpt.runs.assembly import objective_kind
+from minicpt.runs.assembly import make_objective, objective_kind
 from minicpt.runs.config import tuples
 
 # Where several objectives fit a folder of somebody else.
@@ -47,11 +47,11 @@ def fitted(base: Checkpoint, name: str, given: Mapping[str, object]) -> Objectiv
     recorded = base.record.get("config", {})
     own = recorded["settings"] if recorded.get("objective") == name else {}
     settings = tuples(own) | dict(given)
-    objective = kind(base.tokenizer, kind.Settings(**settings), base.model.ROLE)
+    objective = make_objective(kind, base.tokenizer, kind.Settings(**settings), base.model)
     positions = getattr(base.model.config, "positions", objective.length)
     if "window" not in settings and objective.length > positions:
         settings["window"] = positions
-        objective = kind(base.tokenizer, kind.Settings(**settings), base.model.ROLE)
+        objective = make_objective(kind, base.tokenizer, kind.Settings(**settings), base.model)
     check_fit(base.model, objective, base.folder)
     return objective
 

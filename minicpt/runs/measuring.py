@@ -16,7 +16,7 @@ from minicpt.common.registry import name_of
 from minicpt.models.layers import Model
 from minicpt.objectives.base import Objective
 from minicpt.runs import parts
-from minicpt.runs.assembly import objective_kind
+from minicpt.runs.assembly import make_objective, objective_kind
 from minicpt.runs.fitting import fitted, long_window, objective_of
 
 
@@ -50,7 +50,7 @@ def beside(names: Iterable[str], own: Objective, model: Model) -> dict[str, Obje
     for name in dict.fromkeys(names):
         window = window_of(name, getattr(own.settings, "window", None))
         kind = objective_kind(name)
-        found[name] = kind(own.tokenizer, kind.Settings(**window), model.ROLE)
+        found[name] = make_objective(kind, own.tokenizer, kind.Settings(**window), model)
         with seeded("parts", 0):
             refuse_parts("--also", name, found[name].parts(model))
     return found

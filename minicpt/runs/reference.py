@@ -61,6 +61,9 @@ def check(base: checkpoint.Checkpoint, objective: Objective, model: Model) -> No
             f"{folder} has another tokenizer than the run, so the losses cannot be compared; use"
             " one with the same tokenizer, or train from scratch with --tokenizer of the reference"
         )
+    if absent := sorted(set(objective.extra) - set(base.model.INPUTS)):
+        raise InputError(f"{folder} takes no {absent[0]}, and the run's model does; use another"
+                         " folder")  # fmt: skip
     positions = getattr(base.model.config, "positions", objective.length)
     if objective.length > positions:
         raise InputError(

@@ -9,7 +9,7 @@ import torch
 from minicpt import checkpoint
 from minicpt.checkpoint import Checkpoint
 from minicpt.common.errors import InputError
-from minicpt.runs.assembly import make_remedies, objective_kind
+from minicpt.runs.assembly import make_objective, make_remedies, objective_kind
 from minicpt.runs.build import Start, assembled
 from minicpt.runs.config import Length, RunConfig
 from minicpt.runs.console import command, say
@@ -73,7 +73,8 @@ def revived(
     machine.prepare(say)
     kind = objective_kind(config.objective)
     check_kind(base.model, config.objective, base.folder)
-    objective = kind(base.tokenizer, kind.Settings(**config.settings), base.model.ROLE)
+    settings = kind.Settings(**config.settings)
+    objective = make_objective(kind, base.tokenizer, settings, base.model)
     check_fit(base.model, objective, base.folder)
     (text,) = [recorded_texts(each, accept) for each in record["texts"]]
     old = old_texts(record["old_texts"])

@@ -6,6 +6,9 @@ The sizes come and go as plain values: the model itself is not imported.
 import re
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from minicpt.common.errors import InputError
 
 # Hugging Face's names. A tuple: our matrix is theirs, one below the other.
@@ -64,10 +67,11 @@ _ONLY = {
     "relative_attention_num_buckets": 32,
     "relative_attention_max_distance": 128,
 }
-# The feed-forward layer of each version, and whether its head is scaled. Hugging Face writes the
-# latter as tie_word_embeddings, and from its version 5 on as scale_decoder_outputs.
-_VERSIONS = {("relu", True): "1.0", ("gated-gelu", False): "1.1"}
+_VERSIONS = {"relu": "1.0", "gated-gelu": "1.1"}  # by the feed-forward layer
 
+# Whether the head is tied, and whether it is scaled: before its version 5, transformers has one key
+# for both, tie_word_embeddings. Version 5 has scale_decoder_outputs for the second. For the first
+# it always writes True, and the weights tell: see ``from_weights``.
 
 # How other tools feed it (see ``huggingface.feeding``). Nothing stands around a text: the encoder
 # of sentence reconstruction reads words alone. Labels end with end-of-text; whoever makes them adds
@@ -83,7 +87,6 @@ def to_foreign(config: Any) -> dict[str, Any]:
     The id of its end token belongs to the tokenizer: whoever writes the folder fills it in. Left
     out it would be T5's own 1, so it is null here.
     """
-    projection, scaled = {version: key for key, version in _VERSIONS.items()}[config.version]
     return {
         "model_type": MODEL_TYPE,
         "architectures": ["T5ForConditionalGeneration"],
@@ -96,8 +99,9 @@ def to_foreign(config: Any) -> dict[str, Any]:
         "num_decoder_layers": config.decoder_layers or config.layers,
         "num_heads": config.num_heads,
         "dropout_rate": config.dropout,
-        "feed_forward_proj": projection,
-        "tie_word_embeddings": scaled,
+        "feed_forward_proj": {version: name for name, version in _VERSIONS.items()}[config.version],
+        "tie_word_embeddings": config.tied,
+        "scale_decoder_outputs": config.scaled,
         "pad_token_id": config.pad,
         "decoder_start_token_id": config.pad,
         "eos_token_id": None,
@@ -116,12 +120,12 @@ def from_foreign(foreign: dict[str, Any]) -> dict[str, Any]:
                 f"config.json: {key} {foreign[key]!r} is not implemented: T5 has {value!r}"
             )
     projection = foreign.get("feed_forward_proj", "relu")
-    scaled = foreign.get("scale_decoder_outputs", foreign.get("tie_word_embeddings", True))
-    if (projection, scaled) not in _VERSIONS:
+    if projection not in _VERSIONS:
         raise InputError(
-            f"config.json: feed_forward_proj {projection!r} with tie_word_embeddings {scaled!r} is "
-            "not implemented: T5 1.0 has 'relu' and True, 1.1 has 'gated-gelu' and False"
+            f"config.json: feed_forward_proj {projection!r} is not implemented: T5 1.0 has 'relu',"
+            " 1.1 has 'gated-gelu'"
         )
+    tied = foreign.get("tie_word_embeddings", True)
     pad = foreign.get("pad_token_id", 0)
     if foreign.get("decoder_start_token_id", pad) != pad:
         raise InputError(
@@ -138,8 +142,21 @@ def from_foreign(foreign: dict[str, Any]) -> dict[str, Any]:
             num_heads=foreign["num_heads"],
             head_width=foreign["d_kv"],
             feed_forward=foreign["d_ff"],
-            version=_VERSIONS[projection, scaled],
+            version=_VERSIONS[projection],
+            tied=tied,
+            scaled=foreign.get("scale_decoder_outputs", tied),
             dropout=foreign.get("dropout_rate", 0.1),
         )
     except KeyError as missing:
         raise InputError(f"config.json: {missing} is missing: add it") from None
+
+
+def from_weights(foreign: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """What the weights tell and the config.json does not: a head that differs from the token
+    embedding is not tied. On the meta device it counts as one that differs."""
+    names = ("shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
+    embedding = next((tensors[name] for name in names if name in tensors), None)
+    head = tensors.get("lm_head.weight")
+    if "scale_decoder_outputs" not in foreign or head is None or embedding is None:
+        return {}
+    return {} if not head.is_meta and torch.equal(head, embedding) else {"tied": False}

@@ -21,7 +21,9 @@ def rule(subject: Subject, pair, batch: Batch) -> Iterator[str]:
         yield "a pair is not read as [CLS] A [SEP] B [SEP]"
         return
     segments = [0] * (edges[0] + 1) + [1] * (len(read) - edges[0] - 1)
-    if batch.inputs["segments"][0].tolist() != segments:
+    if ("segments" in batch.inputs) != ("segments" in subject.model.INPUTS):
+        yield "segments are not given to just the models that take them"
+    elif "segments" in batch.inputs and batch.inputs["segments"][0].tolist() != segments:
         yield "segments are not 0 up to the first [SEP] and 1 behind it"
     label, *others = batch.targets["pair"][0].tolist()
     if label not in (0, 1) or any(target != IGNORE for target in others):
