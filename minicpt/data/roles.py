@@ -13,7 +13,7 @@ config.json and generation_config.json. Where it says nothing, well-known names 
     pad     only fills up: a mask tells where, never this id. A decoder needs none
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from minicpt.common.errors import InputError
@@ -40,8 +40,8 @@ WELL_KNOWN = {
         "<|endoftext|>", "</s>", "<|end_of_text|>", "<eos>", "[EOS]", "<｜end▁of▁sentence｜>",
     ),
 }  # fmt: skip
-# What ends a turn of a chat: SmolLM2 and Qwen, Llama 3, Gemma, Phi 3, OLMo.
-TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<end_of_turn>", "<|end|>", "<|endofturn|>")
+# What ends a turn of a chat: SmolLM2 and Qwen, Llama 3, Gemma, Phi 3.
+TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<end_of_turn>", "<|end|>")
 BY_ID = ("eos_token", "pad_token", "mask_token")  # what config.json names by ids
 
 
@@ -74,7 +74,7 @@ def well_known(definition: dict, vocabulary: dict[str, int]) -> dict[str, str]:
 
 
 def ids(declared: dict[str, str], vocabulary: dict[str, int], definition: dict) -> dict[str, int]:
-    """Role -> id. A role that another one's token plays too counts only where it is needed.
+    """Role -> id. An unknown token that is the end as well is no unknown token.
 
     declared    "eos_token" and so on -> token
     vocabulary  token -> id, and ``definition``, the content of the tokenizer.json
@@ -83,7 +83,7 @@ def ids(declared: dict[str, str], vocabulary: dict[str, int], definition: dict) 
     if "end" in tokens:
         tokens["end"] = document_end(tokens["end"], marked(definition).values())
     if tokens.get("unk") in (tokens.get("end"), declared.get("eos_token")):
-        tokens.pop("unk", None)  # GPT-2 declares its end as unknown; no byte is ever unknown
+        tokens.pop("unk", None)  # as GPT-2 declares it; no byte is ever unknown
     found = {role: vocabulary[token] for role, token in tokens.items()}
     before, _ = around(definition["post_processor"])
     if before and before[0] not in (found.get("cls"), found.get("end")):
@@ -104,9 +104,10 @@ def by_id(configs: Sequence[dict], definition: dict, unknown: str | None) -> dic
     unknown token is nothing else (Llama's old configs call it the pad token).
     """
     special, found = marked(definition), {}
+    nothing = (unknown, definition["model"].get("unk_token"))
     for name in BY_ID:
         ids = (id for config in configs for id in ids_of(config, name))
-        tokens = (special[id] for id in ids if id in special and special[id] != unknown)
+        tokens = (special[id] for id in ids if id in special and special[id] not in nothing)
         if token := next(tokens, None):
             found[name] = token
     return found
@@ -123,10 +124,11 @@ def ids_of(config: dict, name: str) -> list[int]:
     return [each for each in values if type(each) is int]
 
 
-def stops(configs: Iterable[dict], vocabulary: Mapping[str, int]) -> list[int]:
-    """The ids at which other tools end a text: those of the first config that has some."""
-    known = set(vocabulary.values())
-    found = ([id for id in ids_of(each, "eos_token") if id in known] for each in configs)
+def stops(configs: Iterable[dict], definition: dict) -> list[int]:
+    """The ids at which other tools end a text: those of the first config that has some. They are
+    those of special tokens, as in ``by_id``."""
+    special = marked(definition)
+    found = ([id for id in ids_of(each, "eos_token") if id in special] for each in configs)
     return next(filter(None, found), [])
 
 

@@ -85,7 +85,9 @@ class Tokenizer:
         self.size = max(self._vocabulary.values(), default=-1) + 1
         self._added = self._engine.get_added_tokens_decoder()
         self.special = sorted(index for index, token in self._added.items() if token.special)
-        self.roles = roles.ids(declared, self._vocabulary, self._definition)
+        self.roles = roles.ids(
+            self._habits.also | declared, self._vocabulary, self._definition
+        )
         ordinary = sorted(set(self._vocabulary.values()).difference(self.special))
         self.ordinary = torch.tensor(ordinary, dtype=torch.int64)
         kinds = components(self._definition["decoder"]), self._definition["pre_tokenizer"]

@@ -39,11 +39,13 @@ class Habits:
 
     config  those of ``HABITS`` that tokenizer_config.json has
     stops   the ids at which other tools end a text: more than one for a model that chats
+    also    the tokens that the model's config names by ids: {"eos_token": ...}
     fixed   a model was trained with what its post-processor puts around a text, or with nothing
     """
 
     config: dict = field(default_factory=dict)
     stops: tuple[int, ...] = ()
+    also: dict[str, str] = field(default_factory=dict)
     fixed: bool = False
 
 
@@ -64,15 +66,15 @@ def read(path: str | os.PathLike) -> tuple[str, dict[str, str], Habits]:
     if not (made or file.is_file()):
         raise InputError(f"no tokenizer at {str(file)!r}: {REMEDY}")
     definition = json.loads(made) if made else read_json(file)
+    content = made or read_text(file)
     try:
-        engine = tokenizers.Tokenizer.from_str(json.dumps(definition))
+        vocabulary = tokenizers.Tokenizer.from_str(content).get_vocab()
     except Exception as error:  # the library raises Exception itself
         raise InputError(f"{str(file)!r} is not a tokenizer: give a tokenizer.json") from error
-    definition, vocabulary = json.loads(engine.to_str()), engine.get_vocab()
     models = [read_json(file.parent / name) for name in MODELS]
+    also = roles.by_id(models, definition, special.get("unk_token"))
     if made or not special:  # the old files say only what is unusual
-        special = roles.well_known(definition, vocabulary) | special
-        special = roles.by_id(models, definition, special.get("unk_token")) | special
+        special = roles.well_known(definition, vocabulary) | also | special
     unknown = sorted(token for token in special.values() if token not in vocabulary)
     if unknown:
         raise InputError(
@@ -82,9 +84,11 @@ def read(path: str | os.PathLike) -> tuple[str, dict[str, str], Habits]:
     found = habits(file.parent / CONFIG, config)
     if file.parent.joinpath(TEMPLATE).is_file():  # it goes before the one in the config
         found["chat_template"] = read_text(file.parent / TEMPLATE)
-    definition["post_processor"] = asked_for(definition, special, vocabulary, found)
-    stops = tuple(roles.stops(models, vocabulary))
-    return json.dumps(definition), special, Habits(found, stops, fixed=True)
+    asked = asked_for(definition.get("post_processor"), special, vocabulary, found)
+    if asked != definition.get("post_processor"):
+        content = json.dumps(definition | {"post_processor": asked})
+    stops = tuple(roles.stops(models, definition))
+    return content, special, Habits(found, stops, also, fixed=True)
 
 
 def read_json(file: Path) -> dict:
@@ -114,13 +118,12 @@ def habits(file: Path, config: dict) -> dict:
     return found
 
 
-def asked_for(definition: dict, special: dict, vocabulary: dict, habits: dict) -> dict | None:
-    """The post-processor: that of the tokenizer.json, where it puts something around a text.
+def asked_for(own: dict | None, special: dict, vocabulary: dict, habits: dict) -> dict | None:
+    """The post-processor: the tokenizer.json's own, where it puts something around a text.
 
     Else what add_bos_token and add_eos_token ask for, if they are true. That is what the classes of
     transformers 4 did by name, LlamaTokenizer for one; version 5 reads the tokenizer.json alone.
     """
-    own = definition["post_processor"]
     names = {"begin": ("add_bos_token", "bos_token"), "end": ("add_eos_token", "eos_token")}
     tokens = {
         role: (vocabulary[special[name]], special[name])
