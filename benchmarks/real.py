@@ -37,7 +37,7 @@ PROMPT = "def read_lines(path):\n"
 MOST_WINDOW = 512
 FULL = {"steps": 100, "window": 256, "passages": 64}
 QUICK = {"steps": 3, "window": 32, "passages": 4}
-FULL_RATE, LORA_RATE, MASKED_RATE = "3e-5", "5e-4", "1e-4"
+FULL_RATE, LORA_RATE, MASKED_RATE = "5e-5", "1e-3", "5e-4"
 TRAININGS = {  # name in tables -> model, objective and flags
     "full": ("smollm2", "causal-lm", ["--learning-rate", FULL_RATE]),
     "full-replay": ("smollm2", "causal-lm", ["--learning-rate", FULL_RATE, "--self-replay", "0.1"]),
