@@ -260,6 +260,7 @@ def test_head_weights_multiply_the_mean_of_their_head():
 @pytest.fixture
 def few_logits(monkeypatch):
     """Makes the fused form take several sweeps over a batch as small as those here."""
+    monkeypatch.setattr(fast, "ROWS", 1)
     monkeypatch.setattr(fast, "LOGITS", 700)
 
 
@@ -288,6 +289,7 @@ def random_head(bias):
 
 @pytest.mark.parametrize("bias", [True, False])
 def test_the_fused_gradient_is_that_of_finite_differences(bias, monkeypatch):
+    monkeypatch.setattr(fast, "ROWS", 1)
     monkeypatch.setattr(fast, "LOGITS", 14)  # two rows at a time
     head, hidden, targets = random_head(bias)
     parameters = list(head.parameters())

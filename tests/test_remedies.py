@@ -488,6 +488,7 @@ def test_old_text_is_read_passage_by_passage(case, tokenizer, corpus):
 
 @EVERY_CASE
 def test_kl_is_that_of_the_full_logits(case, tokenizer, corpus, monkeypatch):
+    monkeypatch.setattr(fast, "ROWS", 1)
     monkeypatch.setattr(fast, "LOGITS", 700)  # several sweeps over a small batch
     base, objective = make(case, tokenizer)
     model = moved(base)
@@ -514,6 +515,7 @@ def test_kl_is_that_of_the_full_logits(case, tokenizer, corpus, monkeypatch):
 
 @pytest.mark.parametrize("bias", [True, False])
 def test_kls_gradient_is_that_of_finite_differences(bias, monkeypatch):
+    monkeypatch.setattr(fast, "ROWS", 1)
     monkeypatch.setattr(fast, "LOGITS", 14)  # two rows at a time
     draws = generator("kl head")
     head, base = (nn.Linear(5, 7, bias=bias, dtype=torch.float64) for _ in range(2))

@@ -21,9 +21,13 @@ def attention(
 ) -> Tensor:
     """(B, H, T, D/H); arguments as in ``minicpt.models.layers.attention``."""
     if not (dropout and query.is_cpu):
+        shared = query.size(1) != key.size(1)
         return F.scaled_dot_product_attention(
-            query, key, value, attn_mask=mask, dropout_p=dropout, scale=scale
+            query, key, value, attn_mask=mask, dropout_p=dropout, scale=scale, enable_gqa=shared
         )
+    groups = query.size(1) // key.size(1)
+    if groups > 1:
+        key, value = (part.repeat_interleave(groups, dim=1) for part in (key, value))
     scale = 1 / math.sqrt(query.size(-1)) if scale is None else scale
     if mask.dtype == torch.bool:
         mask = torch.zeros_like(mask, dtype=query.dtype).masked_fill_(~mask, -math.inf)

@@ -18,7 +18,9 @@ from torch import Tensor, nn
 
 from minicpt.common.errors import InputError
 
-LOGITS = 1 << 22  # that are held at once: 16 MiB in float32
+# Logits that are held at once: so many, 16 MiB in float32, or as many rows of them. With fewer rows
+# the products are slow: each walks through all of the head's matrix, and of its gradient.
+LOGITS, ROWS = 1 << 22, 512
 
 
 def head_losses(head: nn.Module, hidden: Tensor, targets: Tensor) -> Tensor:
@@ -26,12 +28,11 @@ def head_losses(head: nn.Module, hidden: Tensor, targets: Tensor) -> Tensor:
 
     def cross_entropy(logits: Tensor, rows: slice) -> Tensor:
         place = targets[rows, None]  # (n, 1)
-        highest = logits.amax(dim=1, keepdim=True)
-        picked = logits.gather(1, place) - highest
-        total = logits.sub_(highest).exp_().sum(dim=1, keepdim=True)
+        torch.log_softmax(logits, dim=1, out=logits)
+        losses = -logits.gather(1, place)
         # The gradient: the probabilities, less 1 at the target.
-        logits.div_(total).scatter_add_(1, place, torch.full_like(total, -1.0))
-        return (total.log() - picked)[:, 0]
+        logits.exp_().scatter_add_(1, place, torch.full_like(losses, -1.0))
+        return losses[:, 0]
 
     return swept_losses(head, hidden, cross_entropy)
 
@@ -77,7 +78,7 @@ def losses_with_terms(
 def swept_losses(
     head: nn.Module, hidden: Tensor, losses_of: Callable[[Tensor, slice], Tensor]
 ) -> Tensor:
-    """A loss of each row of logits, (N,), from hidden states (N, D), ``LOGITS`` logits at a time.
+    """A loss of each row of logits, (N,), from hidden states (N, D), some of them at a time.
 
     losses_of  called with some rows of logits (n, V), and with the slice of the N rows that they
                are. It returns their losses (n,) and overwrites the logits with the gradient of each
@@ -133,6 +134,17 @@ class _Sweep(torch.autograd.Function):
         return *gradients, None, None, None
 
 
+def rows_at_once(count: int, classes: int) -> int:
+    """Rows of a sweep's buffer: all parts of ``count`` rows have about as many."""
+    parts = max(1, min(count, math.ceil(count / max(ROWS, LOGITS // classes))))
+    return math.ceil(count / parts)
+
+
+def held_at_once(count: int, classes: int) -> int:
+    """How many logits a sweep over ``count`` rows holds."""
+    return rows_at_once(count, classes) * classes if classes else 0
+
+
 @torch.no_grad()
 def sweep(
     hidden: Tensor,
@@ -150,13 +162,14 @@ def sweep(
     factors  (N,), what the gradient of each loss is multiplied by; None: 1
     """
     count, classes = len(hidden), len(weight)
-    parts = max(1, min(count, math.ceil(count * classes / LOGITS)))
-    rows = math.ceil(count / parts)
+    rows = rows_at_once(count, classes)
     hidden, weight = hidden.to(dtype), weight.to(dtype)
     logits = hidden.new_empty(rows, classes)
     losses = hidden.new_empty(count, dtype=torch.promote_types(dtype, torch.float32))
     for_hidden = torch.empty_like(hidden) if learns[0] else None
-    for_weight = losses.new_zeros(weight.shape) if learns[1] else None
+    for_weight = torch.empty_like(weight, dtype=losses.dtype) if learns[1] else None
+    if for_weight is not None and (not count or dtype != for_weight.dtype):
+        for_weight.zero_()
     for_bias = losses.new_zeros(classes) if learns[2] else None
     for begin in range(0, count, max(1, rows)):
         part = slice(begin, min(begin + rows, count))
@@ -179,7 +192,7 @@ def sweep(
         if for_weight is None:
             continue
         if dtype == for_weight.dtype:
-            for_weight.addmm_(products.t(), hidden[part])
+            for_weight.addmm_(products.t(), hidden[part], beta=int(begin > 0))
         else:  # added up in float32
             for_weight += products.t() @ hidden[part]
     return losses, for_hidden, for_weight, for_bias

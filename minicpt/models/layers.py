@@ -77,7 +77,7 @@ def attention(
     """For each query, the values averaged by how well their keys match it: (B, H, T, K).
 
     query    (B, H, T, K)
-    key      (B, H, S, K), and value likewise
+    key      (B, G, S, K), and value likewise; G divides H: H/G queries share a key
     mask     broadcastable to (B, H, T, S): bool, True = may look; or floating point, added to the
              scores, -inf = may not look
     scale    factor of the scores; None: 1/sqrt(K)
@@ -86,6 +86,8 @@ def attention(
     """
     if fused:
         return fast.attention(query, key, value, mask, scale, dropout)
+    groups = query.size(1) // key.size(1)
+    key, value = (part.repeat_interleave(groups, dim=1) for part in (key, value))
     scale = 1 / math.sqrt(query.size(-1)) if scale is None else scale
     scores = query @ key.transpose(-2, -1) * scale  # (B, H, T, S)
     if mask.dtype == torch.bool:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from minicpt.common.errors import InputError
 from minicpt.common.settings import setting
+from minicpt.fast.gate import gated_silu
 from minicpt.models.cache import Cache, LayerCache, Steps
 from minicpt.models.embedding import look_up
 from minicpt.models.layers import (
@@ -131,8 +132,8 @@ class Attention(nn.Module):
         self.output = nn.Linear(inner, config.width, bias=config.attention_bias)
         self.query_norm, self.key_norm = nn.Identity(), nn.Identity()
         if config.family == "qwen3":
-            self.query_norm = RMSNorm(config.key_width, config.epsilon)
-            self.key_norm = RMSNorm(config.key_width, config.epsilon)
+            self.query_norm = RMSNorm(config.key_width, config.epsilon, config.fused)
+            self.key_norm = RMSNorm(config.key_width, config.epsilon, config.fused)
 
     def forward(
         self,
@@ -147,11 +148,9 @@ class Attention(nn.Module):
         )  # (B, G, T, K) each
         query, key = self.query_norm(query), self.key_norm(key)
         if self.rotates:
-            query, key = rotate(query, turns), rotate(key, turns)
+            query, key = (rotate(each, turns, self.fused) for each in (query, key))
         if cache is not None:
             key, value = cache.add(key, value)  # (B, G, S, K): with those of the text so far
-        each = self.num_heads // self.key_value_heads
-        key, value = (part.repeat_interleave(each, dim=1) for part in (key, value))
         dropout = self.dropout if self.training else 0.0
         mixed = attention(query, key, value, mask, dropout=dropout, fused=self.fused)
         return self.output(mixed.transpose(1, 2).flatten(2))  # (B, T, D)
@@ -160,11 +159,15 @@ class Attention(nn.Module):
 class FeedForward(nn.Module):
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
+        self.fused = config.fused
         self.gate_expand = nn.Linear(config.width, 2 * config.inner, bias=False)
         self.contract = nn.Linear(config.inner, config.width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        gate, expanded = self.gate_expand(x).chunk(2, dim=-1)
+        both = self.gate_expand(x)
+        if self.fused:
+            return self.contract(gated_silu(both))
+        gate, expanded = both.chunk(2, dim=-1)
         return self.contract(F.silu(gate) * expanded)
 
 
@@ -172,9 +175,9 @@ class Layer(nn.Module):
     def __init__(self, config: LlamaConfig, number: int) -> None:
         super().__init__()
         self.attends = config.layer_attends(number)
-        self.attention_norm = RMSNorm(config.width, config.epsilon)
+        self.attention_norm = RMSNorm(config.width, config.epsilon, config.fused)
         self.attention = Attention(config, config.layer_rotates(number))
-        self.feed_forward_norm = RMSNorm(config.width, config.epsilon)
+        self.feed_forward_norm = RMSNorm(config.width, config.epsilon, config.fused)
         self.feed_forward = FeedForward(config)
 
     def forward(self, x: Tensor, places: "Places", cache: LayerCache | None = None) -> Tensor:
@@ -244,7 +247,7 @@ class Llama(Steps, Model):
         self.config = config
         self.tokens = nn.Embedding(config.vocabulary, config.width)
         self.layers = nn.ModuleList(Layer(config, number) for number in range(config.layers))
-        self.norm = RMSNorm(config.width, config.epsilon)
+        self.norm = RMSNorm(config.width, config.epsilon, config.fused)
         head = TiedHead(self.tokens) if config.tied else OwnHead(config)
         self.heads = nn.ModuleDict({"tokens": head})
         self.apply(initialise)

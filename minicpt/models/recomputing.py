@@ -6,8 +6,10 @@ are the same to the last bit, memory holds one layer at a time, and a step takes
 more.
 """
 
+import contextlib
 import functools
 import re
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import nn
@@ -26,6 +28,25 @@ def recompute_layers(module: nn.Module) -> None:
     for name, layer in module.named_modules():
         if LAYER.fullmatch(name):
             layer.forward = functools.partial(_recomputed, layer)
+
+
+def recomputed_layers(module: nn.Module) -> list[nn.Module]:
+    """Those of which ``recompute_layers`` has been told."""
+    return [
+        each for each in module.modules()
+        if getattr(vars(each).get("forward"), "func", None) is _recomputed
+    ]  # fmt: skip
+
+
+@contextlib.contextmanager
+def kept_whole(layers: Sequence[nn.Module]) -> Iterator[None]:
+    """While it lasts, these layers are computed once, and all of them is kept."""
+    forwards = [vars(each).pop("forward") for each in layers]
+    try:
+        yield
+    finally:
+        for layer, forward in zip(layers, forwards, strict=True):
+            layer.forward = forward
 
 
 def _recomputed(layer: nn.Module, *inputs, **named):

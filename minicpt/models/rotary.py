@@ -16,6 +16,8 @@ import math
 import torch
 from torch import Tensor
 
+from minicpt.fast import rotary as fast
+
 
 def frequencies(
     width: int,
@@ -64,14 +66,18 @@ def rotation(positions: Tensor, frequencies: Tensor) -> tuple[Tensor, Tensor]:
     return angles.cos(), angles.sin()
 
 
-def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
+def rotate(x: Tensor, rotation: tuple[Tensor, Tensor], fused: bool = True) -> Tensor:
     """Queries or keys (B, H, T, K), turned; what ``rotation`` gives says how far.
+
+    fused  False: written out, as below
 
     >>> quarter = rotation(torch.tensor([[1]]), torch.tensor([math.pi / 2]))  # one pair, K = 2
     >>> rotate(torch.tensor([[[[3.0, 1.0]]]]), quarter).round().tolist()
     [[[[-1.0, 3.0]]]]
     """
     cos, sin = rotation
+    if fused:
+        return fast.rotate(x, cos, sin)
     first, second = x.chunk(2, dim=-1)  # (B, H, T, K/2) each
     turned = [first * cos - second * sin, second * cos + first * sin]
     return torch.cat(turned, dim=-1).to(x.dtype)

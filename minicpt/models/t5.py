@@ -185,9 +185,9 @@ class GatedFeedForward(nn.Module):
 class EncoderLayer(nn.Module):
     def __init__(self, config: T5Config) -> None:
         super().__init__()
-        self.attention_norm = RMSNorm(config.width)
+        self.attention_norm = RMSNorm(config.width, fused=config.fused)
         self.attention = T5SelfAttention(config)
-        self.feed_forward_norm = RMSNorm(config.width)
+        self.feed_forward_norm = RMSNorm(config.width, fused=config.fused)
         self.feed_forward = (FeedForward if config.version == "1.0" else GatedFeedForward)(config)
         self.dropout = Dropout(config.dropout)
 
@@ -199,11 +199,11 @@ class EncoderLayer(nn.Module):
 class DecoderLayer(nn.Module):
     def __init__(self, config: T5Config) -> None:
         super().__init__()
-        self.attention_norm = RMSNorm(config.width)
+        self.attention_norm = RMSNorm(config.width, fused=config.fused)
         self.attention = T5SelfAttention(config)
-        self.cross_norm = RMSNorm(config.width)
+        self.cross_norm = RMSNorm(config.width, fused=config.fused)
         self.cross_attention = CrossAttention(config)
-        self.feed_forward_norm = RMSNorm(config.width)
+        self.feed_forward_norm = RMSNorm(config.width, fused=config.fused)
         self.feed_forward = (FeedForward if config.version == "1.0" else GatedFeedForward)(config)
         self.dropout = Dropout(config.dropout)
 
@@ -220,7 +220,7 @@ class Stack(nn.Module):
         super().__init__()
         self.position_bias = PositionBias(config, both_directions)
         self.layers = nn.ModuleList(layers)
-        self.norm = RMSNorm(config.width)
+        self.norm = RMSNorm(config.width, fused=config.fused)
         self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Tensor, mask: Tensor, *memory: Tensor) -> Tensor:

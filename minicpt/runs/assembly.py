@@ -4,7 +4,6 @@
 """
 
 import dataclasses
-import os
 from collections.abc import Callable, Iterable, Mapping
 
 import torch
@@ -12,6 +11,7 @@ import torch
 from minicpt import models, objectives, remedies
 from minicpt.checkpoint.huggingface import without_memory
 from minicpt.common.errors import InputError, WorkError
+from minicpt.common.memory import machine_memory
 from minicpt.common.settings import Checked
 from minicpt.data.tokenizer import Tokenizer
 from minicpt.models.layers import Model
@@ -116,20 +116,12 @@ def new_model(
 
 def check_memory(kind: type[Model], config) -> None:
     numbers = sum(each.numel() for each in without_memory(kind, config).parameters())
-    need, have = 4 * 4 * numbers, memory()
+    need, have = 4 * 4 * numbers, machine_memory()
     if have and need > have:
         raise InputError(
             f"a model of {numbers:,} weights needs {need >> 30:,} GiB to be trained, and this"
             f" machine has {have >> 30}; lower --width, --layers or --vocab-size"
         )
-
-
-def memory() -> int:
-    """The machine's memory in bytes; 0 where the system does not tell."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return 0
 
 
 def make_remedies(

@@ -32,11 +32,12 @@ from minicpt.runs.assembly import (
     objective_kind,
 )
 from minicpt.runs.config import Length, RunConfig, Text, Vocabulary
-from minicpt.runs.console import say
+from minicpt.runs.console import say, tell
 from minicpt.runs.describe import describe, vocabulary, weights
 from minicpt.runs.fitting import fitted
 from minicpt.runs.loop import Run
 from minicpt.runs.measuring import beside, check_beside
+from minicpt.runs.needs import check_needs
 from minicpt.runs.reference import record_of, selection
 from minicpt.runs.texts import (
     OldText,
@@ -167,6 +168,8 @@ def assembled(
     )
     if state is None and config.base.init and (new := take_over(trainer.parts, start.parts)):
         say(said(new))
+    if (needed := check_needs(trainer)) and not quiet:
+        tell(f"memory    {needed}")
     return Run(trainer, tokenizer, evaluated, config.watch, record, folder, quiet, also)
 
 

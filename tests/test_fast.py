@@ -1,0 +1,107 @@
+"""The forms in fewer passes of Llama's parts: equal to their definitions, with all gradients."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from minicpt.common.randomness import generator
+from minicpt.fast.gate import gated_silu
+from minicpt.models.layers import attention, causal_mask
+from minicpt.models.norm import RMSNorm
+from minicpt.models.rotary import frequencies, rotate, rotation
+from minicpt.proofs.bounds import gap, largest, tolerance
+
+DTYPES = pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+ROWS = pytest.mark.parametrize("rows", [0, 1, 5])
+
+
+def numbers(*shape, dtype=torch.float64, key=0):
+    found = torch.randn(shape, dtype=torch.float64, generator=generator("fast", key))
+    return found.to(dtype).requires_grad_()
+
+
+def same(forms, inputs, additions):
+    """That both forms give the same values and gradients, in the same number format.
+
+    In bfloat16 every operation of the plain form rounds, and what rounds less is no mistake.
+    """
+    outcomes = []
+    for form in forms:
+        value = form(*inputs)
+        weights = numbers(*value.shape, dtype=value.dtype, key=9).detach()
+        outcomes.append((value, *torch.autograd.grad(value, inputs, weights)))
+    for found, expected in zip(*outcomes, strict=True):
+        assert found.shape == expected.shape and found.dtype == expected.dtype
+        kind = min((found.dtype, inputs[0].dtype), key=lambda each: -torch.finfo(each).eps)
+        found, expected = found.double(), expected.double()
+        if found.numel():
+            worst = gap(found, expected, max(largest(expected), 1.0))
+            assert worst <= tolerance(additions, kind)
+
+
+@DTYPES
+@ROWS
+def test_rms_norm(rows, dtype):
+    norm, width = RMSNorm(12, 1e-5), 12
+    x, weight = numbers(2, rows, width, dtype=dtype), numbers(width, dtype=dtype, key=1)
+
+    def form(fused):
+        def call(x, weight):
+            norm.fused = fused
+            return torch.func.functional_call(norm, {"weight": weight}, (x,))
+
+        return call
+
+    same([form(True), form(False)], (x, weight), width + 2 * rows)
+
+
+def test_rms_norm_of_sixteen_bits_with_a_weight_of_thirty_two():
+    norm, x = RMSNorm(12), numbers(2, 3, 12, dtype=torch.bfloat16)
+    fused, (norm.fused, plain) = norm(x), (False, None)
+    plain = norm(x)
+    assert fused.dtype == plain.dtype == torch.float32
+    assert gap(fused.double(), plain.double(), largest(plain)) <= tolerance(12, torch.bfloat16)
+
+
+def test_rms_norm_of_zeros_is_zero_with_a_finite_gradient():
+    norm, x = RMSNorm(4), torch.zeros(2, 4, requires_grad=True)
+    norm(x).sum().backward()
+    assert torch.equal(norm(x), torch.zeros(2, 4)) and torch.isfinite(x.grad).all()
+
+
+@DTYPES
+@ROWS
+@pytest.mark.parametrize("positions", [torch.arange(5)[None], torch.tensor([[0, 1, 2, 0, 1]] * 2)])
+def test_rotation(rows, dtype, positions):
+    turns = rotation(positions[:, :rows], frequencies(8, 100.0, torch.float32))
+    x = numbers(2, rows, 3, 8, dtype=dtype).transpose(1, 2)  # as the projections give it
+    forms = [lambda x, fused=fused: rotate(x, turns, fused) for fused in (True, False)]
+    same(forms, (x,), 4)
+
+
+@DTYPES
+@ROWS
+def test_gate(rows, dtype):
+    def plain(both):
+        gate, expanded = both.chunk(2, dim=-1)
+        return F.silu(gate) * expanded
+
+    same([gated_silu, plain], (3 * numbers(2, rows, 14, dtype=dtype),), 8)
+
+
+@DTYPES
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_shared_keys(dtype, dropout):
+    mask = causal_mask(5).repeat(2, 1, 1, 1)
+    mask[1, :, 0] = False  # a row that sees nothing
+    query, key, value = (numbers(2, n, 5, 8, dtype=dtype, key=n) for n in (6, 2, 3))
+    value = numbers(2, 2, 5, 8, dtype=dtype, key=3)
+
+    def form(fused):
+        def call(*inputs):
+            torch.manual_seed(0)
+            return attention(*inputs, mask, dropout=dropout, fused=fused)
+
+        return call
+
+    same([form(True), form(False)], (query, key, value), 3 * (5 + 8))
