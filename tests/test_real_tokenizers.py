@@ -2,6 +2,7 @@
 
 import json
 import re
+import unicodedata
 from dataclasses import replace
 
 import pytest
@@ -111,6 +112,16 @@ def test_what_looks_like_a_special_token_is_text(kind, loaded):
     assert tokenizer.decode(ids) == (PLAIN if kind != "mistral" else PLAIN[1:])  # as by the library
 
 
+def test_a_whole_word_in_the_vocabulary_is_no_special_token():
+    """``ignore_merges`` takes a word that is a piece as it is."""
+    definition = json.loads(real_tokenizers.mistral()[0].to_str())
+    definition["pre_tokenizer"]["prepend_scheme"] = "never"
+    definition["model"]["ignore_merges"] = True
+    tokenizer = Tokenizer(json.dumps(definition), {})
+    ids = tokenizer.encode("</s>")
+    assert 2 not in ids and tokenizer.decode(ids) == "</s>"
+
+
 @settings(derandomize=True, deadline=None, max_examples=30)
 @given(st.text(st.characters(codec="utf-8") | st.sampled_from(" \n\t\r1a'é😀"), max_size=40))
 def test_any_text_comes_back(whole):
@@ -144,12 +155,12 @@ def test_the_places_to_cut(loaded):
     assert found == only_spaces | dict.fromkeys(("smollm2", "modernbert"), SPACES)
 
 
-WORDS = "word Word it's 12 345 x) ( ... ,y 。 你好 😀é a_b ▁a -- \u0301 \u200b".split()
+WORDS = "wording Words, it's 12345 xyzzyx) (count ... ,y 你好世界你好。 😀é a_bcdef ▁a x\u0301"
 
 
 @settings(derandomize=True, deadline=None, max_examples=60)
 @given(
-    st.lists(st.sampled_from(WORDS)),
+    st.lists(st.sampled_from(WORDS.split()), min_size=6),
     st.lists(st.sampled_from([" ", "  ", "\n", "\t", "\r\n", " \n", "    "]), min_size=20),
     st.integers(1, 9),
 )
@@ -219,6 +230,16 @@ def test_each_byte_belongs_to_one_token_however_a_text_is_cut(kind, monkeypatch)
     if kind in ("llama-3", "smollm2"):  # each piece is its bytes
         lengths = [len(tokenizer.data(id)) for id in tokenizer.encode(PLAIN)]
         assert whole == lengths
+
+
+def test_changes_of_form_that_cancel_out_are_seen():
+    """NFC takes a byte from each é and gives three to क़: the sum stays what it was."""
+    whole = "e\u0301 e\u0301 e\u0301 \u0958"
+    assert len(unicodedata.normalize("NFC", whole).encode()) == len(whole.encode())
+    corpus = Corpus.build([Document("x", whole)], test_any_text_comes_back.tokenizers["qwen"])
+    starts = [*corpus.words.tolist(), len(corpus.tokens)]
+    words = corpus.bytes[starts].diff()
+    assert words.tolist() == [3, 4, 4, 4]
 
 
 # --- roles
@@ -358,6 +379,23 @@ def test_rows_beyond_the_tokenizer_are_never_written(loaded):
     written = sample(model, tokenizer, 40, 16, seed=0)
     allowed = {*tokenizer.ordinary.tolist(), tokenizer.need("end")}
     assert set(written.flatten().tolist()) <= allowed
+
+
+def test_the_base_writes_each_document_behind_what_begins_one(loaded):
+    tokenizer = loaded["llama-3"]
+    model = model_of(objective_of("causal-lm", tokenizer, window=16))
+    step, read = model.step, []
+    model.step = lambda tokens, cache: (read.append(tokens[:, 0].clone()), step(tokens, cache))[1]
+    with torch.no_grad():
+        model.tokens.weight[tokenizer.need("end")] *= 30
+    written = sample(model, tokenizer, 200, 16, seed=0)
+    end = tokenizer.need("end")
+    begins = written[:, :-1] == end
+    assert begins.any()
+    read = torch.stack(read, dim=1)
+    assert read[:, 0].unique().tolist() == [tokenizer.begin]
+    expected = torch.where(begins, tokenizer.begin, written[:, :-1])
+    assert read[:, 1:].tolist() == expected.tolist()
 
 
 def test_a_token_is_never_replaced_by_a_row_beyond_the_tokenizer(loaded):
