@@ -24,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 from timing import check_writable, fill_in, machine, run, write_json
@@ -94,16 +95,20 @@ def measured(words: list[str]) -> dict:
     InputError or WorkError with its last line, where it fails.
     """
     begun = time.perf_counter()
-    with tempfile.TemporaryFile("w+", encoding="utf-8") as output:
-        with tempfile.TemporaryFile("w+", encoding="utf-8") as errors:
-            process = subprocess.Popen([sys.executable, *words], stdout=output, stderr=errors)
-            try:
-                _, status, usage = os.wait4(process.pid, 0)
-            except BaseException:
-                process.kill()
-                raise
-            errors.seek(0)
-            said = errors.read().strip().splitlines() or ["no message"]
+    with ExitStack() as files:
+        output = files.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8"))
+        errors = files.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8"))
+        seen = sys.stderr.isatty()  # then bars and messages go there, the last line among them
+        process = subprocess.Popen(
+            [sys.executable, *words], stdout=output, stderr=None if seen else errors
+        )
+        try:
+            _, status, usage = os.wait4(process.pid, 0)
+        except BaseException:
+            process.kill()
+            raise
+        errors.seek(0)
+        said = errors.read().strip().splitlines() or ["the command above failed"]
         output.seek(0)
         text = output.read()
     if status:
@@ -273,7 +278,9 @@ def main(words: list[str]) -> int:
                 written = parts.part(f"sample-{folder.name}", generating(folder))
                 samples[title] = PROMPT + written["result"]["result"]
     if rows:
-        tell("\n" + report(rows, samples))
+        sizes = f"{options.steps} steps of 4 passages (MiniLM: 16) of up to {options.window} tokens"
+        tell(f"\n{sizes}; losses in bits a byte, of masked-lm in nats a target\n")
+        tell(report(rows, samples))
     if options.json:
         write_json(options.json, {"machine": machine(options.threads), "rows": rows} | parts.found)
     return 0
