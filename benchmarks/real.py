@@ -34,7 +34,7 @@ from minicpt.common.errors import InputError, WorkError
 from minicpt.runs.console import tell
 
 FOLDERS = str(Path(__file__).with_name("real_folders.py"))
-PROMPT = "def read_lines(path):\n"
+PROMPT = "def read_lines(path):"
 MOST_WINDOW = 512
 FULL = {"steps": 100, "window": 256, "passages": 64}
 QUICK = {"steps": 3, "window": 32, "passages": 4}
@@ -276,7 +276,7 @@ def main(words: list[str]) -> int:
         if TRAININGS[name][0] == "smollm2":
             for title, folder in {"before": out / "smollm2", LABELS[name]: out / name}.items():
                 written = parts.part(f"sample-{folder.name}", generating(folder))
-                samples[title] = PROMPT + written["result"]["result"]
+                samples[title] = written["result"]["result"]
     if rows:
         sizes = f"{options.steps} steps of 4 passages (MiniLM: 16) of up to {options.window} tokens"
         tell(f"\n{sizes}; losses in bits a byte, of masked-lm in nats a target\n")
