@@ -129,11 +129,9 @@ KINDS = {
     "ModernBertModel": modernbert,
     "ModernBertForMaskedLM": modernbert,
     "ModernBertForSequenceClassification": modernbert,
-    "LlamaModel": llama,
     "LlamaForCausalLM": llama,
     "LlamaForCausalLM-own head": llama_own_head,
     "MistralForCausalLM": llama,
-    "Qwen2ForCausalLM": llama,
     "Qwen3ForCausalLM": llama,
     "SmolLM3ForCausalLM": llama,
 }

@@ -96,7 +96,6 @@ OBJECTIVES = {
     "causal-lm": ("GPT2LMHeadModel", "causal-lm", {}),
     "causal-lm, Llama": ("LlamaForCausalLM-own head", "causal-lm", {}),
     "causal-lm, Mistral": ("MistralForCausalLM", "causal-lm", {}),
-    "causal-lm, Qwen3": ("Qwen3ForCausalLM", "causal-lm", {}),
     "masked-lm": ("BertForMaskedLM", "masked-lm", {}),
     "next-sentence": ("BertForNextSentencePrediction", "next-sentence", {}),
     "next-sentence --masked": ("BertForPreTraining", "next-sentence", {"masked": True}),

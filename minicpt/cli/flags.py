@@ -41,8 +41,14 @@ def add(
             if field.name in known | added:
                 raise TypeError(f"two settings of one verb are called {field.name}")
             added.add(field.name)
-            add_flag(group, field, hints[field.name], default)
+            add_flag(group, field, hints[field.name], default or defaults(field.name, classes))
     return group
+
+
+def defaults(name: str, classes: tuple) -> str:
+    """What the classes that have a field of that name take for it: "0.1 or 0.0"."""
+    each = [field for kind in classes for field in dataclasses.fields(kind) if field.name == name]
+    return " or ".join(dict.fromkeys(map(default_text, each)))
 
 
 def add_flag(group, field: dataclasses.Field, hint, default: str | None = None) -> None:
