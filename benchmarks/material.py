@@ -54,6 +54,7 @@ class Case:
     model_name   of our model, and ``config``, the fields of its Config
     foreign      the content of Hugging Face's config.json for the same sizes
     batches      name of an order -> its batches
+    lora         rank of the adapters beside attention's projections; 0: all weights learn
     """
 
     objective: str
@@ -61,9 +62,12 @@ class Case:
     config: dict
     foreign: dict
     batches: dict[str, list[Batch]]
+    lora: int = 0
 
     @property
     def their_class(self) -> str:
+        if self.model_name == "llama":
+            return "LlamaForCausalLM"
         return THEIR_CLASSES[self.objective]
 
     def model(self) -> nn.Module:

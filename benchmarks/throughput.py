@@ -21,6 +21,8 @@ imports, in MiB.
 On mixed lengths, passages of short documents train in the order of the objective's plan, which
 brings like lengths together, and in random order, both padded to the longest of each batch.
 
+With `--smollm2` the model is Llama with SmolLM2-135M's sizes (``smollm2.py``).
+
 With `--against CHECKOUT` the other side is minicpt itself, as another checkout has it
 (``against.py``).
 
@@ -38,6 +40,7 @@ from pathlib import Path
 
 import against
 import material
+import smollm2
 from material import EQUAL, PLANNED, RANDOM, Sizes
 from throughput_results import plot, report
 from timing import (
@@ -188,6 +191,9 @@ def parser() -> Parser:
     add_freed_memory(top)
     top.add_argument("--against", metavar="CHECKOUT",
                      help="another folder of this repository: time `minicpt train` there and here")
+    top.add_argument("--smollm2", action="store_true",
+                     help="SmolLM2-135M's sizes instead, all weights and LoRA (needs peft)")
+    top.add_argument("--smollm2-layers", type=int, metavar="N", help="fewer of its 30 layers")
     top.add_argument("--threads", type=int, default=2, metavar="N", help="of torch (default: 2)")
     top.add_argument("--memory", action=argparse.BooleanOptionalAction,
                      help="measure peak memory too (default: yes; quick: no)")
@@ -225,6 +231,8 @@ def main(words: list[str]) -> int:
         if importlib.util.find_spec(library) is None:
             raise InputError(f"throughput.py needs {library}: pip install transformers accelerate")
     use_freed_memory(options.freed_memory)  # in this process only to hear of errors at once
+    if options.smollm2:
+        return smollm2.main(options, words_of)
     print(__doc__.splitlines()[0])
     print(machine(options.threads))
     print(f"transformers {metadata.version('transformers')}; float32, width {options.width}, "

@@ -21,6 +21,14 @@ MEMORY_AIMS = {("masked-lm", 30522): 0.35, ("causal-lm", 30522): 0.35}
 MIXED_AIM = 1.3
 
 
+def aim_cells(value: float | None, aim: float, most: bool = False) -> list[str]:
+    """The cells of a value and its aim, marked where it is missed."""
+    if value is None:
+        return ["-", "-"]
+    missed = value > aim if most else value < aim
+    return [number(value) + " !" * missed, f"{'<=' if most else '>='} {aim:g}"]
+
+
 def report(rows: list[dict], aims: bool) -> str:
     """The rows as tables, and what was missed; ``aims`` False leaves the aims out."""
     missed: list[str] = []

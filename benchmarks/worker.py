@@ -56,7 +56,7 @@ def ours(case: Case) -> dict[str, Callable[[], Turn]]:
     objective = case.made_for()
 
     def training(order: str) -> Turn:
-        learner = Learner(case.model(), objective).train()
+        learner = Learner(adapted(case, case.model()), objective).train()
         optimizer = make_optimizer(learner, settings)
 
         def step(batch: Batch) -> None:
@@ -66,12 +66,23 @@ def ours(case: Case) -> dict[str, Callable[[], Turn]]:
         return turn_over(step, case.batches[order])
 
     def multiplying() -> Turn:
-        found = products.of_steps(case.model().train(), next(iter(case.batches.values())))
+        model = adapted(case, case.model()).train()
+        found = products.of_steps(model, next(iter(case.batches.values())))
         return lambda: products.seconds(found)
 
     return {order: functools.partial(training, order) for order in case.batches} | {
         PRODUCTS: multiplying
     }
+
+
+def adapted(case: Case, model: torch.nn.Module) -> torch.nn.Module:
+    """The model with the adapters that the case asks for."""
+    if case.lora:
+        from minicpt.remedies import base, lora
+
+        remedy = lora.LoRA(lora.Settings(lora=case.lora))
+        remedy.begin(base.Situation(model, case.made_for()))
+    return model
 
 
 # --- transformers ----------------------------------------------------------------------------
@@ -88,11 +99,12 @@ def theirs(case: Case) -> dict[str, Callable[[], Turn]]:
 
     def looping(attention: str) -> Turn:
         model = their_model(case, attention)
-        optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, fused=True)
+        learning = [each for each in model.parameters() if each.requires_grad]
+        optimizer = torch.optim.AdamW(learning, lr=LEARNING_RATE, fused=True)
 
         def step(batch: dict) -> None:
             model(**batch).loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
+            torch.nn.utils.clip_grad_norm_(learning, CLIP)
             optimizer.step()
             optimizer.zero_grad()
 
@@ -123,6 +135,12 @@ def their_model(case: Case, attention: str) -> torch.nn.Module:
         # products with them take several times as long (denormal numbers).
         model.lm_head.weight = torch.nn.Parameter(torch.empty_like(model.lm_head.weight))
         torch.nn.init.normal_(model.lm_head.weight, std=model.config.d_model**-0.5)
+    if case.lora:
+        import peft
+
+        projections = [f"{name}_proj" for name in "qkvo"]
+        adapters = peft.LoraConfig(r=case.lora, lora_alpha=16, target_modules=projections)
+        model = peft.get_peft_model(model, adapters)
     return model.train()
 
 

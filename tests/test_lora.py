@@ -9,6 +9,7 @@ import transformers
 from making import close, model_of, objective_of, remedy_of
 from oracles import TEXT, exact
 
+from minicpt import models
 from minicpt.checkpoint import folder as checkpoint
 from minicpt.checkpoint import huggingface
 from minicpt.common.errors import InputError
@@ -20,6 +21,7 @@ from minicpt.loss import whole_sequence_loss
 from minicpt.proofs.bounds import largest
 from minicpt.remedies.lora import LoRA, lora_state
 from minicpt.runs.assembly import make_remedies, make_trainer
+from minicpt.training.device import Machine
 from minicpt.training.resuming import restore, state_of
 from minicpt.training.stream import Stream
 from minicpt.training.trainer import Trainer, Training
@@ -282,6 +284,24 @@ def test_the_base_is_read_without_what_stands_beside_it(tokenizer, corpus):
     assert torch.equal(found, expected) and not found.requires_grad
     assert base.training and all(each.training for each in base.modules())
     assert not torch.equal(base.eval()(**inputs), expected)
+
+
+@pytest.mark.parametrize("name", models.known())
+def test_in_bfloat16_it_learns_nearly_the_same(name, tokenizer, corpus):
+    kind = models.known()[name].ROLE
+    objective = objective_of(KINDS[kind][0], tokenizer, **KINDS[kind][1])
+    losses = {}
+    for dtype in ("float32", "bfloat16"):
+        model = model_of(objective, model=name, width=12, layers=2)
+        chosen = make_remedies({"lora": LORA}, model.ROLE, objective)
+        settings, machine = Training(batch_size=2, learning_rate=0.01), Machine(dtype=dtype)
+        trainer = make_trainer(model, objective, corpus, settings, 4, machine, chosen)
+        losses[dtype] = [float(step.losses["tokens"].mean) for step in trainer.run()]
+        learnt = [each for each in model.parameters() if each.requires_grad]
+        assert all(each.dtype == each.grad.dtype == torch.float32 for each in learnt)
+    # 8 bits: a product is off by 2^-8 of itself at most, and the logits are O(1).
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], abs=2**-8 * 4)
+    assert losses["bfloat16"] != losses["float32"]
 
 
 def test_a_rank_that_is_too_large_is_refused(tokenizer):

@@ -56,11 +56,12 @@ def needs(trainer: Trainer) -> Needs:
     own = list(trainer.model.parameters()) + list(trainer.parts.parameters())
     learning = bytes_of(each for each in own if each.requires_grad)
     # What remedies copied, and the model that targets are selected by.
-    held = [trainer.prepare.selection.reference] if trainer.prepare.selection else []
+    selection = getattr(trainer.prepare, "selection", None)
+    held = [selection.reference] if selection else []
     held += [each for remedy in trainer.remedies for each in vars(remedy).values()]
     modules = {id(each): each for each in held if isinstance(each, nn.Module)}
     weights = bytes_of(own) + bytes_of(p for each in modules.values() for p in each.parameters())
-    # Weights lie in memory already, and in a run that goes on the moments: what remains is the rest.
+    # Weights lie in memory already, and in a run that goes on the moments do: the rest remains.
     there = weights + bytes_of(
         value for each in trainer.optimizer.state.values() for value in each.values()
     )
