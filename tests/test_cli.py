@@ -7,18 +7,23 @@ import signal
 import subprocess
 import sys
 import time
+from argparse import Namespace
+from dataclasses import dataclass
 
 import pytest
 import torch
 
 from minicpt import checkpoint, cli
+from minicpt.cli import flags
 from minicpt.cli import main as command_line
 from minicpt.cli.main import main
 from minicpt.common.errors import InputError
+from minicpt.common.settings import setting
 from minicpt.data.corpus import Corpus
 from minicpt.models.gpt2 import GPT2
 from minicpt.objectives import causal_lm
 from minicpt.proofs.bounds import tolerance
+from minicpt.runs import describe
 from minicpt.runs.assembly import check_sizes
 from minicpt.runs.config import RunConfig
 from minicpt.runs.fitting import objective_of
@@ -427,6 +432,26 @@ def test_a_new_verb_is_one_new_file(tmp_path, monkeypatch, capsys):
 def test_a_size_that_the_model_does_not_have_is_refused_by_name():
     with pytest.raises(InputError, match="--head-width cannot be used here: GPT2 has no such size"):
         check_sizes(GPT2, {"width": 16, "head_width": 3})
+
+
+def test_a_high_rate_for_many_trained_weights_is_said(trained, text, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(describe, "MANY", 1000)
+    words = ["train", "causal-lm", "--init", str(trained / "causal-lm"), "--corpus", text]
+    words += ["--steps", "1", "--evaluate-passages", "1", "--batch-size", "1"]
+    for number, (more, said) in enumerate((
+        ([], True), (["--learning-rate", "1e-4"], False), (["--lora", "1"], False)
+    )):  # fmt: skip
+        assert main([*words, *more, "--out", str(tmp_path / str(number))]) == 0
+        assert ("--learning-rate 0.001 is high for" in capsys.readouterr().err) == said
+
+
+def test_a_setting_without_a_flag_is_not_given_by_a_flag_of_its_name():
+    @dataclass
+    class Config:
+        window: int = 0  # of a model: positions that a layer sees
+        layers: int = setting(4, "number of layers")
+
+    assert flags.given(Namespace(window=64, layers=3), Config) == {"layers": 3}
 
 
 def test_a_reader_that_goes_away_stops_nothing(text, tmp_path):

@@ -87,8 +87,13 @@ def default_text(field: dataclasses.Field) -> str:
 
 
 def given(arguments: argparse.Namespace, *classes: type) -> dict:
-    """The fields of the settings classes whose flags were given."""
-    names = {field.name for settings in classes for field in dataclasses.fields(settings)}
+    """The fields of the settings classes whose flags were given.
+
+    A field without a flag may have the name of another class's flag: a Llama's window is no setting
+    of its training.
+    """
+    fields = [field for settings in classes for field in dataclasses.fields(settings)]
+    names = {field.name for field in fields if "help" in field.metadata}
     return {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in vars(arguments).items()

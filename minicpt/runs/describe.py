@@ -14,11 +14,13 @@ from minicpt.data.documents import Document, Documents
 from minicpt.data.split import sample
 from minicpt.data.tokenizer import Tokenizer
 from minicpt.models.layers import Model
-from minicpt.runs.console import tell
+from minicpt.runs.console import say, tell
 from minicpt.runs.loop import Run
 from minicpt.runs.texts import Texts
 
 SAMPLE = 1 << 18  # characters
+# What takes many trained weights far from where they are, at the batches of one machine.
+MANY, HIGH = 20_000_000, 2e-4  # weights that learn, and a learning rate
 
 
 def weights(model: Model, learning: bool = False) -> int:
@@ -58,6 +60,12 @@ def describe(run: Run, text: Texts, size: int) -> None:
     for name, read in run.record["read"].items():
         sizes = f"{read['documents']:,} documents, {read['tokens']:,} tokens"
         tell(f"          read again: {name or 'the text of the base'}, {sizes}")
+    rate = trainer.settings.learning_rate
+    if run.record["base"] and learning >= MANY and rate > HIGH:
+        say(
+            f"--learning-rate {rate:g} is high for {learning:,} weights that were trained before:"
+            " they may lose what they know; 1e-5 to 1e-4 is usual"
+        )
     for line in vocabulary_lines(run.record["vocabulary"], run.tokenizer):
         tell(f"tokenizer {line}")
 

@@ -12,12 +12,14 @@ from minicpt.runs.config import tuples
 
 # Where several objectives fit a folder of somebody else.
 USUAL = ("causal-lm", "masked-lm", "reconstruction")
+READ = 512  # tokens: as much as most models can, and little enough for a laptop
 
 
 def objective_of(base: Checkpoint, name: str | None = None) -> Objective:
     """The objective that a checkpoint was trained with, or another one that fits its model.
 
-    A folder of somebody else shows what it does with the usual objective of its role.
+    A folder of somebody else shows what it does with the usual objective of its role, in windows
+    as long as its model can read, up to READ tokens.
     """
     if name is None and base.record:
         name = base.record["config"]["objective"]
@@ -25,7 +27,13 @@ def objective_of(base: Checkpoint, name: str | None = None) -> Objective:
         role = base.model.ROLE
         fits = [each for each, kind in objectives.known().items() if role in kind.roles]
         name = min(fits, key=lambda each: each not in USUAL)  # the first of the usual ones
-    return fitted(base, name, {})
+    return fitted(base, name, {} if base.record else long_window(base.model, name))
+
+
+def long_window(model: Model, name: str) -> dict[str, int]:
+    """The window of a model that nobody says how it was trained, as a setting of an objective."""
+    has = "window" in objective_kind(name).Settings.__dataclass_fields__
+    return {"window": min(READ, getattr(model.config, "positions", READ))} if has else {}
 
 
 def fitted(base: Checkpoint, name: str, given: Mapping[str, object]) -> Objective:

@@ -23,7 +23,7 @@ from minicpt.data.order import Draw, planned
 from minicpt.generation import Sampling
 from minicpt.objectives.base import Objective
 from minicpt.runs.config import Watch
-from minicpt.runs.console import command, progress, say, tell
+from minicpt.runs.console import bar_over, command, progress, say, tell
 from minicpt.runs.metrics import Metrics
 from minicpt.runs.signals import Interrupted, Signals
 from minicpt.runs.table import changes, named, row, shortened
@@ -148,13 +148,17 @@ class Run:
         """The model by one objective, on the same passages of each held-out text."""
         results = {}
         for name, corpus in self.held_out.items():
+
+            def watched(batches, name=name):
+                return signals.watching(bar_over(batches, f"evaluate, {name}"))
+
             with self.trainer.machine.autocast():
                 results[name] = evaluate(
                     self.trainer.model,
                     objective,
                     corpus,
                     self.watch.evaluate_passages,
-                    progress=signals.watching,
+                    progress=watched,
                     parts=parts,
                     draws=min(1, len(self.also)),  # where objectives are compared, by likelihood
                 ).summary()

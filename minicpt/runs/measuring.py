@@ -17,7 +17,7 @@ from minicpt.models.layers import Model
 from minicpt.objectives.base import Objective
 from minicpt.runs import parts
 from minicpt.runs.assembly import make_objective, objective_kind
-from minicpt.runs.fitting import fitted, objective_of
+from minicpt.runs.fitting import fitted, long_window, objective_of
 
 
 def check_beside(names: Iterable[str], own: str, role: str) -> None:
@@ -76,14 +76,18 @@ def measures_of(
 ) -> dict[str, tuple[Objective, nn.ModuleDict]]:
     """Objectives by which a checkpoint's model is measured, each with what learnt beside the model.
 
-    names  none: the one that it was trained with. The others read windows of the same length
+    names  none: the one that it was trained with. The others read windows of the same length; a
+           folder of somebody else does not say which, and has long ones
 
     Raises InputError for one that does not fit, or whose parts the checkpoint does not hold.
     """
     found = {}
     trained = base.record.get("config", {}).get("settings", {})
     for name in dict.fromkeys(names) or [name_of(type(objective_of(base)))]:
-        objective = fitted(base, name, window_of(name, trained.get("window")))
+        window = long_window(base.model, name)
+        if base.record:
+            window = window_of(name, trained.get("window"))
+        objective = fitted(base, name, window)
         beside, new = parts.of_checkpoint(base, objective)
         refuse_parts("--objective", name, new)
         found[name] = objective, beside
