@@ -100,3 +100,11 @@ def test_what_is_absent_is_drawn_as_if_the_whole_model_were():
     assert len(notes) == 1 and "pair" in notes[0]
     assert torch.equal(loaded.heads["pair"].weight, whole.heads["pair"].weight)
     assert torch.equal(loaded.tokens.weight, whole.tokens.weight + 1)
+
+
+def test_numbers_left_in_memory_do_not_hang_a_truncated_draw():
+    """It draws anew until all lie within its bounds; undrawn they never would."""
+    weight = torch.full((3, 3), 9.0)
+    with Undrawn():
+        torch.nn.init.trunc_normal_(weight, std=0.02, a=-0.04, b=0.04)
+    assert not weight.any()

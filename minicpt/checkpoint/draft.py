@@ -24,16 +24,19 @@ def without_memory(kind: type[nn.Module], config: Any) -> nn.Module:
 
 
 class Undrawn(TorchFunctionMode):
-    """Inside, nothing is drawn: tensors that would get random numbers stay as they were allocated.
+    """Inside, nothing is drawn: what would get random numbers gets zeros.
 
-    On the meta device torch would first load its compiler for a draw, which takes a second.
+    Left as they were allocated, ``trunc_normal_`` would draw anew for ever, until all of them lie
+    within its bounds. On the meta device torch would first load its compiler for a draw, which
+    takes a second.
 
     >>> with Undrawn():
-    ...     layer = torch.nn.Linear(1000, 1000)  # takes no time, and no memory until it is filled
+    ...     torch.nn.Linear(2, 1, bias=False).weight.tolist()
+    [[0.0, 0.0]]
     """
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         if getattr(function, "__name__", "") in DRAWS:
-            return args[0] if args else kwargs["tensor"]
+            return (args[0] if args else kwargs["tensor"]).detach().zero_()
         return function(*args, **kwargs)
