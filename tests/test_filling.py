@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from minicpt import checkpoint
 from minicpt.checkpoint import filling, huggingface, weights
+from minicpt.checkpoint.draft import Undrawn
 from minicpt.common.randomness import generator
 from minicpt.data.tokenizer import Tokenizer
 from minicpt.models.gpt2 import GPT2, GPT2Config
