@@ -150,6 +150,7 @@ class Attention(nn.Module):
         query, key = self.query_norm(query), self.key_norm(key)
         if self.rotates:
             query, key = (rotate(each, turns, self.fused) for each in (query, key))
+            value = value.contiguous()  # else it would keep the keys as they were before, too
         if cache is not None:
             key, value = cache.add(key, value)  # (B, G, S, K): with those of the text so far
         dropout = self.dropout if self.training else 0.0

@@ -128,7 +128,10 @@ def keep_freed_memory() -> bool:
     its highest level of memory to its end, so this is for programs whose work is training, and
     nothing in minicpt but the command calls it. Returns whether the library will do it.
     """
-    return tell_glibc(GLIBC)
+    told = tell_glibc(GLIBC)
+    if told:
+        ctypes.CDLL(None).malloc_trim(0)  # what was freed before this goes back
+    return told
 
 
 def return_freed_memory() -> bool:
