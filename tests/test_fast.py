@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from minicpt.common.randomness import generator
-from minicpt.fast.gate import gated_silu
+from minicpt.fast import gate as gates
+from minicpt.fast.gate import gated_silu, gated_silu_frozen
 from minicpt.models.layers import attention, causal_mask
 from minicpt.models.norm import RMSNorm
 from minicpt.models.rotary import frequencies, rotate, rotation
@@ -87,6 +88,22 @@ def test_gate(rows, dtype):
         return F.silu(gate) * expanded
 
     same([gated_silu, plain], (3 * numbers(2, rows, 14, dtype=dtype),), 8)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@ROWS
+def test_gate_before_a_frozen_matrix(rows, dtype, monkeypatch):
+    monkeypatch.setattr(gates, "ROWS", 4)  # 10 positions are computed in three parts
+    weight = numbers(3, 7, dtype=dtype, key=1).detach()
+
+    def plain(both):
+        gate, expanded = both.chunk(2, dim=-1)
+        return F.linear(F.silu(gate) * expanded, weight)
+
+    def frozen(both):
+        return gated_silu_frozen(both, weight)
+
+    same([frozen, plain], (3 * numbers(2, rows, 14, dtype=dtype),), 8 + 7)
 
 
 @DTYPES

@@ -1,5 +1,7 @@
 """What a run needs is counted, what there is is read, and a run that cannot fit is refused."""
 
+import weakref
+
 import pytest
 import torch
 from making import model_of, objective_of
@@ -38,6 +40,14 @@ def test_activations_grow_with_the_micro_batch_and_shrink_when_recomputed(tokeni
     assert whole == pytest.approx(2 * half, rel=0.1)
     again = needs(trainer_of(tokenizer, corpus, checkpoint_activations=True)).activations
     assert again < whole
+
+
+def test_looking_keeps_nothing(tokenizer, corpus):
+    trainer, results = trainer_of(tokenizer, corpus), []
+    norm = trainer.model.norm
+    norm.register_forward_hook(lambda module, given, result: results.append(weakref.ref(result)))
+    needs(trainer)
+    assert results and all(each() is None for each in results)
 
 
 def test_looking_changes_nothing(tokenizer, corpus):

@@ -140,6 +140,10 @@ def test_tied_weights_are_exported_once_and_apart_from_the_model():
         assert all(tensor.is_contiguous() for tensor in state.values())
         own = {parameter.data_ptr() for parameter in model.parameters()}
         assert own.isdisjoint(tensor.data_ptr() for tensor in state.values())
+        lean = huggingface.export_state(model, copy=False)
+        same(lean, state)
+        assert all(tensor.is_contiguous() for tensor in lean.values())
+        assert not own.isdisjoint(tensor.data_ptr() for tensor in lean.values())
         assert not any(tensor.requires_grad for tensor in state.values())
 
 

@@ -22,6 +22,7 @@ import against  # noqa: E402
 import head  # noqa: E402
 import material  # noqa: E402
 import products  # noqa: E402
+import smollm2  # noqa: E402
 import throughput  # noqa: E402
 import throughput_results  # noqa: E402
 import timing  # noqa: E402
@@ -184,6 +185,24 @@ class TestThroughput:
         assert shown.startswith(throughput.__doc__.splitlines()[0] + "\n")
         assert "threads: 1" in shown and "mixed lengths" in shown and ">=" not in shown
         assert "freed memory: kept (mallopt), on all sides" in shown and "CPU s" in shown
+
+    def test_a_tiny_run_of_smollm2(self, capsys, tmp_path, monkeypatch):
+        for library in ("transformers", "accelerate", "peft"):
+            pytest.importorskip(library)
+        tiny = {"vocabulary": 300, "width": 24, "num_heads": 3, "num_key_value_heads": 1,
+                "feed_forward": 32}  # fmt: skip
+        monkeypatch.setattr(smollm2, "SIZES", smollm2.SIZES | tiny)
+        monkeypatch.setattr(smollm2, "WINDOW", 16)
+        path = tmp_path / "rows.json"
+        words = [*WORDS, "--smollm2", "--smollm2-layers", "1", "--json", str(path)]
+        assert throughput.main(words) == 0
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        assert [row["kind"] for row in rows] == ["full", "LoRA"]
+        for row in rows:
+            ours, theirs = row["ours_seconds"], row["theirs_seconds"]
+            assert min(*ours, *theirs) > 0 and row["ours_peak_mib"] is None
+            assert row["cpu_ratio"] == pytest.approx(theirs[1] / ours[1])
+        assert capsys.readouterr().out.startswith(smollm2.__doc__.splitlines()[0] + "\n")
 
     @pytest.mark.parametrize("choice", [timing.KEPT, timing.RETURNED])
     @pytest.mark.parametrize("side, candidate", [("ours", material.EQUAL),

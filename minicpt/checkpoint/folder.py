@@ -67,7 +67,7 @@ def save(folder: Path, model: nn.Module, tokenizer: Tokenizer, record: dict, sta
 
     def write(temporary: Path) -> None:
         describe(temporary, model, tokenizer)
-        torch.save(huggingface.export_state(model), temporary / WEIGHTS)
+        torch.save(huggingface.export_state(model, copy=False), temporary / WEIGHTS)
         write_json(temporary / RECORD, record)
         torch.save(state, temporary / STATE)
         write_manifest(temporary)
@@ -88,7 +88,7 @@ def export(folder: Path, model: nn.Module, tokenizer: Tokenizer) -> None:
 
     def write(temporary: Path) -> None:
         describe(temporary, model, tokenizer)
-        state = huggingface.export_state(model)
+        state = huggingface.export_state(model, copy=False)
         weights.save_safetensors(state, temporary / weights.SAFETENSORS)
 
     write_folder(folder, write)

@@ -180,14 +180,20 @@ def feeding(model: nn.Module) -> dict[str, Any]:
     return usual | getattr(_table(model), "FED", {}) | {"most": most}
 
 
-def export_state(model: nn.Module) -> dict[str, Tensor]:
-    """Every weight under its foreign name, tied ones once, as contiguous copies on the CPU."""
+def export_state(model: nn.Module, copy: bool = True) -> dict[str, Tensor]:
+    """Every weight under its foreign name, tied ones once, contiguous and on the CPU.
+
+    copy  False: only where the layout asks for it. Others lie in the model's own memory, so that
+          there is no second model: for writing them at once, not for keeping or changing them
+    """
     state = {}
     for parameter, names, transposed in _rows(model).values():
-        parts = parameter.detach().chunk(len(names))
-        for name, part in zip(names, parts, strict=True):
+        own = parameter.detach().cpu()
+        alone = own.nbytes == own.untyped_storage().nbytes()  # else a file would get more than it
+        for name, part in zip(names, own.chunk(len(names)), strict=True):
             part = part.t() if transposed else part
-            state[name] = part.clone(memory_format=torch.contiguous_format).cpu()
+            ready = alone and part.is_contiguous() and not copy
+            state[name] = part if ready else part.clone(memory_format=torch.contiguous_format)
     return state
 
 

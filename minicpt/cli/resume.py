@@ -12,7 +12,7 @@ from minicpt.common.settings import Checked, setting
 from minicpt.runs.console import print_json, say
 from minicpt.runs.lock import locked
 from minicpt.runs.resume import resumed
-from minicpt.training.device import Machine
+from minicpt.training.device import Machine, return_freed_memory
 
 EXAMPLES = """examples:
   minicpt resume runs/first
@@ -56,6 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
     folder = run_folder(arguments.folder)
     with locked(folder):
         checkpoint.clean(folder)
+        return_freed_memory()
         run = resumed(arguments.folder, folder, machine, accept, arguments.json, steps)
         trainer = run.trainer
         if trainer.step == trainer.steps and run.looked():

@@ -21,7 +21,7 @@ from minicpt.runs.config import Base, Length, RunConfig, Text, Vocabulary, Watch
 from minicpt.runs.console import command, print_json, say, tell
 from minicpt.runs.lock import locked, missing
 from minicpt.terms import Terms
-from minicpt.training.device import Machine
+from minicpt.training.device import Machine, return_freed_memory
 from minicpt.training.preparing import Selecting
 from minicpt.training.trainer import Training
 
@@ -82,6 +82,7 @@ def add(train: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     config = config_of(arguments)
     with own_folder(flags.build(arguments, Where).out, arguments.objective) as folder:
+        return_freed_memory()
         run = build(config, folder, quiet=arguments.json)
         status = run.go()
     without = run.trainer.steps_without_targets

@@ -30,7 +30,7 @@ def attention(
         key, value = (part.repeat_interleave(groups, dim=1) for part in (key, value))
     scale = 1 / math.sqrt(query.size(-1)) if scale is None else scale
     if mask.dtype == torch.bool:
-        mask = torch.zeros_like(mask, dtype=query.dtype).masked_fill_(~mask, -math.inf)
+        mask = additive(mask, query.dtype)
     nothing = mask.detach().amax(dim=-1, keepdim=True) == -math.inf
     scores = (query * scale) @ key.transpose(-2, -1)  # (B, H, T, S)
     if nothing.any():
@@ -39,3 +39,8 @@ def attention(
     if nothing.any():
         weights = weights.masked_fill(nothing, 0.0)
     return dropped(weights, dropout) @ value
+
+
+def additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """What a boolean mask adds to the scores: 0 where a query may look, -inf elsewhere."""
+    return torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, -math.inf)

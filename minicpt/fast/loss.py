@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from minicpt.common.errors import InputError
 
 # Logits that are held at once: so many, 16 MiB in float32, or as many rows of them. With fewer rows
-# the products are slow: each walks through all of the head's matrix, and of its gradient.
+# the products are slow: each walks through all of the head's matrix, and of its gradient. A matrix
+# without a gradient does with half of them.
 LOGITS, ROWS = 1 << 22, 512
 
 
@@ -134,15 +135,19 @@ class _Sweep(torch.autograd.Function):
         return *gradients, None, None, None
 
 
-def rows_at_once(count: int, classes: int) -> int:
-    """Rows of a sweep's buffer: all parts of ``count`` rows have about as many."""
-    parts = max(1, min(count, math.ceil(count / max(ROWS, LOGITS // classes))))
+def rows_at_once(count: int, classes: int, learns: bool = True) -> int:
+    """Rows of a sweep's buffer: all parts of ``count`` rows have about as many.
+
+    learns  whether the head's matrix gets a gradient
+    """
+    most = max(ROWS if learns else ROWS // 2, LOGITS // classes)
+    parts = max(1, min(count, math.ceil(count / most)))
     return math.ceil(count / parts)
 
 
-def held_at_once(count: int, classes: int) -> int:
+def held_at_once(count: int, classes: int, learns: bool = True) -> int:
     """How many logits a sweep over ``count`` rows holds."""
-    return rows_at_once(count, classes) * classes if classes else 0
+    return rows_at_once(count, classes, learns) * classes if classes else 0
 
 
 @torch.no_grad()
@@ -162,7 +167,7 @@ def sweep(
     factors  (N,), what the gradient of each loss is multiplied by; None: 1
     """
     count, classes = len(hidden), len(weight)
-    rows = rows_at_once(count, classes)
+    rows = rows_at_once(count, classes, learns[1])
     hidden, weight = hidden.to(dtype), weight.to(dtype)
     logits = hidden.new_empty(rows, classes)
     losses = hidden.new_empty(count, dtype=torch.promote_types(dtype, torch.float32))

@@ -23,7 +23,8 @@ from torch import Tensor, nn
 
 from minicpt.common.errors import InputError
 from minicpt.common.settings import setting
-from minicpt.fast.gate import gated_silu
+from minicpt.fast.attention import additive
+from minicpt.fast.gate import gated_silu, gated_silu_frozen
 from minicpt.models.cache import Cache, LayerCache, Steps
 from minicpt.models.embedding import look_up
 from minicpt.models.layers import (
@@ -149,6 +150,7 @@ class Attention(nn.Module):
         query, key = self.query_norm(query), self.key_norm(key)
         if self.rotates:
             query, key = (rotate(each, turns, self.fused) for each in (query, key))
+            value = value.contiguous()  # else it would keep the keys as they were before, too
         if cache is not None:
             key, value = cache.add(key, value)  # (B, G, S, K): with those of the text so far
         dropout = self.dropout if self.training else 0.0
@@ -165,6 +167,9 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         both = self.gate_expand(x)
+        frozen = not self.contract.weight.requires_grad
+        if self.fused and frozen and both.dtype == self.contract.weight.dtype:
+            return gated_silu_frozen(both, self.contract.weight)
         if self.fused:
             return self.contract(gated_silu(both))
         gate, expanded = both.chunk(2, dim=-1)
@@ -189,7 +194,8 @@ class Layer(nn.Module):
 class Places:
     """What all layers share: who sees whom, and how far queries and keys turn.
 
-    masks  "full", "sliding" -> bool, broadcastable to (B, H, T, S), True = may look
+    masks  "full", "sliding" -> broadcastable to (B, H, T, S): bool, True = may look; fused: added
+           to the scores, 0 or -inf
     turns  cosine and sine, (B, 1, T, K/2) each
 
     Made from a mask of full attention, and the positions of queries (B, T) and keys (B, S).
@@ -201,6 +207,8 @@ class Places:
         self.masks = {"full": mask}
         if config.sliding_window:
             self.masks["sliding"] = mask & window_mask(queries, keys, config.sliding_window)
+        if config.fused:  # once for all layers: the kernel would make and keep one for each
+            self.masks = {name: additive(each, x.dtype) for name, each in self.masks.items()}
         at_least = torch.promote_types(x.dtype, torch.float32)
         turning = frequencies(config.key_width, config.rope_theta, at_least, x.device)
         if config.rope_type == "linear":

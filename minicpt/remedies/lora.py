@@ -12,7 +12,7 @@ sum, under the usual names, so that other tools can open it. W, A and B are in t
 resuming needs. There is no dropout on the product's input. Without the second term the model is the
 base: a remedy that needs the base's predictions needs no copy.
 
-R rank, P projections that stand in one matrix, (out, in) the shape of that matrix.
+N positions, R rank, P projections that stand in one matrix, (out, in) the shape of that matrix.
 """
 
 import re
@@ -85,13 +85,14 @@ class LowRank(Beside):
         self.B = nn.Parameter(self.weight.new_zeros(parts, out // parts, settings.lora))
 
     def forward(self, x: Tensor) -> Tensor:
-        result = F.linear(x, self.weight, self.bias)  # (..., out)
-        if not self.on:
-            return result
-        thin = self.scale * F.linear(x, self.A.flatten(0, 1))  # (..., P*R)
-        # Each of the P products has rows of its own: together one matrix, with blocks (P*R, out).
-        blocks = torch.block_diag(*self.B.transpose(1, 2))
-        return torch.addmm(result.flatten(0, -2), thin.flatten(0, -2), blocks).view_as(result)
+        rows = x.flatten(0, -2)  # (N, in)
+        result = F.linear(rows, self.weight, self.bias)  # (N, out)
+        if self.on:
+            thin = self.scale * F.linear(rows, self.A.flatten(0, 1))  # (N, P*R)
+            # Each of the P products has rows of its own: one matrix with blocks, (P*R, out).
+            blocks = torch.block_diag(*self.B.transpose(1, 2)).to(result.dtype)
+            result.addmm_(thin, blocks)  # in place: no second result
+        return result.unflatten(0, x.shape[:-1])  # (..., out)
 
     def merged(self) -> Tensor:
         return self.weight + self.scale * (self.B @ self.A).flatten(0, 1)  # (out, in)

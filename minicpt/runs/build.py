@@ -50,6 +50,7 @@ from minicpt.runs.texts import (
     settings_of,
     texts,
 )
+from minicpt.training.device import keep_freed_memory
 from minicpt.training.preparing import Preparing, Selecting
 from minicpt.training.trainer import Trainer
 
@@ -262,6 +263,7 @@ def steps_of(length: Length, trainer: Trainer) -> int:
 
 def seconds_per_step(trainer: Trainer) -> float:
     """Times a few steps, and takes them back. Dropout is seeded by the step, so nothing stays."""
+    keep_freed_memory()  # as the run's steps will have it
     before = copy.deepcopy((trainer.learner.state_dict(), trainer.optimizer.state_dict()))
     remedies, trainer.remedies = trainer.remedies, ()  # what they do after a step is not done
     for _ in range(2):

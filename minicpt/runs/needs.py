@@ -89,8 +89,10 @@ def activations(trainer: Trainer) -> int:
         kept += (whole - kept) // len(layers)  # one layer at a time is there as a whole
     logits = 0
     for head, count in longest.counts().items() if settings.fused_loss else ():
-        classes = len(trainer.model.heads[head].weight) if head in trainer.model.heads else 0
-        logits = max(logits, 4 * held_at_once(size * count, classes))
+        if head in trainer.model.heads:
+            weight = trainer.model.heads[head].weight
+            held = held_at_once(size * count, len(weight), weight.requires_grad)
+            logits = max(logits, 4 * held)
     return size * kept + logits
 
 
@@ -104,7 +106,7 @@ def kept_by(trainer: Trainer, batch: Batch) -> int:
         storage = value.untyped_storage()
         if storage.data_ptr() not in known:
             kept[storage.data_ptr()] = storage.nbytes()
-        return value
+        return value.detach()  # a result would hold the graph, and the graph the result: for ever
 
     learner.train()
     with seeded("needs"), torch.autograd.graph.saved_tensors_hooks(keep, lambda each: each):

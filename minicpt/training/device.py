@@ -24,6 +24,7 @@ from minicpt.models.recomputing import recompute_layers
 
 # Numbers of mallopt(3): M_MMAP_MAX, no mappings; M_TRIM_THRESHOLD, nothing is given back.
 GLIBC = {-4: 0, -1: 2**31 - 1}
+LARGE = {-3: 2**17}  # M_MMAP_THRESHOLD: from so many bytes on, memory is mapped by itself
 
 
 @dataclass(frozen=True)
@@ -127,11 +128,26 @@ def keep_freed_memory() -> bool:
     its highest level of memory to its end, so this is for programs whose work is training, and
     nothing in minicpt but the command calls it. Returns whether the library will do it.
     """
+    told = tell_glibc(GLIBC)
+    if told:
+        ctypes.CDLL(None).malloc_trim(0)  # what was freed before this goes back
+    return told
+
+
+def return_freed_memory() -> bool:
+    """The opposite, for what comes before the training: what is large leaves no hole behind.
+
+    Holes between small things that stay are lost for larger ones. Returns and is called likewise.
+    """
+    return tell_glibc(LARGE)
+
+
+def tell_glibc(parameters: dict[int, int]) -> bool:
     try:
         change = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # another C library, or Windows
         return False
-    return all([change(parameter, value) for parameter, value in GLIBC.items()])
+    return all([change(parameter, value) for parameter, value in parameters.items()])
 
 
 def reason(error: Exception) -> str:
