@@ -21,7 +21,8 @@ from turns import Worker, environment, take_turns
 from worker import PLAIN, PRODUCTS
 
 from minicpt.batch import Batch, shift
-from minicpt.checkpoint.huggingface import export_config, without_memory
+from minicpt.checkpoint.draft import without_memory
+from minicpt.checkpoint.huggingface import export_config
 from minicpt.common.errors import InputError
 from minicpt.common.randomness import generator
 from minicpt.models.llama import Llama, LlamaConfig

@@ -1,5 +1,6 @@
 """Weights go from a file into a model a piece at a time: the same numbers, in memory once."""
 
+import mmap
 import sys
 from collections import Counter
 
@@ -62,7 +63,9 @@ def test_a_mapped_file_is_not_held_beside_the_weights(name, tmp_path):
     rises = {}
     for mapped in (True, False):
         before = resident()
-        found, target = weights.read(tmp_path / name), torch.empty(rows, width)
+        found = weights.read(tmp_path / name)
+        fresh = mmap.mmap(-1, 4 * rows * width)  # memory that no other test has used before
+        target = torch.frombuffer(fresh, dtype=torch.float32).view(rows, width)
         filling.fill(target, [found["matrix"]], mapped)
         rises[mapped] = (resident() - before) / (4 * rows * width)
         del found, target

@@ -290,7 +290,7 @@ def masks_of(model, positions, mask):
 
 
 def test_a_window_is_a_mask_that_can_be_printed():
-    model = model_of(sliding_window=3)
+    model = model_of(sliding_window=3, fused=False)  # the fused form adds it to the scores
     place = torch.arange(5)[None]
     causal, both = torch.ones(1, 1, 5, 5).tril().bool(), torch.ones(1, 1, 5, 5).bool()
     found = masks_of(model, place, causal)["sliding"][0, 0].int().tolist()
@@ -304,6 +304,8 @@ def test_a_window_is_a_mask_that_can_be_printed():
     ]  # fmt: skip
     assert masks_of(model, place, both)["full"] is both
     assert "sliding" not in masks_of(model_of(), place, both)
+    added = masks_of(model_of(sliding_window=3), place, causal)["sliding"]
+    assert (added == 0).int()[0, 0].tolist()[3] == [0, 1, 1, 1, 0] and added.min() == -torch.inf
 
 
 @torch.no_grad()

@@ -342,7 +342,7 @@ class TestAgainst:
         options = throughput.read_options([*self.WORDS, "--against", "unused"])
         for name in options.objectives:
             words = against.words_of(name, 300, options, "folder")
-            command_line().parse_args(words)
+            command_line(words[0]).parse_args(words)
             # What older checkouts call otherwise, or do not have.
             assert not {"--num-heads", "--max-grad-norm", "--min-lr-ratio", "--model"} & set(words)
 
