@@ -68,7 +68,7 @@ def test_a_mapped_file_is_not_held_beside_the_weights(name, tmp_path):
         target = torch.frombuffer(fresh, dtype=torch.float32).view(rows, width)
         filling.fill(target, [found["matrix"]], mapped)
         rises[mapped] = (resident() - before) / (4 * rows * width)
-        del found, target
+        del found, target, fresh
     assert 0.9 < rises[True] < 1.1, rises
     assert rises[False] > 1.9, "the check above can fail"
 
