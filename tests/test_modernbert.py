@@ -14,7 +14,8 @@ from minicpt.cli.main import main
 from minicpt.common.errors import InputError
 from minicpt.loss import per_token_losses
 from minicpt.models.bert import BERT
-from minicpt.models.modernbert import ModernBERT, ModernBERTConfig, Places, count
+from minicpt.models.modernbert import ModernBERT, ModernBERTConfig, Places
+from minicpt.models.rotary import count
 from minicpt.possible import pooled
 from minicpt.runs.assembly import make_objective
 

@@ -36,9 +36,9 @@ from minicpt.models.layers import (
     initialise,
     split_heads,
 )
-from minicpt.models.narrow import Narrow
+from minicpt.models.narrow import Narrow, even_heads
 from minicpt.models.norm import RMSNorm
-from minicpt.models.rotary import frequencies, llama3_frequencies, rotate, rotation
+from minicpt.models.rotary import count, frequencies, llama3_frequencies, rotate, rotation
 from minicpt.models.window import window_mask
 
 
@@ -302,13 +302,5 @@ class Llama(Steps, Model):
         return OneMore(self.config).apply(initialise)
 
     def smaller(self, width: int) -> Narrow:
-        if width % 2:
-            raise InputError(f"Llama: a narrow sister needs an even width, not {width}")
-        most = min(self.config.num_heads, width)
-        heads = next(n for n in range(most, 0, -1) if width % (2 * n) == 0)  # of even width
+        heads = even_heads("Llama", width, self.config.num_heads)
         return Narrow(self, width, num_heads=heads, num_key_value_heads=0, head_width=0)
-
-
-def count(x: Tensor) -> Tensor:
-    """The positions 0, 1, 2, … of x (B, T, D): (1, T)."""
-    return torch.arange(x.size(1), device=x.device)[None]

@@ -23,8 +23,8 @@ from minicpt.common.settings import setting
 from minicpt.fast.dropout import Dropout
 from minicpt.models.embedding import look_up
 from minicpt.models.layers import Model, Sizes, attention, padding_mask, split_heads
-from minicpt.models.narrow import Narrow
-from minicpt.models.rotary import frequencies, rotate, rotation
+from minicpt.models.narrow import Narrow, even_heads
+from minicpt.models.rotary import count, frequencies, rotate, rotation
 from minicpt.models.window import window_mask
 
 
@@ -127,7 +127,7 @@ class Attention(nn.Module):
         query, key, value = (
             split_heads(part, self.num_heads) for part in self.qkv(x).chunk(3, dim=-1)
         )  # (B, H, T, K) each
-        query, key = rotate(query, turns), rotate(key, turns)
+        query, key = (rotate(each, turns, self.fused) for each in (query, key))
         rate = self.rate if self.training else 0.0
         mixed = attention(query, key, value, mask, dropout=rate, fused=self.fused)
         return self.dropout(self.output(mixed.transpose(1, 2).flatten(2)))  # (B, T, D)
@@ -290,20 +290,12 @@ class ModernBERT(Model):
         return initialise(OneMore(self.config), self.config)
 
     def smaller(self, width: int) -> Narrow:
-        if width % 2:
-            raise InputError(f"ModernBERT: a narrow sister needs an even width, not {width}")
-        most = min(self.config.num_heads, width)
-        heads = next(n for n in range(most, 0, -1) if width % (2 * n) == 0)  # of even width
+        heads = even_heads("ModernBERT", width, self.config.num_heads)
         return Narrow(self, width, num_heads=heads)
 
 
 def norm(config: ModernBERTConfig) -> nn.LayerNorm:
     return nn.LayerNorm(config.width, eps=config.epsilon, bias=config.norm_bias)
-
-
-def count(x: Tensor) -> Tensor:
-    """The positions 0, 1, 2, … of x (B, T, D): (1, T)."""
-    return torch.arange(x.size(1), device=x.device)[None]
 
 
 def initialise(module: nn.Module, config: ModernBERTConfig) -> nn.Module:

@@ -10,6 +10,7 @@ import dataclasses
 
 from torch import Tensor, nn
 
+from minicpt.common.errors import InputError
 from minicpt.models.layers import Model, initialise
 
 
@@ -42,3 +43,11 @@ class Narrow(nn.Module):
         """
         x = self.narrow(model.embed(tokens, **places))  # (B, T, width)
         return self.widen(self.inner.run(x, mask))
+
+
+def even_heads(model: str, width: int, most: int) -> int:
+    """As many heads of even width as fit into ``width``, at most ``most``: what rotary positions
+    need. InputError for an odd width."""
+    if width % 2:
+        raise InputError(f"{model}: a narrow sister needs an even width, not {width}")
+    return next(n for n in range(min(most, width), 0, -1) if width % (2 * n) == 0)

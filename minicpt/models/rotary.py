@@ -19,6 +19,11 @@ from torch import Tensor
 from minicpt.fast import rotary as fast
 
 
+def count(x: Tensor) -> Tensor:
+    """The positions 0, 1, 2, … of x (B, T, D): (1, T)."""
+    return torch.arange(x.size(1), device=x.device)[None]
+
+
 def frequencies(
     width: int,
     theta: float,
