@@ -1,4 +1,4 @@
-"""A model without memory, or without random numbers: what its config asks for, known first."""
+"""Models before they have numbers: shapes alone, or memory that is filled later."""
 
 from typing import Any
 
@@ -24,11 +24,11 @@ def without_memory(kind: type[nn.Module], config: Any) -> nn.Module:
 
 
 class Undrawn(TorchFunctionMode):
-    """Inside, nothing is drawn: what would get random numbers gets zeros.
+    """A context in which tensors get zeros instead of random numbers.
 
-    Left as they were allocated, ``trunc_normal_`` would draw anew for ever, until all of them lie
-    within its bounds. On the meta device torch would first load its compiler for a draw, which
-    takes a second.
+    Numbers that happen to be in memory would not do: ``trunc_normal_`` draws again until all lie
+    within its bounds, and it would never end. On the meta device, torch loads its compiler for a
+    draw, which takes a second. This context avoids that too.
 
     >>> with Undrawn():
     ...     torch.nn.Linear(2, 1, bias=False).weight.tolist()

@@ -8,7 +8,8 @@ i - 1, as in causal LM: a model that was trained to predict the next token keeps
     predict    . c   .    .
 
 In front of a document stands what stands there in causal LM (``data/framing.py``), so its first
-token can be predicted too. That of a later window cannot, and is never chosen. Nor is end-of-text.
+token can be predicted too. The first token of a later window cannot: it is never chosen.
+End-of-text is never chosen.
 
 With ``causal_share`` some of the passages are causal LM instead: read from left to right, and each
 position predicts what follows, the end of a document included. One model learns both.
