@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from minicpt.common.terminal import draw, needs_ascii, printable, words, wrap
+from minicpt.common.terminal import amount, draw, needs_ascii, printable, words, wrap
 from minicpt.runs.console import print_json
 from minicpt.runs.inventory import Entry, inventory
 
@@ -112,15 +112,3 @@ def place(base: str | None, folder: Path) -> str:
         return ""
     within = Path(base).is_relative_to(folder.absolute())
     return os.path.relpath(base, folder) if within else base
-
-
-def amount(size: int) -> str:
-    """Bytes for people.
-
-    >>> amount(17), amount(123_456), amount(5 << 30)
-    ('17 B', '121 KiB', '5.0 GiB')
-    """
-    value, units = float(size), ["B", "KiB", "MiB", "GiB", "TiB"]
-    while value >= 1000 and len(units) > 1:
-        value, units = value / 1024, units[1:]
-    return f"{value:.{int(units[0] != 'B' and value < 100)}f} {units[0]}"
