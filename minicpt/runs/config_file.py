@@ -75,10 +75,10 @@ def replaced(config: dict, given: Collection[str]) -> set[str]:
     """The names of the file's settings that do not count beside those that are given."""
     names = set(given)
     for kind in ALTERNATIVES:
-        own = {field.name for field in dataclasses.fields(kind)}
+        own = {*vars(kind())}
         names |= own if own & names else set()
     if "init" in given:  # the base brings its own
-        names |= {field.name for field in dataclasses.fields(Vocabulary)} | {*config.get("sizes", {})}
+        names |= {*vars(Vocabulary()), *config.get("sizes", {})}
     if "init" in given or config.get("base", {}).get("init"):
         names.add("model")
     return names

@@ -25,7 +25,7 @@ KINDS = {
     "proof": {"proof.py": "minicpt/proofs/{}.py", "proof_check.py": "tests/test_{}.py"},
 }
 NAME = r"[a-z][a-z0-9]*(-[a-z][a-z0-9]*)*"
-LONGEST = 24  # characters of a name: no line gets too long
+LONGEST = 20  # characters of a name: no line gets too long
 
 
 def written(kind: str, name: str, root: Path) -> list[Path]:

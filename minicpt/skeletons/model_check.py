@@ -7,9 +7,9 @@ from minicpt import models
 
 def test_each_position_adds_the_mean_of_what_it_sees():
     kind = models.known()["toy-piece"]
-    sizes = {"vocabulary": 9, "width": 4, "num_heads": 1, "dropout": 0.0, "toy_piece_gain": 0.5}
+    sizes = {"vocabulary": 9, "width": 4, "num_heads": 1, "dropout": 0.0}
     torch.manual_seed(0)
-    model = kind(kind.Config(**sizes)).double()
+    model = kind(kind.Config(toy_piece_gain=0.5, **sizes)).double()
     with torch.no_grad():
         model.layers[0].weight.copy_(torch.eye(4))  # the first layer passes the mean on,
         model.layers[1].weight.zero_()  # and the second adds nothing

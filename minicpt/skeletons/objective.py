@@ -1,4 +1,4 @@
-"""Toy piece: each token from those before it, twice, the second time through a part that learns.
+"""Toy piece: each token from those before it, and again through a part that learns.
 
 A skeleton: say here what the model reads and predicts, and the paper that it is from. What your
 objective does not need can go: the second head, its weights, its part.
@@ -20,7 +20,7 @@ class Settings(Checked):
     """Each field becomes a flag of ``minicpt train toy-piece``."""
 
     window: int = setting(32, "the most tokens that the model reads at once", least=2)
-    toy_piece_share: float = setting(0.5, "what the second loss counts", above=0, most=1)
+    toy_piece_share: float = setting(0.5, "weight of the second loss", above=0, most=1)
 
 
 class ToyPiece(Objective):

@@ -14,7 +14,7 @@ from minicpt.remedies.base import Remedy
 class Settings(Checked):
     """The field of the remedy's own name says how strong it is; 0: not at all."""
 
-    toy_piece: float = setting(0.0, "weight of the squared distance to the base", least=0)
+    toy_piece: float = setting(0.0, "weight of the squared distance", least=0)
 
 
 class ToyPiece(Remedy):
