@@ -4,10 +4,8 @@
 find all that can be wrong before the training starts.
 """
 
-import copy
 import dataclasses
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +33,7 @@ from minicpt.runs.config import Length, RunConfig, Text, Vocabulary
 from minicpt.runs.console import say, tell
 from minicpt.runs.describe import describe, vocabulary, weights
 from minicpt.runs.fitting import fitted
+from minicpt.runs.forecast import seconds_per_step
 from minicpt.runs.loop import Run
 from minicpt.runs.measuring import beside, check_beside
 from minicpt.runs.needs import check_needs
@@ -50,11 +49,8 @@ from minicpt.runs.texts import (
     settings_of,
     texts,
 )
-from minicpt.training.device import keep_freed_memory
 from minicpt.training.preparing import Preparing, Selecting
 from minicpt.training.trainer import Trainer
-
-TIMED_STEPS = 5  # steps that --minutes times, after two that it does not
 
 
 @dataclass(frozen=True)
@@ -259,22 +255,3 @@ def steps_of(length: Length, trainer: Trainer) -> int:
     passages = sum(trainer.stream.epoch_length(epoch) for epoch in range(int(whole)))
     passages += part * trainer.stream.epoch_length(int(whole)) if part else 0
     return max(1, math.ceil(passages / trainer.settings.batch_size))
-
-
-def seconds_per_step(trainer: Trainer) -> float:
-    """Times a few steps, and takes them back. Dropout is seeded by the step, so nothing stays."""
-    keep_freed_memory()  # as the run's steps will have it
-    before = copy.deepcopy((trainer.learner.state_dict(), trainer.optimizer.state_dict()))
-    remedies, trainer.remedies = trainer.remedies, ()  # what they do after a step is not done
-    for _ in range(2):
-        trainer.advance()
-    begun = time.perf_counter()
-    for _ in range(TIMED_STEPS):
-        trainer.advance()
-    seconds = (time.perf_counter() - begun) / TIMED_STEPS
-    trainer.learner.load_state_dict(before[0])
-    trainer.optimizer.load_state_dict(before[1])
-    trainer.remedies, trainer.step, trainer.steps_without_targets = remedies, 0, 0
-    return seconds
-
-

@@ -42,6 +42,18 @@ def locked(folder: Path, made: Sequence[Path] | None = None) -> Iterator[None]:
         remove_empty(made)
 
 
+def running(folder: Path) -> bool:
+    """Whether a process holds the lock of a run's folder. Asking takes it for an instant."""
+    try:
+        descriptor = os.open(folder / NAME, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        return not lock(descriptor, folder / NAME)
+    finally:
+        os.close(descriptor)
+
+
 def missing(folder: Path) -> list[Path]:
     """The folders, innermost first, that would have to be made."""
     return [each for each in (folder, *folder.parents) if not os.path.lexists(each)]

@@ -99,6 +99,7 @@ class Run:
                 self.metrics.add(
                     "step",
                     step.number,
+                    loss=loss,
                     losses=losses,
                     terms=step.terms,
                     learning_rate=step.learning_rate,
