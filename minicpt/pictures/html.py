@@ -22,7 +22,7 @@ LEGEND = (
 def of_passage(data: dict, notes: Sequence[str] = ()) -> list[Markup]:
     """The picture of a passage; its heading is left to the caller."""
     place = f"{which(data)}: {data['place']}"
-    found = [paragraphs([place, counted(data), *notes]), *streams(data)]
+    found = [paragraphs([place, counted(data), *map(sentence, notes)]), *streams(data)]
     found.append(paragraphs([LEGEND, *remarks(data)]))
     found.append(element("h2", "The loss"))
     found.append(paragraphs(means(data)))
@@ -33,7 +33,7 @@ def of_passage(data: dict, notes: Sequence[str] = ()) -> list[Markup]:
 
 def of_fault(found) -> list[Markup]:
     """A ``broken.Broken``: right, wrong, what differs, and who catches it."""
-    parts = [paragraphs([beside.place(found), *found.notes])]
+    parts = [paragraphs([beside.place(found), *map(sentence, found.notes)])]
     parts += [element("h2", beside.RIGHT), *streams(found.right)]
     if found.wrong:
         wrong = beside.marked(found)
@@ -47,6 +47,11 @@ def of_fault(found) -> list[Markup]:
     return [*parts, element("h2", beside.CATCHING), wide(caught, beside.CATCHING)]
 
 
+def sentence(note: str) -> str:
+    """A note, as it stands behind "minicpt: ", by itself."""
+    return f"{note[0].upper()}{note[1:]}."
+
+
 def streams(data: dict, marked: Collection[int] | None = None) -> list[Markup]:
     """A table for each stream; see ``text.tables``."""
     found = []
@@ -56,10 +61,9 @@ def streams(data: dict, marked: Collection[int] | None = None) -> list[Markup]:
             drawn = predictions(data, caption, marked)
         else:
             caption = f"The {stream['reader']} reads"
-            read = stream["positions"]
-            headings = ["position", "reads"] + ["segment"] * segmented(read)
-            rows = [[at, code(each["token"]), *segment(each)] for at, each in enumerate(read)]
-            drawn = table(headings, rows, caption=caption, numbers=[0])
+            # Along the page: it has no other columns, and would be long.
+            rows = [["reads", *(code(each["token"]) for each in stream["positions"])]]
+            drawn = table(["position", *range(len(stream["positions"]))], rows, caption=caption)
         found.append(wide(drawn, caption))
     return found
 
