@@ -15,7 +15,7 @@ import copy
 import math
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,12 +71,31 @@ def is_sharded(value: Tensor | nn.Module) -> bool:
     return hasattr(value, "full_tensor")
 
 
-def put(targets: Mapping[str, Tensor], sources: Mapping[str, Tensor | Pieces]) -> None:
+def spread(
+    values: Mapping[Hashable, Tensor | Pieces], owners: Mapping[Hashable, Tensor]
+) -> dict[Hashable, Tensor]:
+    """The values as tensors, each of which is spread over processes as its owner is.
+
+    A whole tensor whose owner is one stays the tensor that it is.
+    """
+    new = {
+        name: torch.empty_like(owner)
+        for name, owner in owners.items()
+        if is_sharded(owner) or isinstance(values[name], Pieces)
+    }
+    put(new, {name: values[name] for name in new})
+    return {**values, **new}
+
+
+def put(targets: Mapping[Hashable, Tensor], sources: Mapping[Hashable, Tensor | Pieces]) -> None:
     """Copies whole tensors, or pieces, into tensors of the same names and shapes.
 
     A target that is spread over processes gets its own rows: each process reads by itself.
+    Raises ValueError where names or shapes differ.
     """
-    spread = {}
+    if targets.keys() != sources.keys():
+        raise ValueError(f"other names: {str(targets.keys() ^ sources.keys())[:60]}")
+    shared = {}
     for name, target in targets.items():
         source = sources[name]
         if not isinstance(source, Pieces):
@@ -84,10 +103,10 @@ def put(targets: Mapping[str, Tensor], sources: Mapping[str, Tensor | Pieces]) -
         if source.shape != target.shape:
             raise ValueError(f"{name} is {tuple(source.shape)} instead of {tuple(target.shape)}")
         if is_sharded(target):
-            spread[name] = target.detach(), source
+            shared[str(name)] = target.detach(), source
         else:
             fill(target, source.parts, source.mapped)
-    if spread:
+    if shared:
         from torch.distributed import checkpoint
         from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
 
@@ -96,8 +115,8 @@ def put(targets: Mapping[str, Tensor], sources: Mapping[str, Tensor | Pieces]) -
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that it reads without the other processes
             checkpoint.load(
-                {name: target for name, (target, _) in spread.items()},
-                storage_reader=Reader({name: source for name, (_, source) in spread.items()}),
+                {name: target for name, (target, _) in shared.items()},
+                storage_reader=Reader({name: source for name, (_, source) in shared.items()}),
                 planner=DefaultLoadPlanner(flatten_state_dict=False, flatten_sharded_tensors=False),
                 no_dist=True,
             )
