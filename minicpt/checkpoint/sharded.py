@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from minicpt.checkpoint import huggingface
@@ -40,6 +39,7 @@ from minicpt.common.disk import (
 )
 from minicpt.common.errors import InputError, WorkError
 from minicpt.common.merging import Beside, merged_weights
+from minicpt.training.distributed import current
 
 INDEX, STATE, SHARD = "shards.json", "state.json", "shard-{:05d}.bin"
 NAME_OF_SHARD = re.compile(r"shard-\d{5,}\.bin")
@@ -157,37 +157,24 @@ def save(folder: Path, model: nn.Module, state: dict, finish: Callable[[Path], N
         agreed(folder, lambda: write(temporary, tensors))
         agreed(folder, complete, alone=True)
     finally:
-        if rank() == 0:
+        if current().is_first:
             remove(temporary)
-
-
-def rank() -> int:
-    return dist.get_rank() if together() else 0
-
-
-def together() -> bool:
-    """Whether this process is one of several that train together."""
-    return dist.is_available() and dist.is_initialized()
 
 
 def agreed(folder: Path, action: Callable[[], None], alone: bool = False) -> None:
     """Does something in every process, or in the first alone; where one fails, all raise."""
-    error = None
-    if not alone or rank() == 0:
+    world, error = current(), None
+    if not alone or world.is_first:
         try:
             with refusals(folder):
                 action()
         except Exception as found:
             error = found
-    told = [error and str(error)]
-    if together():
-        told = [None] * dist.get_world_size()
-        dist.all_gather_object(told, error and str(error))
+    told = world.gathered(error and str(error))
     if error:
         raise error
-    for number, problem in enumerate(told):
-        if problem:
-            raise WorkError(f"{problem} (process {number})")
+    if problems := [each for each in told if each]:
+        raise WorkError(problems[0])
 
 
 def write(folder: Path, tensors: dict[str, Tensor]) -> None:
@@ -204,7 +191,10 @@ def write(folder: Path, tensors: dict[str, Tensor]) -> None:
             warnings.simplefilter("ignore")  # that one process alone is no group
             checkpoint.save(tensors, storage_writer=Writer(folder, INDEX, SHARD), planner=planner)
     except CheckpointException as error:  # no Exception, and it tells every process of all
-        raise next(iter(error.failures.values()))[0] from None
+        number, (reason, _) = next(iter(error.failures.items()))
+        if not isinstance(reason, OSError):
+            raise reason from None
+        raise OSError(reason.errno, f"{reason.strerror} (process {number})") from None
 
 
 def merged_in_shards(module: Beside) -> Tensor:
