@@ -1,7 +1,9 @@
 """``minicpt resume``: goes on with a run that was interrupted, exactly as if it had not been."""
 
 import argparse
+import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +15,9 @@ from minicpt.runs.console import print_json, say
 from minicpt.runs.lock import locked
 from minicpt.runs.resume import resumed
 from minicpt.training.device import Machine, return_freed_memory
+from minicpt.training.distributed import current
+
+PROCESSES = True  # torchrun may start it
 
 EXAMPLES = """examples:
   minicpt resume runs/first
@@ -54,8 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     machine = flags.given(arguments, Machine)
     steps = flags.build(arguments, Length).steps
     folder = run_folder(arguments.folder)
-    with locked(folder):
-        checkpoint.clean(folder)
+    with cleaned(folder):
         return_freed_memory()
         run = resumed(arguments.folder, folder, machine, accept, arguments.json, steps)
         trainer = run.trainer
@@ -68,6 +72,19 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(run.record | {"out": str(run.folder), "evaluations": run.history})
     return status
+
+
+@contextlib.contextmanager
+def cleaned(folder: Path) -> Iterator[None]:
+    """Holds the lock of the run's folder, cleared of what a kill left: the first process does."""
+    if not current().is_first:
+        current().barrier()
+        yield
+        return
+    with locked(folder):
+        checkpoint.clean(folder)
+        current().barrier()
+        yield
 
 
 def run_folder(path: str) -> Path:

@@ -96,6 +96,21 @@ class World:
         """Losses by name and head, summed over all processes."""
         return losses
 
+    def machine(self, asked, training=None):
+        """The machine that was asked for, as this process uses it.
+
+        training  the run's; None: nothing is trained. Raises InputError where it cannot be used.
+        """
+        if asked.shard != "none":
+            raise InputError(
+                f"--shard {asked.shard} needs several processes; start them with: torchrun"
+                " --nproc-per-node 2 -m minicpt …"
+            )
+        return asked
+
+    def check_sum(self, machine) -> None:
+        """Tries on a known gradient that the processes' gradients are added: see ``check_sum``."""
+
     @contextlib.contextmanager
     def in_turn(self) -> Iterator[None]:
         """The first process of each machine does it, while the others wait; then they do."""
@@ -158,6 +173,34 @@ class Processes(World):
                     loss = Loss(torch.tensor(total, dtype=torch.float64), count)
                     known[head] = known[head] + loss if head in known else loss
         return result
+
+    def machine(self, asked, training=None):
+        if asked.kind not in ("cpu", "cuda"):
+            raise InputError(f"--device {asked.kind} has no way to exchange; use cpu or cuda")
+        if asked.shard != "none" and asked.compile:
+            raise InputError("--shard weights and --compile exclude each other; give one of them")
+        if asked.kind == "cuda":
+            count = torch.cuda.device_count()
+            if self.several <= count and not torch.distributed.is_nccl_available():
+                raise InputError("this torch has no nccl, which GPUs exchange with; use cpu")
+            if count:
+                asked = replace(asked, device=f"cuda:{self.local % count}")
+        if training:
+            size = training.micro_batch_size or -(-training.batch_size // self.size)
+            if (count := -(-training.batch_size // size)) < self.size:
+                raise InputError(
+                    f"{self.size} processes share {count} micro-batches of a step; use"
+                    f" {count} processes, a larger --batch-size, or a smaller --micro-batch-size"
+                )
+        return asked
+
+    @property
+    def several(self) -> int:
+        """How many processes this machine has."""
+        return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+    def check_sum(self, machine) -> None:
+        check_sum(self, machine.shard, machine.device)
 
     def wrapped(self, learner: nn.Module, shard: str = "none") -> nn.Module:
         if shard == "weights":
@@ -298,12 +341,12 @@ def told_first(store) -> bool:
 
 def is_lost(error: BaseException) -> bool:
     """Whether an error says that another process cannot be reached any more."""
-    kinds = (torch.distributed.DistError, RuntimeError)
-    words = ("gloo", "nccl", "connection", "store")
-    return isinstance(error, kinds) and any(word in str(error).lower() for word in words)
+    words = ("gloo", "nccl", "connection")
+    told = any(word in str(error).lower() for word in words)
+    return isinstance(error, torch.distributed.DistError) or type(error) is RuntimeError and told
 
 
-def check_same(world: World, facts: Mapping[str, str]) -> None:
+def check_same(world: World, facts: Mapping[str, object]) -> None:
     """InputError in a process whose facts differ from the first one's, by their names."""
     expected = world.told(dict(facts))
     for name, value in facts.items():
