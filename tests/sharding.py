@@ -74,9 +74,7 @@ def trainer_of(case: str, material, shard: str = "weights", base=None) -> Traine
     settings = Training(batch_size=6, micro_batch_size=1)
     state = base.state() if base else None
     machine = Machine(shard=shard)
-    return make_trainer(
-        model, objective, corpus, settings, STEPS, machine, remedies, state=state
-    )
+    return make_trainer(model, objective, corpus, settings, STEPS, machine, remedies, state=state)
 
 
 def everything(trainer: Trainer) -> dict[str, Tensor]:
@@ -84,7 +82,7 @@ def everything(trainer: Trainer) -> dict[str, Tensor]:
     found = {name: each for name, each in trainer.alone.named_parameters()}
     parameters = [each for group in trainer.optimizer.param_groups for each in group["params"]]
     for number, parameter in enumerate(parameters):
-        for name, each in trainer.optimizer.state[parameter].items():
+        for name, each in trainer.optimizer.state.get(parameter, {}).items():
             found[f"{number} {name}"] = each
     for remedy in trainer.remedies:
         for name, each in remedy.state(trainer.model).items():
@@ -110,8 +108,10 @@ def begin(world, folder: Path, material) -> None:
         trainer = trainer_of(case, material)
         trainer.advance()
         trainer.advance()
-        save(trainer, folder / case, material[0])
         found = everything(trainer)
+        with torch.no_grad():  # as an evaluation before the saving
+            trainer.alone.within(trainer.objective.losses, trainer.batch(range(2)))
+        save(trainer, folder / case, material[0])
         if world.is_first:
             torch.save(found, folder / f"{case}.pt")
     refused(world, folder / "copy", material)
@@ -133,6 +133,7 @@ def refused(world, folder: Path, material) -> None:
         assert len(str(error).splitlines()) == 1
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    world.barrier()  # the first one has cleared away
     assert before == {path.name: path.read_bytes() for path in folder.iterdir()}
     assert not list(folder.parent.glob(".*"))
 
@@ -144,3 +145,7 @@ def go_on(world, folder: Path, material, jobs: list[tuple[str, str, str]]) -> No
         assert same(everything(trainer), torch.load(folder / f"{case}.pt")), (case, name, shard)
         assert trainer.step == 2
         trainer.advance()
+        found = everything(trainer)
+        save(trainer, folder / f"{name} {shard}", material[0])
+        if world.is_first:
+            torch.save(found, folder / f"{name} {shard}.pt")
