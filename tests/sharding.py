@@ -15,6 +15,8 @@ from pathlib import Path
 import torch
 from making import model_of, objective_of
 from torch import Tensor
+from torch.distributed import checkpoint as _  # noqa: F401  (here, and not in each process)
+from torch.distributed import fsdp, tensor  # noqa: F401
 
 from minicpt import checkpoint
 from minicpt.common.errors import WorkError

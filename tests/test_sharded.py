@@ -14,6 +14,7 @@ from minicpt.common.merging import merged_weights
 def written(tmp_path_factory, tokenizer, corpus):
     """What two processes have saved, a folder for each case."""
     folder = tmp_path_factory.mktemp("sharded")
+    sharding.trainer_of("copy", (tokenizer, corpus), "none").advance()  # imports what training does
     told = sharding.launch(2, folder, sharding.begin, (tokenizer, corpus))
     assert told == ["", ""], told[0] + told[1]
     return folder
