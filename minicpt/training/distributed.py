@@ -247,6 +247,14 @@ def sharded(learner: nn.Module) -> nn.Module:
         module.set_force_sum_reduction_for_comms(True)  # gloo has no other sum
     if hasattr(learner, "within"):  # the other way through ``Learner``
         register_fsdp_forward_method(learner, "within")
+        through = learner.within
+
+        def within(*given):
+            found = through(*given)
+            learner.reshard()  # no backward pass follows, which would do it
+            return found
+
+        learner.within = within
     return learner
 
 
