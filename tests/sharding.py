@@ -19,7 +19,9 @@ from torch.distributed import checkpoint as _  # noqa: F401  (here, and not in e
 from torch.distributed import fsdp, tensor  # noqa: F401
 
 from minicpt import checkpoint
+from minicpt.cli.main import main
 from minicpt.common.errors import WorkError
+from minicpt.common.parts import take_over
 from minicpt.runs.assembly import make_remedies, make_trainer
 from minicpt.training.device import Machine
 from minicpt.training.distributed import joined, whole
@@ -27,6 +29,7 @@ from minicpt.training.resuming import state_of
 from minicpt.training.trainer import Trainer, Training
 
 STEPS = 6
+PATIENCE = datetime.timedelta(seconds=30)
 # What stands beside the weights: a part and a copy of the base; a part that shares tables with the
 # model; products beside frozen matrices.
 CASES = {
@@ -37,7 +40,7 @@ CASES = {
 
 
 def launch(count: int, folder: Path, work, *given) -> list[str]:
-    """``work(world, folder, …)`` in so many processes; what went wrong in each, "": nothing."""
+    """``work(folder, …)`` in so many processes; what went wrong in each, "": nothing."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -51,8 +54,7 @@ def launch(count: int, folder: Path, work, *given) -> list[str]:
                 os.environ |= {name: str(value) for name, value in place.items()}
                 os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
                 torch.set_num_threads(1)
-                with joined(datetime.timedelta(seconds=30)) as world:
-                    work(world, folder, *given)
+                work(folder, *given)
                 told = ""
             except BaseException:
                 told = traceback.format_exc()
@@ -104,8 +106,14 @@ def save(trainer: Trainer, folder: Path, tokenizer) -> None:
     checkpoint.save(folder, trainer.model, tokenizer, record, state_of(trainer))
 
 
-def begin(world, folder: Path, material) -> None:
+def begin(folder: Path, material) -> None:
     """Trains each case, saves it, and beside it what it held."""
+    with joined(PATIENCE) as world:
+        trained(world, folder, material)
+        refused(world, folder / "copy", material)
+
+
+def trained(world, folder: Path, material) -> None:
     for case in CASES:
         trainer = trainer_of(case, material)
         trainer.advance()
@@ -116,7 +124,6 @@ def begin(world, folder: Path, material) -> None:
         save(trainer, folder / case, material[0])
         if world.is_first:
             torch.save(found, folder / f"{case}.pt")
-    refused(world, folder / "copy", material)
 
 
 def refused(world, folder: Path, material) -> None:
@@ -140,10 +147,20 @@ def refused(world, folder: Path, material) -> None:
     assert not list(folder.parent.glob(".*"))
 
 
-def go_on(world, folder: Path, material, jobs: list[tuple[str, str, str]]) -> None:
+def go_on(folder: Path, material, jobs: list[tuple[str, str, str]]) -> None:
     """Goes on from folders, (case, folder, shard) each: nothing may have changed."""
+    with joined(PATIENCE) as world:
+        gone_on(world, folder, material, jobs)
+
+
+def gone_on(world, folder: Path, material, jobs) -> None:
     for case, name, shard in jobs:
-        trainer = trainer_of(case, material, shard, checkpoint.load(folder / name))
+        fresh = trainer_of(case, material, shard)  # as of another run, which takes over the parts
+        base = checkpoint.load(folder / name)
+        assert not take_over(fresh.parts, base.state()["parts"], checkpoint.put)
+        trainer = trainer_of(case, material, shard, base)
+        own, taken = trainer.parts.state_dict(), fresh.parts.state_dict()
+        assert all(torch.equal(whole(each), whole(own[name])) for name, each in taken.items())
         assert same(everything(trainer), torch.load(folder / f"{case}.pt")), (case, name, shard)
         assert trainer.step == 2
         trainer.advance()
@@ -151,3 +168,9 @@ def go_on(world, folder: Path, material, jobs: list[tuple[str, str, str]]) -> No
         save(trainer, folder / f"{name} {shard}", material[0])
         if world.is_first:
             torch.save(found, folder / f"{name} {shard}.pt")
+
+
+def command(folder: Path, words: list[str]) -> None:
+    """``minicpt WORDS`` under torchrun, which has status 0."""
+    status = main(words)
+    assert status == 0, status

@@ -271,7 +271,8 @@ def read_model(folder: Path, config: dict[str, Any], **changes) -> nn.Module:
 
 def read_state(folder: Path) -> dict:
     """What was saved as the state. The optimizer's tensors are ``Pieces``, the others whole."""
-    found, joined = listed(folder), {}
+    found, content = listed(folder), read_json(folder / STATE, MOST_INDEX)
+    joined: dict[str, Tensor] = {}
 
     def whole(name: str) -> Tensor:
         if name not in joined:
@@ -281,7 +282,7 @@ def read_state(folder: Path) -> dict:
     try:
         return {
             key: put_together(value, found.__getitem__ if key == "optimizer" else whole)
-            for key, value in read_json(folder / STATE, MOST_INDEX).items()
+            for key, value in content.items()
         }
     except (LookupError, TypeError, ValueError, RecursionError) as error:
         reason = f"{type(error).__name__}: {error}"[:100]

@@ -258,13 +258,6 @@ def sharded(learner: nn.Module) -> nn.Module:
     return learner
 
 
-def released(learner: nn.Module) -> None:
-    """Each process holds its share alone again: after a forward pass the root's weights stay."""
-    for module in learner.modules():
-        if hasattr(module, "reshard"):
-            module.reshard()
-
-
 def whole(value: torch.Tensor) -> torch.Tensor:
     """A tensor of which each process holds a share, as a whole; any other as it is."""
     return value.full_tensor() if hasattr(value, "full_tensor") else value

@@ -6,14 +6,12 @@ import torch
 
 from minicpt.checkpoint import sharded
 from minicpt.common.errors import InputError
-from minicpt.training.distributed import released
 from minicpt.training.optimizer import Optimization, learning_rate
 from minicpt.training.trainer import Trainer
 
 
 def state_of(trainer: Trainer) -> dict:
-    """What a new process needs beside weights and settings. Weights are spread again, if at all."""
-    released(trainer.alone)
+    """What a new process needs beside weights and settings."""
     return {
         "step": trainer.step,
         "steps_without_targets": trainer.steps_without_targets,
