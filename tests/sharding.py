@@ -44,12 +44,12 @@ def launch(count: int, folder: Path, work, *given) -> list[str]:
         child = os.fork()
         if child == 0:
             try:
-                signal.alarm(60)
+                signal.alarm(300)
                 place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count}
                 os.environ |= {name: str(value) for name, value in place.items()}
                 os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
                 torch.set_num_threads(1)
-                with joined(datetime.timedelta(seconds=30)) as world:
+                with joined(datetime.timedelta(seconds=200)) as world:
                     work(world, folder, *given)
                 told = ""
             except BaseException:
