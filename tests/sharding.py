@@ -29,7 +29,7 @@ from minicpt.training.resuming import state_of
 from minicpt.training.trainer import Trainer, Training
 
 STEPS = 6
-PATIENCE = datetime.timedelta(seconds=30)
+PATIENCE = datetime.timedelta(seconds=200)
 # What stands beside the weights: a part and a copy of the base; a part that shares tables with the
 # model; products beside frozen matrices.
 CASES = {
@@ -40,6 +40,16 @@ CASES = {
 
 
 def launch(count: int, folder: Path, work, *given) -> list[str]:
+    """``work(world, folder, …)`` in so many processes that have joined; otherwise as ``started``."""
+
+    def joining(folder: Path) -> None:
+        with joined(PATIENCE) as world:
+            work(world, folder, *given)
+
+    return started(count, folder, joining)
+
+
+def started(count: int, folder: Path, work, *given) -> list[str]:
     """``work(folder, …)`` in so many processes; what went wrong in each, "": nothing."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -49,7 +59,7 @@ def launch(count: int, folder: Path, work, *given) -> list[str]:
         child = os.fork()
         if child == 0:
             try:
-                signal.alarm(60)
+                signal.alarm(300)
                 place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count}
                 os.environ |= {name: str(value) for name, value in place.items()}
                 os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
@@ -106,14 +116,8 @@ def save(trainer: Trainer, folder: Path, tokenizer) -> None:
     checkpoint.save(folder, trainer.model, tokenizer, record, state_of(trainer))
 
 
-def begin(folder: Path, material) -> None:
+def begin(world, folder: Path, material) -> None:
     """Trains each case, saves it, and beside it what it held."""
-    with joined(PATIENCE) as world:
-        trained(world, folder, material)
-        refused(world, folder / "copy", material)
-
-
-def trained(world, folder: Path, material) -> None:
     for case in CASES:
         trainer = trainer_of(case, material)
         trainer.advance()
@@ -124,6 +128,7 @@ def trained(world, folder: Path, material) -> None:
         save(trainer, folder / case, material[0])
         if world.is_first:
             torch.save(found, folder / f"{case}.pt")
+    refused(world, folder / "copy", material)
 
 
 def refused(world, folder: Path, material) -> None:
@@ -147,13 +152,8 @@ def refused(world, folder: Path, material) -> None:
     assert not list(folder.parent.glob(".*"))
 
 
-def go_on(folder: Path, material, jobs: list[tuple[str, str, str]]) -> None:
+def go_on(world, folder: Path, material, jobs: list[tuple[str, str, str]]) -> None:
     """Goes on from folders, (case, folder, shard) each: nothing may have changed."""
-    with joined(PATIENCE) as world:
-        gone_on(world, folder, material, jobs)
-
-
-def gone_on(world, folder: Path, material, jobs) -> None:
     for case, name, shard in jobs:
         fresh = trainer_of(case, material, shard)  # as of another run, which takes over the parts
         base = checkpoint.load(folder / name)

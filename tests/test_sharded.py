@@ -82,7 +82,7 @@ def run(tmp_path_factory):
         "--out",
         str(folder / "run"),
     ]
-    assert sharding.launch(2, folder, sharding.command, words) == ["", ""]
+    assert sharding.started(2, folder, sharding.command, words) == ["", ""]
     return folder
 
 

@@ -1,9 +1,7 @@
 """``minicpt resume``: goes on with a run that was interrupted, exactly as if it had not been."""
 
 import argparse
-import contextlib
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,10 +10,9 @@ from minicpt.cli import flags
 from minicpt.common.errors import InputError
 from minicpt.common.settings import Checked, setting
 from minicpt.runs.console import print_json, say
-from minicpt.runs.lock import locked
+from minicpt.runs.lock import held
 from minicpt.runs.resume import resumed
 from minicpt.training.device import Machine, return_freed_memory
-from minicpt.training.distributed import current
 
 PROCESSES = True  # torchrun may start it
 
@@ -59,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
     machine = flags.given(arguments, Machine)
     steps = flags.build(arguments, Length).steps
     folder = run_folder(arguments.folder)
-    with cleaned(folder):
+    with held(folder, lambda: checkpoint.clean(folder)):
         return_freed_memory()
         run = resumed(arguments.folder, folder, machine, accept, arguments.json, steps)
         trainer = run.trainer
@@ -72,19 +69,6 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(run.record | {"out": str(run.folder), "evaluations": run.history})
     return status
-
-
-@contextlib.contextmanager
-def cleaned(folder: Path) -> Iterator[None]:
-    """Holds the lock of the run's folder, cleared of what a kill left: the first process does."""
-    if not current().is_first:
-        current().barrier()
-        yield
-        return
-    with locked(folder):
-        checkpoint.clean(folder)
-        current().barrier()
-        yield
 
 
 def run_folder(path: str) -> Path:

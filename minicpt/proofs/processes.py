@@ -1,7 +1,7 @@
 """Several processes make the gradient of one: DDP and FSDP2, however a step is dealt out.
 
-``minicpt verify --processes N`` starts N processes for this proof. Each of them makes the subjects
-anew from their names, takes its share of a step, and reports over its standard output.
+``minicpt verify --processes N`` starts N processes for this proof. They read over their standard
+input what to compare, make the subject anew from its name, and each takes its share of a step.
 
 The counts of a step are added over all processes before the first backward pass, and the gradients
 are added, not averaged. So a process without any target changes nothing, and one with many counts
@@ -10,7 +10,9 @@ as many. A mean of the processes' means is another number.
 W processes; k micro-batches for each of them.
 """
 
+import atexit
 import datetime
+import functools
 import json
 import os
 import socket
@@ -23,39 +25,46 @@ import torch
 
 from minicpt.batch import Batch
 from minicpt.proofs.bounds import additions, gap, largest, tolerance
-from minicpt.proofs.result import NotChecked, Proof, worse
+from minicpt.proofs.result import Proof, worse
 from minicpt.proofs.subject import Subject
 from minicpt.training.distributed import World, joined, whole, without_targets
 from minicpt.training.trainer import train_step
 
 ROUNDS = (1, 2, 4)  # micro-batches for each process
 SHARDS = {"none": "DDP", "weights": "FSDP2"}
-LIMIT = 600  # seconds that the processes have for everything
+LONG, SHORT = 300.0, 5.0  # seconds that a process waits for another; one with a fault
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is compared: a subject, sound or with a fault, in one kind of sharing and numbers."""
+    """What is compared: a subject, sound or with a fault, in one kind of sharing and numbers.
+
+    kind  the objective's name on the command line
+    """
 
     subject: str
+    kind: str
     fault: str = ""
     shard: str = "none"
     dtype: str = "float64"
     rounds: tuple[int, ...] = ROUNDS
 
 
-def prove(names: Sequence[str], count: int) -> dict[str, Proof]:
-    """The proof for each of these subjects, with ``count`` processes started once for all."""
-    jobs = [Job(name, shard=shard) for name in names for shard in SHARDS]
-    found, error = run(jobs, count)
-    return {
-        name: proof([each for each in found if each["subject"] == name], count, error)
-        for name in names
-    }
+def prove(subject: Subject, count: int) -> Proof:
+    """The proof for a subject, with ``count`` processes."""
+    jobs = [Job(subject.name, subject.kind, shard=shard) for shard in SHARDS]
+    return proof(*pool(count).run(jobs), count)
 
 
-def proof(found: Sequence[dict], count: int, error: str = "") -> Proof:
-    """What the results of a subject's jobs say together."""
+def catch(fault: str, subject: Subject) -> list[Proof]:
+    """The proof, if it fails on a subject with a fault, which two processes make anew."""
+    jobs = [Job(subject.name, subject.kind, fault, shard, rounds=(1,)) for shard in SHARDS]
+    found = proof(*pool(2).run(jobs, SHORT), 2)
+    return [] if found.passed else [found]
+
+
+def proof(found: Sequence[dict], error: str, count: int) -> Proof:
+    """What the results of a subject's jobs say together, and what went wrong beside them."""
     pairs = [(each["worst"], each["tolerance"]) for each in found]
     worst, allowed = worse(pairs) if pairs else (None, None)
     problems = [
@@ -81,64 +90,74 @@ def proof(found: Sequence[dict], count: int, error: str = "") -> Proof:
 # --- starting processes ------------------------------------------------------------------------
 
 
-def run(jobs: Sequence[Job], count: int, patience: float = LIMIT) -> tuple[list[dict], str]:
-    """The results of the jobs, and what went wrong beside them; "": nothing.
+class Pool:
+    """Processes that do jobs together, one list of them after the other."""
 
-    patience  seconds that a process waits for another
-    """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    common = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_PORT": port}
-    common |= {"MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": 1, "TORCH_CPP_LOG_LEVEL": "FATAL"}
-    words = [sys.executable, "-m", "minicpt.proofs.processes", str(patience)]
-    started = [
-        subprocess.Popen(
-            words,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=os.environ | {n: str(v) for n, v in (common | ranks).items()},
-        )
-        for ranks in ({"RANK": rank, "LOCAL_RANK": rank} for rank in range(count))
-    ]
-    plan = json.dumps([asdict(job) for job in jobs])
-    try:
-        for each in started:
-            each.stdin.write(plan)
-            each.stdin.close()
-            each.stdin = None
-        told = [each.communicate(timeout=LIMIT) for each in started]
-    except subprocess.TimeoutExpired:
-        return [], f"the processes did not end within {LIMIT} seconds"
-    finally:
-        for each in started:
+    def __init__(self, count: int):
+        known = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1"}
+        known |= {"OMP_NUM_THREADS": 1, "TORCH_CPP_LOG_LEVEL": "FATAL", "MASTER_PORT": 0}
+        self.children = [
+            subprocess.Popen(
+                [sys.executable, "-c", f"from {__name__} import main; main()"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                env=os.environ | {name: str(value) for name, value in (known | own).items()},
+            )
+            for own in ({"RANK": rank, "LOCAL_RANK": rank} for rank in range(count))
+        ]
+        atexit.register(self.close)
+
+    def run(self, jobs: Sequence[Job], patience: float = LONG) -> tuple[list[dict], str]:
+        """The results of the jobs, and what went wrong beside them; "": nothing.
+
+        patience  seconds that a process waits for another
+        """
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        work = {"port": port, "patience": patience, "jobs": [asdict(job) for job in jobs]}
+        for each in self.children:
+            print(json.dumps(work), file=each.stdin, flush=True)
+        gone = json.dumps({"found": [], "error": "one was killed"})
+        lines = [each.stdout.readline() or gone for each in self.children]
+        told = [json.loads(line) for line in lines]
+        wrong = [each["error"] for each in told if each["error"]]
+        return told[0]["found"], f"a process waits for others in vain ({wrong[0]})" if wrong else ""
+
+    def close(self) -> None:
+        for each in self.children:
             each.kill()
-    found = [json.loads(line) for line in told[0][0].splitlines()]
-    if any(each.returncode for each in started):
-        said = [line for _, errors in told for line in errors.strip().splitlines()[-1:]]
-        return found, f"a process failed: {(said or ['without a word'])[0]:.200}"
-    return found, ""
+
+
+@functools.cache
+def pool(count: int) -> Pool:
+    return Pool(count)
 
 
 def main() -> None:
-    """One of the processes: does the jobs that stand on its standard input."""
+    """One of the processes: for each line of its standard input, does the jobs in it."""
+    torch.set_num_threads(1)
+    out = sys.stdout
+    for line in sys.stdin:
+        work, found, error = json.loads(line), [], ""
+        os.environ["MASTER_PORT"] = str(work["port"])
+        try:
+            with joined(datetime.timedelta(seconds=work["patience"])) as world:
+                for job in (Job(**each) for each in work["jobs"]):
+                    done = compared(subject_of(job.subject, job.kind, job.fault), job, world)
+                    found.append(asdict(job) | done)
+        except Exception as problem:
+            error = f"{type(problem).__name__}: {problem}"[:200]
+        print(json.dumps({"found": found, "error": error}), file=out, flush=True)
+
+
+@functools.cache
+def subject_of(name: str, kind: str, fault: str) -> Subject:
     from minicpt.proofs import faults, suite
 
-    patience = datetime.timedelta(seconds=float(sys.argv[1]))
-    jobs = [Job(**job) for job in json.load(sys.stdin)]
-    torch.set_num_threads(1)
-    made: dict[tuple[str, str], Subject] = {}
-    with joined(patience) as world:
-        known = {each.name: each for each in suite.subjects()}
-        for job in jobs:
-            key = job.subject, job.fault
-            if key not in made:
-                sound = known[job.subject]
-                made[key] = faults.known()[job.fault].make(sound) if job.fault else sound
-            found = compared(made[key], job, world)
-            print(json.dumps(asdict(job) | found), flush=True)
+    sound = {each.name: each for each in suite.subjects((kind,))}[name]
+    return faults.known()[fault].make(sound) if fault else sound
 
 
 # --- what each process does --------------------------------------------------------------------
@@ -158,12 +177,12 @@ def compared(subject: Subject, job: Job, world: World) -> dict:
             # What is added: the gradients of the micro-batches, which may cancel, and the weights.
             size = largest(before) + sum(
                 largest(updated(subject, [each], dtype, train_step)[0] - before)
-                for each in batches[:4]
+                for each in batches[:2]
             )
             rows = sum(len(next(iter(each.inputs.values()))) for each in batches)
             longest = max(batches, key=lambda x: next(iter(x.inputs.values())).shape[1])
             allowed = max(allowed, tolerance(additions(subject.learner(), longest, rows), dtype))
-            here = f"{rounds} micro-batches each" + ", one process without targets" * silent
+            here = f"micro-batches each: {rounds}" + ", one process without targets" * silent
             if (apart := gap(alone, after, size)) >= worst:
                 worst, place = apart, here
             if not gap(expected, found, largest(expected)) <= allowed:
@@ -177,8 +196,6 @@ def micro_batches(subject: Subject, count: int, processes: int, silent: bool) ->
     silent  whether the last process finds no target
     """
     passages = subject.passages(8)
-    if len(passages) < 2:
-        raise NotChecked("needs two passages")
     batches = []
     for number in range(count):
         some = [passages[(number + more) % len(passages)] for more in range(1 + number % 2)]
@@ -205,7 +222,3 @@ def updated(subject, batches, dtype, step, world=None, shard="none"):
 def weights(learner: torch.nn.Module) -> torch.Tensor:
     """All of them in one row, whoever holds them."""
     return torch.cat([whole(each.detach()).flatten() for each in learner.parameters()])
-
-
-if __name__ == "__main__":
-    main()

@@ -20,6 +20,7 @@ import contextlib
 import datetime
 import json
 import os
+import signal
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -312,9 +313,13 @@ def joined(patience: datetime.timedelta = PATIENCE) -> Iterator[World]:
             world.barrier()  # who is done waits for the others
             torch.distributed.destroy_process_group()
         except BaseException as error:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.SIG_IGN)  # torchrun ends all; this one ends already
             alone = told_first(store)
             sys.stdout, sys.stderr = speaks if alone else (open(os.devnull, "w"),) * 2
-            if is_lost(error):
+            # torchrun's SIGTERM may come while the loss of the other is still on its way here.
+            first = error.__context__ if isinstance(error, KeyboardInterrupt) else error
+            if is_lost(first):
                 raise WorkError(
                     "another process of this run has ended, perhaps killed; what was saved is"
                     " whole: go on with minicpt resume"
@@ -347,7 +352,7 @@ def told_first(store) -> bool:
         return True
 
 
-def is_lost(error: BaseException) -> bool:
+def is_lost(error: BaseException | None) -> bool:
     """Whether an error says that another process cannot be reached any more."""
     words = ("gloo", "nccl", "connection")
     told = any(word in str(error).lower() for word in words)

@@ -160,7 +160,7 @@ def evaluate(
         batch = batch.to(device)
         return batch, losses(objective, batch) if losses else objective.losses(model, parts, batch)
 
-    def measured(some: Sequence[int], whole: bool) -> dict:
+    def measured(some: Sequence[int], whole: bool, counts: bool) -> dict:
         """The sums of a batch, as plain numbers."""
         together = [plan[place] for place in some]
         batches = [
@@ -168,7 +168,7 @@ def evaluate(
         ]
         estimates = [run(batch) for batch in batches]
         own = estimates if bound else [run(objective.batch(together, noise(some)))]
-        for batch, found in own:
+        for batch, found in own if counts else ():
             each(together, batch, found)
         sums = {
             name: [sum(float(nats_of(found[name]).sum()) for _, found in own) / len(own), x.count]
@@ -193,7 +193,7 @@ def evaluate(
         for share in progress(shares):
             # A process that has fewer batches reads one again, which does not count.
             chosen = share or range(min(batch_size, len(places)))
-            found = measured([places[number] for number in chosen], whole)
+            found = measured([places[number] for number in chosen], whole, bool(share))
             whole = whole and found["text"] is not None
             mine += [found] * bool(share)
     rounds = zip_longest(*world.gathered(mine))
