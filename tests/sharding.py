@@ -4,13 +4,15 @@ The processes are forked from the one that runs the tests, which has imported to
 """
 
 import datetime
+import errno
 import os
-import resource
 import signal
 import socket
 import sys
 import traceback
+from contextlib import nullcontext
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 from making import model_of, objective_of
@@ -19,6 +21,8 @@ from torch.distributed import checkpoint as _  # noqa: F401  (here, and not in e
 from torch.distributed import fsdp, tensor  # noqa: F401
 
 from minicpt import checkpoint
+from minicpt.checkpoint import folder as checkpoint_folder
+from minicpt.checkpoint import sharded, storage
 from minicpt.cli.main import main
 from minicpt.common.errors import WorkError
 from minicpt.common.parts import take_over
@@ -40,7 +44,7 @@ CASES = {
 
 
 def launch(count: int, folder: Path, work, *given) -> list[str]:
-    """``work(world, folder, …)`` in so many processes that have joined; otherwise as ``started``."""
+    """``work(world, folder, …)`` in so many processes that have joined: see ``started``."""
 
     def joining(folder: Path) -> None:
         with joined(PATIENCE) as world:
@@ -132,24 +136,29 @@ def begin(world, folder: Path, material) -> None:
 
 
 def refused(world, folder: Path, material) -> None:
-    """The last process may write no more than a kilobyte to a file."""
+    """One of the processes cannot write its numbers, or the first one not the rest."""
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     trainer = trainer_of("copy", material)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    if world.rank == world.size - 1:
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1024, limits[1]))
-    try:
-        save(trainer, folder, material[0])
-        raise AssertionError("it was saved")
-    except WorkError as error:
-        assert "File too large" in str(error) and f"(process {world.size - 1})" in str(error)
-        assert len(str(error).splitlines()) == 1
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    world.barrier()  # the first one has cleared away
-    assert before == {path.name: path.read_bytes() for path in folder.iterdir()}
-    assert not list(folder.parent.glob(".*"))
+    full, last = OSError(errno.ENOSPC, "No space left"), world.size - 1
+    for module, name, rank, error in (
+        (storage.os, "fsync", last, full),
+        (storage.os, "fsync", 0, full),
+        (sharded, "fresh", 0, full),
+        (checkpoint_folder, "write_manifest", 0, full),
+        (sharded, "put_in_place", 0, full),
+        (storage.Writer, "write_data", last, ValueError("a bug")),
+    ):
+        with patch.object(module, name, side_effect=error) if rank == world.rank else nullcontext():
+            try:
+                save(trainer, folder, material[0])
+                told = "nothing"
+            except (WorkError, ValueError) as found:
+                told = str(found)
+        assert "No space left" in told or "a bug" in told, (name, told)
+        assert len(told.splitlines()) == 1 and ("(process" in told) == (name == "fsync"), told
+        world.barrier()  # the first one has cleared away
+        assert before == {path.name: path.read_bytes() for path in folder.iterdir()}
+        assert not list(folder.parent.glob(".*"))
 
 
 def go_on(world, folder: Path, material, jobs: list[tuple[str, str, str]]) -> None:
