@@ -6,6 +6,9 @@
     state.pt                               what resuming needs: optimizer, random state, step
     manifest.json                          size and SHA-256 of each of these, and of itself
 
+Where the weights are spread over processes, what ``sharded`` says stands in place of the two files
+of numbers.
+
 A folder is written under a temporary name, synced and renamed, so a kill at any moment leaves the
 previous checkpoint whole. Loading runs no code (``weights_only=True``). A folder of somebody else
 has no manifest: it can be started from, as unverified, but not resumed. ``export`` writes such a
@@ -20,10 +23,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from minicpt.checkpoint import huggingface, weights
+from minicpt.checkpoint import huggingface, sharded, weights
 from minicpt.common.disk import (
     MEBIBYTE,
     digest,
+    put_folder,
     read_json,
     recover,
     sha256,
@@ -39,6 +43,7 @@ MANIFEST = "manifest.json"
 WEIGHTS = weights.TORCH
 RECORD = "training.json"
 STATE = "state.pt"
+OURS = (RECORD, STATE, sharded.INDEX, sharded.STATE)  # nobody else writes these
 MOST_RECORD = 256 * MEBIBYTE  # it grows with the evaluations of a run
 
 
@@ -63,6 +68,8 @@ class Checkpoint(Shown):
 
     def state(self) -> dict:
         """What ``resuming.restore`` takes."""
+        if (self.folder / sharded.INDEX).exists():
+            return sharded.read_state(self.folder)
         return weights.load_tensors(self.folder / STATE)
 
 
@@ -72,17 +79,24 @@ class Checkpoint(Shown):
 def save(folder: Path, model: nn.Module, tokenizer: Tokenizer, record: dict, state: dict) -> None:
     """Writes a checkpoint at ``folder``, in place of one that is there.
 
-    Raises WorkError when the disk refuses; then what was there before is whole.
+    All processes of a run call it. Where they hold the same weights, the first one writes. Raises
+    WorkError in all of them when the disk refuses; then what was there before is whole.
     """
 
-    def write(temporary: Path) -> None:
+    def finish(temporary: Path) -> None:
         describe(temporary, model, tokenizer)
-        torch.save(huggingface.export_state(model, copy=False), temporary / WEIGHTS)
         write_json(temporary / RECORD, record)
-        torch.save(state, temporary / STATE)
         write_manifest(temporary)
 
-    write_folder(folder, write)
+    def write(temporary: Path) -> None:
+        torch.save(huggingface.export_state(model, copy=False), temporary / WEIGHTS)
+        torch.save(state, temporary / STATE)
+        finish(temporary)
+
+    if sharded.is_sharded(model):
+        sharded.save(folder, model, state, finish)
+    else:
+        sharded.agreed(folder, lambda: put_folder(folder, write), alone=True)
 
 
 def export(folder: Path, model: nn.Module, tokenizer: Tokenizer) -> None:
@@ -201,7 +215,8 @@ def verify(folder: Path, contents: bool = True) -> None:
             raise InputError(
                 f"{folder} is damaged: {name} differs from the manifest; use another checkpoint"
             )
-    for name in ("config.json", WEIGHTS, "tokenizer.json", RECORD, STATE):
+    numbers = (sharded.INDEX, sharded.STATE) if sharded.INDEX in files else (WEIGHTS, STATE)
+    for name in ("config.json", "tokenizer.json", RECORD, *numbers):
         if name not in files:
             raise InputError(f"{folder} is damaged: the manifest does not list {name}")
     for path in folder.iterdir():
@@ -225,7 +240,7 @@ def load(path: str | Path, seed: int = 0, **changes) -> Checkpoint:
         verify(folder)
         record = read_json(folder / RECORD, MOST_RECORD)
         changes = {"fused": bool(record.get("fused", True))} | changes
-    elif left := [name for name in (RECORD, STATE) if os.path.lexists(folder / name)]:
+    elif left := [name for name in OURS if os.path.lexists(folder / name)]:
         raise InputError(
             f"{folder} is damaged: it holds {left[0]} and no {MANIFEST}; use another checkpoint"
         )
@@ -233,15 +248,10 @@ def load(path: str | Path, seed: int = 0, **changes) -> Checkpoint:
         notes.append(f"{folder} has no manifest: its files are unverified")
     config = read_json(folder / "config.json")
     huggingface.read_config(config)  # a model that is not ours is refused before it is read
-    file = folder / WEIGHTS if record else weights.chosen(folder)
-    described, size = weights.describe(file)
-    huggingface.check_size(config, size)
-    if described:
-        huggingface.check(config, described, size, **changes)
-    tensors = weights.read(file)
-    mapped = bool(described)  # what can be described, is
-    model, lacking = huggingface.load(config, tensors, seed, mapped, **changes)
-    del tensors
+    if record and (folder / sharded.INDEX).exists():
+        model, lacking = sharded.read_model(folder, config, **changes), []
+    else:
+        model, lacking = read_model(folder, config, bool(record), seed, **changes)
     tokenizer = Tokenizer.load(folder)
     start, pad = getattr(model.config, "pad", None), tokenizer.roles.get("pad")
     if start is not None and pad not in (None, start):
@@ -250,3 +260,20 @@ def load(path: str | Path, seed: int = 0, **changes) -> Checkpoint:
             f" {pad}; use files that belong together"
         )
     return Checkpoint(folder, model, tokenizer, record, notes + lacking)
+
+
+def read_model(
+    folder: Path, config: dict, ours: bool, seed: int, **changes
+) -> tuple[nn.Module, list[str]]:
+    """The model in a folder with a weights file, and one note for each part that it lacks.
+
+    ours  whether minicpt wrote the file
+    """
+    file = folder / WEIGHTS if ours else weights.chosen(folder)
+    described, size = weights.describe(file)
+    huggingface.check_size(config, size)
+    if described:
+        huggingface.check(config, described, size, **changes)
+    tensors = weights.read(file)
+    mapped = bool(described)  # what can be described, is
+    return huggingface.load(config, tensors, seed, mapped, **changes)

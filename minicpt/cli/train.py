@@ -26,6 +26,7 @@ from minicpt.runs.forecast import forecast
 from minicpt.runs.lock import locked, missing
 from minicpt.terms import Terms
 from minicpt.training.device import Machine, return_freed_memory
+from minicpt.training.distributed import current
 from minicpt.training.preparing import Selecting
 from minicpt.training.trainer import Training
 
@@ -38,6 +39,7 @@ LOGGED = f"""every step and every evaluation is a line of {metrics.NAME} in the 
 # Names in the folder of a run, and those that a run leaves that was killed before its first save.
 OURS = rf"\.lock|\.?step-\d+.*|{re.escape(metrics.NAME)}"
 LEFT = OURS.replace(r"\.?step", r"\.step")
+PROCESSES = True  # torchrun may start it
 SENTENCES = "It rained. The cat slept."  # a text for a model that needs one
 
 
@@ -175,9 +177,13 @@ def asked(arguments: argparse.Namespace) -> dict[str, dict]:
 def own_folder(out: str | None, objective: str) -> Iterator[Path]:
     """The run's folder, known to be writable and this run's alone; removed if it stays empty.
 
+    The first process makes it, and the others are told.
     Without ``out`` it is the first of runs/OBJECTIVE-1, -2, … that nobody has taken.
     """
-    made = None
+    world, made = current(), None
+    if not world.is_first:
+        yield Path(world.told(None))
+        return
     if out is not None:
         folder = Path(out)
         # Nothing foreign, before it is touched.
@@ -196,7 +202,7 @@ def own_folder(out: str | None, objective: str) -> Iterator[Path]:
         checkpoint.clean(folder)
         metrics.clear(folder)
         check_out(folder, ours=r"\.lock")
-        yield folder
+        yield Path(world.told(str(folder)))
 
 
 def check_out(folder: Path, ours: str) -> None:

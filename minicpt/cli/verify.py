@@ -15,13 +15,14 @@ import torch
 from minicpt import models
 from minicpt.common.errors import InputError
 from minicpt.common.terminal import needs_ascii
-from minicpt.proofs import faults, suite
+from minicpt.proofs import faults, processes, suite
 from minicpt.proofs.black_box.endings import SECONDS
 from minicpt.proofs.black_box.loading import load_model
 from minicpt.proofs.black_box.probing import ROWS
 from minicpt.proofs.black_box.verdict import prove_model
 from minicpt.proofs.faults.base import Fault
 from minicpt.proofs.result import Proof, unchecked
+from minicpt.proofs.subject import Subject
 from minicpt.runs.assembly import objective_kind
 from minicpt.runs.console import print_json, say
 
@@ -55,6 +56,10 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--break", dest="faults", metavar="FAULT", action="append",
         help="make a mistake, or all; may be given several times",
+    )  # fmt: skip
+    parser.add_argument(
+        "--processes", type=whole, metavar="N", help="also prove that N processes, which it starts"
+        " itself, make the gradient of one",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
@@ -113,7 +118,7 @@ def ours(arguments: argparse.Namespace, names: list[str]) -> int:
     if arguments.faults is not None:
         return broken(wanted_faults(arguments.faults, names), arguments.json)
     found = {
-        subject.name: show(subject.name, suite.prove(subject), arguments)
+        subject.name: show(subject.name, proofs_of(subject, arguments.processes), arguments)
         for subject in suite.subjects(names, arguments.model or "")
     }
     if arguments.json:
@@ -126,6 +131,13 @@ def ours(arguments: argparse.Namespace, names: list[str]) -> int:
             for proof in proofs
         ], arguments)  # fmt: skip
     return int(any(proof.passed is False for each in found.values() for proof in each))
+
+
+def proofs_of(subject: Subject, count: int | None) -> Iterator[Proof]:
+    """Those of one process, and of several if they are asked for."""
+    yield from suite.prove(subject)
+    if count:
+        yield processes.prove(subject, count)
 
 
 # --- what is shown

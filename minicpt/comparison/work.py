@@ -167,8 +167,10 @@ class Work:
             "base": None,
         }
         folder = self.folder(part)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        checkpoint.save(folder, trainer.model, self.tokenizer, record, state_of(trainer))
+        if trainer.world.is_first:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            checkpoint.save(folder, trainer.model, self.tokenizer, record, state_of(trainer))
+        trainer.world.barrier()
 
     # --- measuring ---------------------------------------------------------------------------
 

@@ -75,6 +75,7 @@ def corpus(
     tokenizer: Tokenizer,
     progress: bool = False,
     say: Callable[[str], None] = print,
+    small: int = SMALL,
 ) -> Corpus:
     """As ``Corpus.build``, from the cache or into it, where the text is not small.
 
@@ -82,7 +83,7 @@ def corpus(
     it is said, and the corpus is one for this process alone. Raises WorkError where that cannot be
     written either.
     """
-    if documents.characters <= SMALL:
+    if documents.characters <= small:
         return Corpus.build(documents, tokenizer, progress)
     key = f"{FORMAT} {documents.key} {tokenizer.sha256}"
     entry = folder() / hashlib.sha256(key.encode()).hexdigest()

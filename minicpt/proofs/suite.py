@@ -9,7 +9,7 @@ from minicpt.common import registry
 from minicpt.common.errors import InputError
 from minicpt.models.layers import Model
 from minicpt.objectives.base import Objective
-from minicpt.proofs import rules
+from minicpt.proofs import processes, rules
 from minicpt.proofs.black_box.verdict import verify_model
 from minicpt.proofs.faults.base import Fault
 from minicpt.proofs.result import NotChecked, Proof, Proofs
@@ -105,6 +105,8 @@ def prove(subject: Subject, trains: bool | None = None) -> Iterator[Proof]:
 
 def catch(fault: Fault, sound: Subject) -> list[Proof]:
     """The proofs that fail on the mistaken subject; those that train run only if no other does."""
+    if fault.processes:
+        return processes.catch(fault.name, sound)
     mistaken = fault.make(sound)
     for trains in (False, True):
         failed = [proof for proof in prove(mistaken, trains) if proof.passed is False]
