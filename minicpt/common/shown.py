@@ -1,6 +1,6 @@
 """Objects that show themselves as a table: as text in a terminal, as HTML in a notebook."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from minicpt.common import html
@@ -40,3 +40,11 @@ class Shown:
         numbers = range(1, len(found.headings))
         drawn = html.table(found.headings, found.rows, caption=found.title, numbers=numbers)
         return html.fragment(drawn, html.paragraphs(found.remarks))
+
+
+LOSSES = ("head", "nats/target", "targets")  # the headings of ``loss_rows``
+
+
+def loss_rows(losses: Mapping) -> list[list[str]]:
+    """A row for each head's ``Loss``."""
+    return [[name, f"{float(each.mean):.4f}", f"{each.count:,}"] for name, each in losses.items()]

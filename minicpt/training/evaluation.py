@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from minicpt.batch import IGNORE, Batch, pad, target_stream, valid_positions
 from minicpt.common.evaluating import evaluating
 from minicpt.common.randomness import generator, seeded
-from minicpt.common.shown import Shown, Table
+from minicpt.common.shown import LOSSES, Shown, Table, loss_rows
 from minicpt.data.choosing import spread
 from minicpt.data.order import Draw, planned
 from minicpt.loss import Loss, TargetLosses, objective_loss
@@ -104,12 +104,11 @@ class Evaluation(Shown):
         }
 
     def shown(self) -> Table:
-        rows = [[n, f"{float(x.mean):.4f}", f"{x.count:,}"] for n, x in self.losses.items()]
         bits = self.bits_per_byte
         remark = f"{bits:.4f} bits per byte of the text" if bits is not None else (
             f"no bits per byte: {self.no_bits_per_byte}"
         )
-        return Table("held-out loss", ["head", "nats/target", "targets"], rows, [remark])
+        return Table("held-out loss", LOSSES, loss_rows(self.losses), [remark])
 
     def summary(self) -> dict:
         """Plain numbers, for a file or ``--json``."""

@@ -22,12 +22,12 @@ from minicpt.batch import Batch, valid_positions
 from minicpt.common.errors import NotFinite
 from minicpt.common.randomness import generator, seeded
 from minicpt.common.settings import MOST, setting
-from minicpt.common.shown import Shown, Table
 from minicpt.loss import Loss, objective_loss
 from minicpt.terms import apart
 from minicpt.training.device import CPU, Machine
 from minicpt.training.distributed import ALONE, World, current, deal, whole, without_targets
 from minicpt.training.optimizer import Optimization, learning_rate, make_optimizer
+from minicpt.training.step import Step
 from minicpt.training.stream import Stream
 
 
@@ -131,28 +131,6 @@ def train_step(
 
 
 # ---------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, repr=False)
-class Step(Shown):
-    """What one step did.
-
-    losses  by head: the objective's
-    terms   by name: what each term or remedy added to the loss
-    tokens  the real positions that the model read
-    """
-
-    number: int
-    losses: dict[str, Loss]
-    terms: dict[str, float]
-    tokens: int
-    learning_rate: float
-
-    def shown(self) -> Table:
-        rows = [[n, f"{float(x.mean):.4f}", f"{x.count:,}"] for n, x in self.losses.items()]
-        rows += [[f"{name} (term)", f"{value:.4f}", ""] for name, value in self.terms.items()]
-        remark = f"{self.tokens:,} positions read, learning rate {self.learning_rate:.3g}"
-        return Table(f"step {self.number}", ["head", "nats/target", "targets"], rows, [remark])
 
 
 @dataclass
