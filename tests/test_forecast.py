@@ -109,8 +109,8 @@ def test_a_wrong_file_is_refused_in_one_line(content, why, tmp_path, capsys):
 
 
 def test_it_counts_what_the_run_does_and_leaves_nothing(inside, capsys, monkeypatch):
-    """Each look at the clock takes a second: two steps take one, and so does each evaluation of
-    16 passages."""
+    """Each look at the clock takes a second: two steps take one, and so does an evaluation of 16
+    passages of each text."""
     before = everything(inside)
     clock = itertools.count()
     monkeypatch.setattr(forecast.time, "perf_counter", lambda: next(clock))
@@ -119,8 +119,8 @@ def test_it_counts_what_the_run_does_and_leaves_nothing(inside, capsys, monkeypa
     done = record("more")
     assert found["steps"] == done["steps"] == 8 and found["step_seconds"] == 0.5
     assert found["evaluations"] == len(done["evaluations"]) == 3  # at 0, 5 and 8
-    assert found["evaluation_seconds"] == 2 * 20 / 16 + 1  # both texts, and the sample
-    assert found["seconds"] == 8 * 0.5 + 3 * 3.5
+    assert found["evaluation_seconds"] == 20 / 16 + 1  # of the texts, and the sample
+    assert found["seconds"] == 8 * 0.5 + 3 * 2.25
     assert found["checkpoints"] == 3 and found["kept"] == len(checkpoint.steps(Path("more")))
     folder = checkpoint.find("more")[0]
     size = sum((folder / name).stat().st_size for name in (checkpoint.WEIGHTS, checkpoint.STATE))

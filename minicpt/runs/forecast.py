@@ -6,7 +6,8 @@ machine with other work to do, such an estimate may be off by a factor of two.
 
 import copy
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from types import SimpleNamespace
 
 from minicpt.common.memory import free_memory, resident
 from minicpt.common.terminal import amount, duration
@@ -14,12 +15,13 @@ from minicpt.data.order import planned
 from minicpt.runs.loop import Run
 from minicpt.runs.needs import Needs, bytes_of, needs
 from minicpt.training.device import keep_freed_memory
-from minicpt.training.evaluation import evaluate
 from minicpt.training.trainer import Trainer
 
 TIMED_STEPS = 5  # steps that --minutes times, after two that it does not
 TRIED = 2  # steps that a forecast times, after one that it does not
 PASSAGES = 16  # of an evaluation that a forecast times
+# In place of ``Signals``: Ctrl-C ends a forecast as any other work, with nothing to save.
+UNWATCHED = SimpleNamespace(watching=lambda iterable: iterable)
 
 
 @dataclass(frozen=True)
@@ -115,17 +117,18 @@ def seconds_per_step(trainer: Trainer) -> float:
 
 def evaluation_seconds(run: Run) -> float:
     """Of a whole evaluation: counted up from a few passages of each text by each objective."""
-    trainer, whole = run.trainer, 0.0
+    trainer, watch, whole = run.trainer, run.watch, 0.0
+    run.watch = replace(watch, evaluate_passages=min(PASSAGES, watch.evaluate_passages))
     measured = [(trainer.objective, trainer.parts), *((each, None) for each in run.also.values())]
-    draws = min(1, len(run.also))
     for objective, parts in measured:
-        for corpus in run.held_out.values():
-            count = min(len(planned(objective, corpus, 0, 0)), run.watch.evaluate_passages)
-            some = min(count, PASSAGES)
-            begun = time.perf_counter()
-            with trainer.machine.autocast():
-                evaluate(trainer.model, objective, corpus, some, parts=parts, draws=draws)
-            whole += (time.perf_counter() - begun) * count / some
-    begun = time.perf_counter()
+        plans = [len(planned(objective, each, 0, 0)) for each in run.held_out.values()]
+        begun = time.perf_counter()
+        run.measured(objective, UNWATCHED, parts)
+        seconds = time.perf_counter() - begun
+        all, some = (
+            sum(min(plan, each.evaluate_passages) for plan in plans) for each in (watch, run.watch)
+        )
+        whole += seconds * all / max(1, some)
+    run.watch, begun = watch, time.perf_counter()
     run.sample()
     return whole + time.perf_counter() - begun
