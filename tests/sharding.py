@@ -34,8 +34,8 @@ from minicpt.training.trainer import Trainer, Training
 
 STEPS = 6
 PATIENCE = datetime.timedelta(seconds=200)
-# What stands beside the weights: a part and a copy of the base; a part that shares tables with the
-# model; products beside frozen matrices.
+# What stands beside the weights: a part and a copy of the base; a generator that reads the model's
+# tables; products beside frozen matrices.
 CASES = {
     "copy": ("multi-token-prediction", {"kl": {"kl": 1.0}}),
     "shared": ("replaced-token-detection", {}),

@@ -65,6 +65,14 @@ def test_three_processes_go_on_from_what_two_or_one_have_saved(written, tokenize
         )
 
 
+def test_tied_weights_are_written_once(written):
+    """The copy of the base that KL keeps names its tied matrix twice."""
+    copied = json.loads((written / "copy" / "state.json").read_text())["remedies"]["kl"]
+    assert copied["heads.tokens.weight"] == copied["tokens.weight"]
+    places = [each["of"] for each in copied.values()]
+    assert len(set(places)) == len(places) - 1
+
+
 @pytest.fixture(scope="session")
 def run(tmp_path_factory):
     """A run of two processes from the command line."""
@@ -167,6 +175,7 @@ ENTRIES = {
     "no list of chunks": lambda entry: entry.__setitem__("chunks", 3),
     "a huge shape": lambda entry: entry.__setitem__("shape", [HUGE, HUGE]),
     "a shape of nothing": lambda entry: entry.__setitem__("shape", [0, HUGE]),
+    "a row more than is listed": lambda entry: entry["shape"].__setitem__(0, 1 + entry["shape"][0]),
     "a negative shape": lambda entry: entry.__setitem__("shape", [-1, -16]),
     "a deep shape": lambda entry: entry.__setitem__("shape", [*entry["shape"], *[1] * 99]),
     "half the numbers": lambda entry: entry.__setitem__("dtype", "BF16"),
