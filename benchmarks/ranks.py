@@ -34,8 +34,13 @@ BROKEN = "this process breaks down"
 
 
 def fault(kind: str, *words: str) -> None:
-    """A command in which the last process has a fault; "none": it has none."""
-    last = int(os.environ["RANK"]) == int(os.environ["WORLD_SIZE"]) - 1
+    """A command in which the last process has a fault; "none": it has none.
+
+    A full disk is that of a process that writes: with DDP it is the first one.
+    """
+    writes = "weights" in words or kind != "disk"
+    chosen = int(os.environ["WORLD_SIZE"]) - 1 if writes else 0
+    last = int(os.environ["RANK"]) == chosen
     advance = Trainer.advance
 
     def breaks(trainer: Trainer):

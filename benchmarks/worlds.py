@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -95,6 +96,8 @@ def broken(out: Path, text: Path, kind: str, act, shard: str) -> tuple[float, st
         act(main, children, out)
     else:
         while main.poll() is None and all(map(alive, children)):
+            if time.monotonic() - begun > PATIENCE:
+                break
             time.sleep(0.02)
     fault_at = time.monotonic()
     known = checkpoint.steps(out)[-1:]
@@ -105,7 +108,8 @@ def broken(out: Path, text: Path, kind: str, act, shard: str) -> tuple[float, st
             os.kill(each, signal.SIGKILL)
         return HANG, "it hung"
     seconds = time.monotonic() - fault_at
-    said = [line for line in told.splitlines() if line.startswith(("minicpt: ", "RuntimeError: "))]
+    lines = [re.sub(r"^\[rank\d+\]: ", "", line) for line in told.splitlines()]
+    said = [line for line in lines if line.startswith(("minicpt: ", "RuntimeError: "))]
     if len(said) != 1:
         return seconds, f"{len(said)} messages: {said}"
     for each in checkpoint.steps(out):
