@@ -27,6 +27,7 @@ from minicpt.cli.main import main
 from minicpt.common.errors import WorkError
 from minicpt.common.parts import take_over
 from minicpt.runs.assembly import make_remedies, make_trainer
+from minicpt.runs.needs import activations
 from minicpt.training.device import Machine
 from minicpt.training.distributed import joined, whole
 from minicpt.training.resuming import state_of
@@ -34,8 +35,8 @@ from minicpt.training.trainer import Trainer, Training
 
 STEPS = 6
 PATIENCE = datetime.timedelta(seconds=200)
-# What stands beside the weights: a part and a copy of the base; a part that shares tables with the
-# model; products beside frozen matrices.
+# What stands beside the weights: a part and a copy of the base; a generator that reads the model's
+# tables; products beside frozen matrices.
 CASES = {
     "copy": ("multi-token-prediction", {"kl": {"kl": 1.0}}),
     "shared": ("replaced-token-detection", {}),
@@ -124,6 +125,7 @@ def begin(world, folder: Path, material) -> None:
     """Trains each case, saves it, and beside it what it held."""
     for case in CASES:
         trainer = trainer_of(case, material)
+        (folder / f"{case}-{world.rank}.needs").write_text(str(activations(trainer)))
         trainer.advance()
         trainer.advance()
         found = everything(trainer)

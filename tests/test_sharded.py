@@ -12,6 +12,7 @@ from minicpt import checkpoint
 from minicpt.cli.main import main
 from minicpt.common.errors import InputError
 from minicpt.common.merging import merged_weights
+from minicpt.runs.needs import activations
 
 BATCH = ["--batch-size", "2", "--evaluate-passages", "6"]
 SMALL = "--width 16 --layers 1 --num-heads 2 --vocab-size 300 --window 32".split() + BATCH
@@ -63,6 +64,23 @@ def test_three_processes_go_on_from_what_two_or_one_have_saved(written, tokenize
         assert sharding.same(
             sharding.everything(trainer), torch.load(written / f"{name} {shard}.pt")
         )
+
+
+@pytest.mark.parametrize("case", sharding.CASES)
+def test_a_passage_needs_as_much_whoever_holds_the_weights(case, written, tokenizer, corpus):
+    """A micro-batch keeps the same for its backward pass: gathered weights do not count."""
+    expected = activations(sharding.trainer_of(case, (tokenizer, corpus), "none"))
+    for rank in range(2):
+        found = int((written / f"{case}-{rank}.needs").read_text())
+        assert found == pytest.approx(expected, rel=0.02)
+
+
+def test_tied_weights_are_written_once(written):
+    """The copy of the base that KL keeps names its tied matrix twice."""
+    copied = json.loads((written / "copy" / "state.json").read_text())["remedies"]["kl"]
+    assert copied["heads.tokens.weight"] == copied["tokens.weight"]
+    places = [each["of"] for each in copied.values()]
+    assert len(set(places)) == len(places) - 1
 
 
 @pytest.fixture(scope="session")
@@ -167,6 +185,7 @@ ENTRIES = {
     "no list of chunks": lambda entry: entry.__setitem__("chunks", 3),
     "a huge shape": lambda entry: entry.__setitem__("shape", [HUGE, HUGE]),
     "a shape of nothing": lambda entry: entry.__setitem__("shape", [0, HUGE]),
+    "a row more than is listed": lambda entry: entry["shape"].__setitem__(0, 1 + entry["shape"][0]),
     "a negative shape": lambda entry: entry.__setitem__("shape", [-1, -16]),
     "a deep shape": lambda entry: entry.__setitem__("shape", [*entry["shape"], *[1] * 99]),
     "half the numbers": lambda entry: entry.__setitem__("dtype", "BF16"),

@@ -40,6 +40,11 @@ LOGGED = f"""every step and every evaluation is a line of {metrics.NAME} in the 
 OURS = rf"\.lock|\.?step-\d+.*|{re.escape(metrics.NAME)}"
 LEFT = OURS.replace(r"\.?step", r"\.step")
 PROCESSES = True  # torchrun may start it
+SEVERAL = """several processes train one model with: torchrun --nproc-per-node 2 -m minicpt train …
+where torchrun --standalone hangs, the host's name does not resolve; say instead:
+torchrun --nproc-per-node 2 --local-addr 127.0.0.1 --rdzv-backend c10d
+--rdzv-endpoint 127.0.0.1:0 -m minicpt train …
+"""
 SENTENCES = "It rained. The cat slept."  # a text for a model that needs one
 
 
@@ -55,6 +60,7 @@ def add(train: argparse.ArgumentParser) -> None:
         "`minicpt train OBJECTIVE --help` lists the flags of an objective\n"
         "long text is kept tokenised in ~/.cache/minicpt; MINICPT_CACHE names another folder\n"
         + LOGGED
+        + SEVERAL
         + "\n"
         + EXAMPLES.format(name="causal-lm")
     )
@@ -64,7 +70,7 @@ def add(train: argparse.ArgumentParser) -> None:
         summary = flags.summary(kind)
         usage = f"minicpt train {name} [FLAG …]"
         parser = names.add_parser(name, help=summary, description=summary, usage=usage)
-        parser.epilog = LOGGED + "\n" + EXAMPLES.format(name=name)
+        parser.epilog = LOGGED + SEVERAL + "\n" + EXAMPLES.format(name=name)
         models = fitting(kind)
         flags.add(parser, "length", Length)
         flags.add(parser, "text", Text, Vocabulary)

@@ -209,7 +209,7 @@ def corpus(documents: Documents, tokenizer: Tokenizer) -> Corpus:
 
     Of several processes one tokenises, and all map its files into memory.
     """
-    small = cache.SMALL if current().size == 1 else 0
+    small = None if current().size == 1 else 0
     with current().in_turn():
         return cache.corpus(documents, tokenizer, progress=True, say=say, small=small)
 

@@ -22,6 +22,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -36,6 +37,7 @@ from minicpt.remedies.base import Remedy
 
 LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # what it sets
 SLOT = 512  # bytes of a small message; a longer one takes a second exchange
+LINGER = 1.0  # seconds by which the others end later: torchrun names the first that ends
 PATIENCE = datetime.timedelta(days=1)  # one tokenises, the others wait; a lost one is noticed
 
 
@@ -317,6 +319,8 @@ def joined(patience: datetime.timedelta = PATIENCE) -> Iterator[World]:
                 signal.signal(number, signal.SIG_IGN)  # torchrun ends all; this one ends already
             alone = told_first(store)
             sys.stdout, sys.stderr = speaks if alone else (open(os.devnull, "w"),) * 2
+            if not alone:
+                time.sleep(LINGER)
             # torchrun's SIGTERM may come while the loss of the other is still on its way here.
             first = error.__context__ if isinstance(error, KeyboardInterrupt) else error
             if is_lost(first):
