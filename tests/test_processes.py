@@ -22,8 +22,10 @@ from minicpt.common.errors import InputError, WorkError
 from minicpt.proofs import suite
 from minicpt.proofs.faults.processes import reduced
 from minicpt.proofs.processes import Job, compared
+from minicpt.runs.assembly import make_remedies, make_trainer
 from minicpt.training import distributed
-from minicpt.training.distributed import ALONE, check_same, check_sum, deal
+from minicpt.training.device import Machine
+from minicpt.training.distributed import ALONE, check_same, check_sum, deal, whole
 from minicpt.training.evaluation import evaluate
 from minicpt.training.trainer import Trainer, Training
 
@@ -85,6 +87,8 @@ def sound(world, folder, material):
     gradients(world)
     steps(world, material)
     evaluations(world, material)
+    near_a_base(world, material)
+    exchanges(world, material)
 
 
 def gradients(world):
@@ -124,6 +128,63 @@ def evaluations(world, material):
         assert found.summary() == alone.summary()
         every = sum(world.gathered(seen), [])
         assert len(every) == len(set(every)) == len(trainer.objective.plan(trainer.corpus, 0, 0))
+
+
+REMEDIES = (
+    {"l2": {"l2": 0.5}, "kl": {"kl": 1.0}},  # a term on the weights counts once in the world
+    {"lora": {"lora": 2}, "kl": {"kl": 1.0}},  # the base is read within the model
+)
+
+
+def near_a_base(world, material):
+    """Terms beside the loss, where weights lie whole and where they are shared out."""
+    tokenizer, corpus = material
+    settings = Training(batch_size=4, micro_batch_size=1)
+
+    def made(remedies, world, shard):
+        objective = objective_of("causal-lm", tokenizer, "decoder", window=16)
+        model = model_of(objective, layers=2).double()
+        chosen = make_remedies(remedies, "decoder", objective)
+        before, distributed._current[:] = distributed._current[:], [world]
+        try:
+            machine = Machine(shard=shard)
+            given = model, objective, corpus, settings, 3, machine, chosen
+            return make_trainer(*given)
+        finally:
+            distributed._current[:] = before
+
+    for remedies in REMEDIES:
+        alone = made(remedies, ALONE, "none")
+        expected = list(alone.run())
+        for shard in ("none", "weights"):
+            together = made(remedies, world, shard)
+            for one, found in zip(expected, together.run(), strict=True):
+                close(found.losses["tokens"].mean, one.losses["tokens"].mean, 10**6)
+                assert found.terms.keys() == one.terms.keys() == remedies.keys() - {"lora"}
+                assert one.number == 1 or all(one.terms.values())  # they begin at the base
+                for name, value in one.terms.items():
+                    close(found.terms[name], value, 10**6, size=1.0)
+            parameters = (each.model.parameters() for each in (together, alone))
+            for ours, weight in zip(*parameters, strict=True):
+                close(whole(ours), weight, 10**6, size=1.0)
+
+
+def exchanges(world, material):
+    """A step exchanges its gradients once, however many micro-batches it has."""
+    buckets = []
+
+    def counted(state, bucket):
+        buckets.append(bucket.buffer().numel())
+        return summed(state, bucket)
+
+    summed, distributed.summed = distributed.summed, counted
+    try:
+        trainer = trainer_of(material, world)
+        size = sum(each.numel() for each in trainer.model.parameters())
+        for step in trainer.run():
+            assert sum(buckets) == step.number * size
+    finally:
+        distributed.summed = summed
 
 
 def test_two_processes_compute_what_one_does(tmp_path, tokenizer, corpus):
