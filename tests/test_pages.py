@@ -320,6 +320,7 @@ def test_proofs_are_a_list_that_shows_itself():
         ["b", "FAILED", "1 > 0.5", "they differ"],
         ["c", "not checked", "", "needs more"],
     ]
+    assert "Not checked (1): c." in page.text
     marked = [each for each in page.attributes("tr") if each.get("class") == "marked"]
     assert len(marked) == 1
 
