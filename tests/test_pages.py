@@ -162,7 +162,7 @@ def test_with_a_trained_model_each_target_has_its_probability(tmp_path, capsys):
     base = minicpt.load(run)
     ids = [base.tokenizer.begin, *base.tokenizer.encode("Two sat.")]
     hidden = base.model.eval()(tokens=torch.tensor([ids]), mask=torch.ones(1, len(ids)).bool())
-    likely = base.model.heads["tokens"](hidden[0]).double().softmax(dim=-1)
+    likely = base.model.heads["tokens"](hidden[0]).detach().double().softmax(dim=-1)
     for each, row in zip(found.data["heads"]["tokens"]["targets"], likely, strict=True):
         assert each["probability"] == pytest.approx(float(row[each["class"]]), rel=1e-5)
         assert each["probability"] == pytest.approx(math.exp(-each["loss"]), rel=1e-5)
@@ -274,7 +274,7 @@ def test_a_fault_on_the_command_line(capsys, tmp_path):
         assert main([*words, fault]) == 2
         assert message in capsys.readouterr().err
     assert main([*words, "shift-twice", "--passage", "9"]) == 2
-    assert "--passage is 9, but the text gives 1" in capsys.readouterr().err
+    assert "--passage is 9, but the text gives one window; use 1" in capsys.readouterr().err
 
 
 # --- notebooks ---------------------------------------------------------------------------------
@@ -320,6 +320,7 @@ def test_proofs_are_a_list_that_shows_itself():
         ["b", "FAILED", "1 > 0.5", "they differ"],
         ["c", "not checked", "", "needs more"],
     ]
+    assert "Not checked (1): c." in page.text
     marked = [each for each in page.attributes("tr") if each.get("class") == "marked"]
     assert len(marked) == 1
 
