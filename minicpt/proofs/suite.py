@@ -1,6 +1,7 @@
 """All proofs on all subjects, and all faults against all proofs."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 
@@ -74,6 +75,18 @@ def subjects(names: Collection[str] = (), model: str = "") -> list[Subject]:
                 for title, variant in getattr(rule, "VARIANTS", {}).items():
                     result.append(subject(title + more, name, objective, kind, variant))
     return result
+
+
+@functools.cache
+def sound(name: str) -> Subject:
+    """The subject of this name, made once: to be copied by those who change it.
+
+    Raises KeyError where there is none.
+    """
+    for kind in trainable():
+        if name in (kind, *getattr(rules.known().get(kind), "VARIANTS", ())):
+            return {each.name: each for each in subjects([kind])}[name]
+    raise KeyError(name)
 
 
 def chosen(objective: type[Objective], model: str, must_fit: bool) -> dict[str, type[Model]]:
