@@ -171,7 +171,7 @@ def judged(path: Path, exercise: Exercise, seconds: float) -> Verdict:
             child.load()
             verdict = judge(exercise, child)
         except Failed as failed:
-            verdict = Verdict(exercise, "failed", problem=f"The file {failed.text}")
+            verdict = Verdict(exercise, "failed", problem=failed.text)
             verdict.lines = failed.lines
     verdict.printed = child.printed
     return verdict

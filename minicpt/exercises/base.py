@@ -48,6 +48,7 @@ from minicpt.batch import IGNORE
 from minicpt.common import registry
 from minicpt.data.input_output import SENTINELS
 from minicpt.data.tokenizer import Tokenizer
+from minicpt.proofs import suite
 from minicpt.proofs.subject import Subject
 
 
@@ -127,8 +128,8 @@ class Exercise(ABC):
         return [sum(sums) / max(sum(counts), 1), torch.tensor(counts), *parts]
 
     def is_possible(self) -> bool:
-        """Whether all is there that it needs."""
-        return True
+        """Whether the subject is there that it needs."""
+        return not self.subject or self.subject in suite.kinds()
 
     def against(self, answer: Any) -> str:
         """What else there is to say of a wrong answer; "" where nothing."""
@@ -160,7 +161,7 @@ class Exercise(ABC):
 
     def as_file(self, number: int, count: int) -> str:
         """The file that a learner fills in."""
-        head = [f"{MARK} {self.name} ({number} of {count}). {self.title}", ""]
+        head = [f"{MARK} {self.name} ({number} of {count})", "", self.title, ""]
         for paragraph in textwrap.dedent(self.task).strip().split("\n\n"):
             drawn = paragraph.startswith("    ")  # kept as it is
             head += paragraph.split("\n") if drawn else wrapped(paragraph)

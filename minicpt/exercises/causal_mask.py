@@ -36,7 +36,7 @@ class CausalMask(Exercise):
         "torch.Tensor.tril keeps the lower triangle.",
     )
     subject = "causal-lm"
-    proofs = ("equivalence", "causality")
+    proofs = ("causality", "equivalence")
     mistakes = (
         Mistake(
             "hides-itself",

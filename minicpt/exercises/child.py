@@ -48,6 +48,8 @@ def encode(value: Any) -> Any:
     """
     if isinstance(value, torch.Tensor):
         shape = list(value.shape)
+        if value.is_complex():
+            return {"strange": f"a tensor of {value.dtype}"}
         if value.numel() > LARGEST:
             return {"strange": f"a tensor of shape {tuple(shape)}, which is far too large"}
         plain = value.detach().cpu().to_dense().resolve_conj()
@@ -69,10 +71,7 @@ def decode(data: Any) -> Any:
         return data
     ((kind, content), *_) = data.items()
     if kind == "tensor":
-        dtype = getattr(torch, data["dtype"])
-        if dtype.is_complex:
-            return Strange("a tensor of complex numbers")
-        return torch.tensor(content, dtype=dtype).reshape(data["shape"])
+        return torch.tensor(content, dtype=getattr(torch, data["dtype"])).reshape(data["shape"])
     if kind == "strange":
         return Strange(content)
     return {"tuple": tuple, "list": list}[kind](map(decode, content))
@@ -114,6 +113,7 @@ def raised(error: BaseException, path: str) -> dict:
         else "exit" if isinstance(error, SystemExit)
         else "memory" if short
         else "empty" if isinstance(error, NotImplementedError) and not text
+        else "syntax" if isinstance(error, SyntaxError)
         else "raised"
     )  # fmt: skip
     return {"error": what, "kind": kind, "text": text, "lines": lines[:1] + lines[1:][1 - LINES :]}

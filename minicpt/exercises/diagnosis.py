@@ -24,7 +24,6 @@ class Diagnosis(Exercise):
 
     FAULT    its name
     story    what is shown, and how to read it
-    rounds   what can be left out of the list of possible answers: none by default
     """
 
     FAULT: ClassVar[str]
@@ -45,31 +44,27 @@ class Diagnosis(Exercise):
     def task(self) -> str:
         """The story, what is shown, and the possible answers."""
         shown = textwrap.indent("\n".join(self.shown(self.FAULT)), "    ")
-        width = max(map(len, self.answers()))
-        listed = "\n".join(f"    {name:<{width}}  {what}" for name, what in self.answers().items())
+        answers = self.answers()
+        width = max(map(len, answers))
+        listed = "\n".join(f"    {name:<{width}}  {what}" for name, what in answers.items())
         asked = "Which fault is it? Write its name into the function below. It is one of these:"
         return "\n\n".join([textwrap.dedent(self.story).strip(), shown, asked, listed])
 
     def answers(self) -> dict[str, str]:
         """The faults that can be made in this run, with what each is, in the order of the names."""
-        found = {
-            name: each.what
-            for name, each in faults.known().items()
-            if each.subject == self.fault.subject
-        }
+        known = faults.known()
+        subject = known[self.FAULT].subject
+        found = {name: each.what for name, each in known.items() if each.subject == subject}
         return dict(sorted(found.items()))
-
-    @property
-    def fault(self):
-        return faults.known()[self.FAULT]
 
     def is_possible(self) -> bool:
         return self.FAULT in faults.known()
 
     def shown(self, name: str) -> list[str]:
         """What is shown where this fault is made; "": of the sound subject."""
-        subject = copy.deepcopy(sound(self.fault.subject))
-        return self.evidence(faults.known()[name].make(subject) if name else subject)
+        known = faults.known()
+        subject = copy.deepcopy(sound(known[self.FAULT].subject))
+        return self.evidence(known[name].make(subject) if name else subject)
 
     def cases(self):
         yield ()

@@ -40,6 +40,7 @@ class Verdict:
     problem  what differs, or what went wrong, in a sentence; ``lines`` of the learner's file
     fault    the name of the known mistake, and ``why``, what is computed instead; "": none gives it
     loss     what the subject gives with the learner's function, and ``sound`` with ours
+    formed   whether type and shape of what it gives are right
     proofs   those that ran with the learner's function in the place of ours
     """
 
@@ -56,6 +57,7 @@ class Verdict:
     why: str = ""
     loss: float | None = None
     sound: float | None = None
+    formed: bool = True
     proofs: list[Proof] = field(default_factory=list)
     more: str = ""
     printed: str = ""
@@ -90,6 +92,7 @@ def judge(exercise: Exercise, function: Callable[..., Answer]) -> Verdict:
         if problem and verdict.state == "right":
             verdict.state, verdict.problem, verdict.number = "wrong", problem, number
             verdict.inputs, verdict.wanted, verdict.got = inputs, wanted, answer.value
+            verdict.formed = formed
     if verdict.state == "wrong":
         verdict.fault, verdict.why = named(exercise, calls)
         verdict.more = exercise.against(verdict.got)
@@ -129,7 +132,8 @@ def as_parts(value: Any) -> list:
 def difference(name: str, wanted: Any, got: Any) -> tuple[str, bool]:
     """In words, how one output differs; and whether its type and shape are right."""
     if not isinstance(wanted, Tensor):
-        return ("" if wanted == got else f"{name} is {got!r}"), type(wanted) is type(got)
+        own = got if isinstance(got, str) else described(got)
+        return ("" if wanted == got else f"your answer is `{own}`"), type(wanted) is type(got)
     got = as_tensor(wanted, got)
     if not isinstance(got, Tensor):
         return f"{name} is {described(got)}; wanted is {described(wanted)}", False
@@ -147,9 +151,9 @@ def difference(name: str, wanted: Any, got: Any) -> tuple[str, bool]:
     if wanted.dim() == 0:
         return f"{name} is {value(got.item())}; right is {value(wanted.item())}", True
     place = places[0] if len(places[0]) > 1 else places[0][0]
-    more = f", and at {len(places) - 1} more" if len(places) > 1 else ""
+    more = f" (and at {len(places) - 1} more)" if len(places) > 1 else ""
     one, other = (value(each[places[0]].item()) for each in (got, wanted))
-    return f"{name} differs at {place}{more}: it is {one} there; right is {other}", True
+    return f"{name} is {one} at {place}, where {other} is right{more}", True
 
 
 def as_tensor(wanted: Tensor, got: Any) -> Any:
@@ -187,7 +191,7 @@ def described(value: Any) -> str:
     if isinstance(value, Strange):
         return value.what
     if value is None:
-        return "None (does every way through the function end in a return?)"
+        return "None, as without a return"
     if isinstance(value, Tensor):
         return f"a tensor of {value.dtype} and shape {tuple(value.shape)}"
     if isinstance(value, tuple | list):
@@ -245,7 +249,7 @@ def in_the_subject(verdict: Verdict, function: Callable[..., Answer]) -> None:
     except Failed as failed:
         if verdict.state == "right":
             verdict.state, verdict.lines = "failed", failed.lines
-            verdict.problem = f"on minicpt's own text it {failed.text}"
+            verdict.problem = f"is right on small inputs, but on minicpt's own text {failed.text}"
         return
     if verdict.state == "right" and verdict.failing:
         verdict.state = "wrong"
@@ -258,7 +262,7 @@ def well_formed(exercise: Exercise, function: Callable[..., Answer], inputs: tup
     answer = function(*inputs)
     problem, formed = compare(exercise, inputs, wanted, answer)
     if not formed:
-        raise Failed("raised", f"fails: {problem}")
+        raise Failed("raised", f"it is not: {problem}")
     if not isinstance(wanted, tuple):
         return as_tensor(wanted, answer.value)
     return tuple(map(as_tensor, wanted, answer.value))

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from minicpt.common.terminal import draw, paint, printable, words, wrap
+from minicpt.common.terminal import draw, fit, paint, printable, words, wrap
 from minicpt.exercises.base import Exercise, letters
 from minicpt.exercises.judging import Verdict, as_parts, close, described, value
 from minicpt.pictures.text import picture
@@ -21,6 +21,7 @@ STYLES = {"right": "32", "wrong": "1;31", "failed": "1;31", "empty": "33"}
 HEADINGS = {"right": "right", "wrong": "not right yet", "failed": "not right yet",
             "empty": "nothing is written yet"}  # fmt: skip
 MOST = 28  # columns of a cell
+SMALL = 16  # numbers of a tensor that is shown in a line
 
 
 def as_text(
@@ -54,7 +55,7 @@ def as_text(
     elif verdict.state == "failed":
         if verdict.inputs:
             lines += ["", *indented(given(exercise, verdict.inputs, ascii)), ""]
-        say(f"Your function {verdict.problem}" if verdict.number else f"{verdict.problem}")
+        say(f"{'Your function' if verdict.cases else 'The file'} {verdict.problem}")
         lines += indented([printable(line, ascii) for line in verdict.lines], 2 * INDENT)
     elif verdict.state == "wrong":
         lines += wrong(verdict, width, ascii, color)
@@ -62,12 +63,14 @@ def as_text(
             say(text)
         for proof in verdict.failing[:1]:
             lines += indented(proof.as_line(width - len(INDENT), color, ascii).split("\n"))
-        for text in verdict.more.split("\n"):
-            lines += indented(wrap(text, width - 2, ascii) if len(text) < 2 else [text])
+        first, *drawn = verdict.more.split("\n")
+        say(first)
+        if drawn:
+            lines += ["", *indented([printable(line, ascii) for line in drawn], 2 * INDENT), ""]
     if verdict.printed.strip() and verdict.state != "right":
         say("Your code printed:")
-        found = verdict.printed.strip().split("\n")
-        lines += indented([printable(line, ascii) for line in found[:PRINTED]], 2 * INDENT)
+        found = [printable(line, ascii) for line in verdict.printed.strip().split("\n")]
+        lines += indented([fit(line, width - 4, ascii) for line in found[:PRINTED]], 2 * INDENT)
         if len(found) > PRINTED:
             say("...", 2 * INDENT)
     if shown := hinted(verdict, hint):
@@ -88,7 +91,7 @@ def hinted(verdict: Verdict, hint: int) -> str:
     if number:
         more = f" (--hint {number + 1} shows the next one)" if number < len(hints) else ""
         return f"Hint {number} of {len(hints)}: {hints[number - 1]}{more}"
-    return f"Stuck? --hint 1 to {len(hints)} say more and more."
+    return f"Stuck? Add --hint 1, up to {len(hints)}."
 
 
 # --- what is wrong -----------------------------------------------------------------------------
@@ -111,7 +114,7 @@ def mistaken(verdict: Verdict) -> list[str]:
         lines.append(f"With your function minicpt measures {number}.")
     if number:
         lines[-1] += " The right number is the same." if one == other else f" Right is {other}."
-    if not name and exercise.outputs != ("fault",):
+    if not name and verdict.formed and exercise.outputs != ("fault",):
         lines.append("No mistake that minicpt knows gives just this.")
     return lines
 
@@ -123,8 +126,9 @@ def wrong(verdict: Verdict, width: int, ascii: bool, color: bool) -> list[str]:
         return []
     if exercise.outputs == ("fault",):
         return []
+    several = isinstance(verdict.wanted, tuple)
     one, other = (
-        dict(zip(exercise.outputs, as_parts(each), strict=False))
+        dict(zip(exercise.outputs, as_parts(each) if several else [each], strict=False))
         for each in (verdict.wanted, verdict.got)
     )
     lines = [f"The smallest input on which it fails, {verdict.number} of {verdict.cases}:", ""]
@@ -143,15 +147,14 @@ def wrong(verdict: Verdict, width: int, ascii: bool, color: bool) -> list[str]:
             used |= set(beside)
             grids.append(vectors(exercise, name, beside, right, own, width, ascii, color))
         elif isinstance(right, Tensor) and right.dim() == 2:
-            grids.append(matrices(name, right, own, width, ascii, color))
+            grids.append(matrices(exercise, name, right, own, width, ascii, color))
         else:
             grids.append([f"right {shown(exercise, name, right)}",
                           f"yours {shown(exercise, name, own)}"])  # fmt: skip
     left = [key for key in exercise.inputs if key not in used]
-    lines += given(exercise, verdict.inputs, ascii, left)
-    for grid in grids:
-        lines += ["", *grid]
-    return [*indented(lines), ""]
+    for part in (given(exercise, verdict.inputs, ascii, left), *grids):
+        lines += [*part, ""] if part else []
+    return indented(lines)
 
 
 def given(
@@ -189,46 +192,51 @@ def vectors(
     color: bool,
 ) -> list[str]:
     """An output (T,) as a table: position, what was given there, what is right, what came."""
-    count = max(len(right), len(own) if fits(own, 1) else 0)
+    came = fits(own, 1)
+    count = max(len(right), len(own) if came else 0)
 
-    def cells(key: str, content: Any) -> list[str]:
-        row = content.tolist() if fits(content, 1) else []
-        texts = [printable(shown(exercise, key, each), ascii) for each in row]
+    def cells(key: str, row: Tensor) -> list[str]:
+        texts = [printable(shown(exercise, key, each), ascii) for each in row.tolist()]
         return texts + [""] * (count - len(texts))
 
-    found = {key: cells(key, row) for key, row in beside.items()}
-    one, other = cells(name, right), cells(name, own)
-    marks = ["<" if differ else "" for differ in apart(right, own, count)]
     table = [words("pos", [*map(str, range(count))], 4, 3, ascii, right=True)]
-    for key, each in found.items():
-        table.append(words(key, each, MOST, min(len(key), 6), ascii))
-    table.append(words(f"{name}: right", one, MOST, 9, ascii, style="32"))
-    table.append(words("yours", other, MOST, 5, ascii))
-    table.append(words("", marks, 1, 1, ascii, style="1;31"))
-    return draw(table, width - len(INDENT), color)
+    for key, row in beside.items():
+        table.append(words(key, cells(key, row), MOST, min(len(key), 6), ascii))
+    table.append(words(f"{name}: right", cells(name, right), MOST, 9, ascii, style="32"))
+    if came:
+        marks = ["<" if differ else "" for differ in apart(right, own, count)]
+        table.append(words("yours", cells(name, own), MOST, 5, ascii))
+        table.append(words("", marks, 1, 1, ascii, style="1;31"))
+    return draw(table, width - len(INDENT), color) + ([] if came else yours(exercise, name, own))
 
 
 def matrices(
-    name: str, right: Tensor, own: Any, width: int, ascii: bool, color: bool
+    exercise: Exercise, name: str, right: Tensor, own: Any, width: int, ascii: bool, color: bool
 ) -> list[str]:
     """An output (T, T) of bool as two pictures beside each other."""
 
-    def rows(content: Any) -> list[str]:
-        if not fits(content, 2):
-            return [""] * len(right)
+    def rows(content: Tensor) -> list[str]:
         texts = ("".join("01"[bool(each)] for each in row) for row in content.tolist())
-        drawn = [picture(text, 1, ascii) for text in texts]
-        return (drawn + [""] * len(right))[: len(right)]
+        return [picture(text, 1, ascii) for text in texts]
 
-    marks = ["<" if differ else "" for differ in apart(right, own, len(right))]
+    came = fits(own, 2) and len(own) == len(right)
     table = [
         words("row", [*map(str, range(len(right)))], 4, 3, ascii, right=True),
         words(f"{name}: right", rows(right), width, 5, ascii, style="32"),
-        words("yours", rows(own), width, 5, ascii),
-        words("", marks, 1, 1, ascii, style="1;31"),
     ]
+    if came:
+        marks = ["<" if differ else "" for differ in apart(right, own, len(right))]
+        table.append(words("yours", rows(own), width, 5, ascii))
+        table.append(words("", marks, 1, 1, ascii, style="1;31"))
     signs = "# may look, . may not" if ascii else "█ may look, · may not"
-    return [*draw(table, width - len(INDENT), color), signs]
+    below = [] if came else yours(exercise, name, own)
+    return [*draw(table, width - len(INDENT), color), signs, *below]
+
+
+def yours(exercise: Exercise, name: str, own: Any) -> list[str]:
+    """What came, in a line, where it is not of the form that is wanted."""
+    small = isinstance(own, Tensor) and own.numel() <= SMALL
+    return [f"yours: {shown(exercise, name, own) if small else described(own)}"]
 
 
 def fits(content: Any, dimensions: int) -> bool:

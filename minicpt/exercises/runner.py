@@ -5,6 +5,7 @@ exits, takes all memory, changes torch) happens elsewhere. What comes back is pl
 ``child``.
 """
 
+import contextlib
 import json
 import os
 import queue
@@ -43,7 +44,7 @@ class Failed(Exception):
     """A learner's code gave no answer.
 
     kind   "empty" (nothing is written yet), "missing" (no such function), "raised", "late", "exit",
-           "memory" or "died"
+           "syntax", "memory" or "died"
     text   what to tell the learner, a line
     lines  those of the learner's file that led there, as text
     """
@@ -92,7 +93,8 @@ class Child:
 
     def __exit__(self, *_) -> None:
         self.end()
-        self.process.stdin.close()
+        with contextlib.suppress(OSError):  # of a request that nobody read
+            self.process.stdin.close()
         self.process.wait()
         self.folder.cleanup()
 
@@ -146,11 +148,12 @@ class Child:
         kind, error = found["error"], f"{found['kind']}: {found['text']}".rstrip(": ")
         texts = {
             "empty": "is not written yet",
-            "missing": f"the file has no function `{self.function}`",
+            "missing": f"has no function `{self.function}`",
             "late": self.late(),
             "exit": "called sys.exit, or exit; give the result back with return",
             "memory": "asked for more memory than there is for it",
-            "raised": error,
+            "syntax": f"is no valid Python: {found['text']}",
+            "raised": f"raises {error}",
         }
         lines = tuple(
             f"line {each['line']}" + (f", in {each['in']}" if each["in"].isidentifier() else "")

@@ -83,10 +83,16 @@ def sound(name: str) -> Subject:
 
     Raises KeyError where there is none.
     """
-    for kind in trainable():
-        if name in (kind, *getattr(rules.known().get(kind), "VARIANTS", ())):
-            return {each.name: each for each in subjects([kind])}[name]
-    raise KeyError(name)
+    return {each.name: each for each in subjects([kinds()[name]])}[name]
+
+
+def kinds() -> dict[str, str]:
+    """The names of the subjects with the usual models, each with its objective."""
+    return {
+        name: kind
+        for kind in trainable()
+        for name in (kind, *getattr(rules.known().get(kind), "VARIANTS", ()))
+    }
 
 
 def chosen(objective: type[Objective], model: str, must_fit: bool) -> dict[str, type[Model]]:
