@@ -101,6 +101,7 @@ def test_no_typical_mistake_is_right(name):
         ), mistake.name
     for inputs in exercise.cases():
         assert called(exercise.reference, list(inputs))[1] == []
+    assert called(lambda rows: rows[0].zero_(), [[torch.ones(1)]])[1] == [0]
 
 
 @pytest.mark.parametrize("name", KNOWN)
@@ -157,6 +158,8 @@ def test_a_broken_run_shows_one_fault_alone(name):
     assert len(others) >= 5
     assert all(exercise.shown(each) != given for each in others)
     assert exercise.shown("") != given
+    told = report.as_text("f.py", verdict(name, f"return {exercise.FAULT!r}"), 200)
+    assert f"Yes, it is `{exercise.FAULT}`: {faults.known()[exercise.FAULT].what}." in told
     found = verdict(name, f"return {others[0]!r}")
     assert found.state == "wrong" and f"With `{others[0]}`" in found.more
     assert "not a name of the list" in verdict(name, 'return "all of them"').more
@@ -373,9 +376,16 @@ def left(file):
             (room / file).rename("aside")
             from minicpt import exercises
             from minicpt.cli.main import main
+            from minicpt.exercises.judging import judge
+            from minicpt.exercises.runner import Answer
             known = exercises.known()
             sys.stdout = open(os.devnull, "w")
             assert main(["exercise"]) == 0
+            toy = known["toy"]
+            assert "def pad_rows(rows, value):" in toy.as_file(1, 1)
+            for function, wanted in ((toy.reference, ""), (toy.mistakes[0].make, "on-the-left")):
+                found = judge(toy, lambda *inputs: Answer(function(*inputs)))
+                assert (found.state == "right", found.fault) == (not wanted, wanted)
             told = sorted(known)
         except BaseException as error:
             told = repr(error)
@@ -394,8 +404,8 @@ def test_any_exercise_and_what_it_teaches_can_be_deleted(tmp_path):
     """What is left is listed. A new exercise is found by its file alone."""
     root = Path(exercises.__file__).parents[1]
     shutil.copytree(root, tmp_path / "minicpt", ignore=shutil.ignore_patterns("__pycache__"))
-    shift = (root / "exercises" / "shift.py").read_text()
-    (tmp_path / "minicpt" / "exercises" / "toy.py").write_text(shift)
+    toy = Path(__file__).parent / "house" / "toy_exercise.py"
+    shutil.copy(toy, tmp_path / "minicpt" / "exercises" / "toy.py")
     files = {f"exercises/{name.replace('-', '_')}.py": {name} for name in list(KNOWN)[::7]}
     files |= {
         "objectives/masked_lm.py": {"masked-lm", "next-sentence", "accumulation", "broken-step"},

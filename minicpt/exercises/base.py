@@ -1,31 +1,8 @@
 """The base class of an exercise: one function to write, and how it is judged.
 
 A new exercise is one new file in this folder: a class that derives from ``Exercise``. It says what
-is to be written, on which inputs it is tried, and which function of minicpt is right. The smallest:
-
-    class Pad(Exercise):
-        '''Padding: rows of different lengths become one matrix.'''
-
-        ORDER = 200
-        task = "Fill up shorter rows on the right, so that all have one length."
-        stub = '''
-        def pad_rows(rows, value):
-            \"\"\"...
-            >>> pad_rows([torch.tensor([1, 2]), torch.tensor([3])], 0).tolist()
-            [[1, 2], [3, 0]]
-            \"\"\"
-        '''
-        inputs, outputs = ("rows", "value"), ("tokens",)
-        hints = ("torch.nn.utils.rnn does it.",)
-
-        def cases(self):
-            yield [torch.tensor([1])], 0
-            yield [torch.tensor([1, 2]), torch.tensor([3])], 0
-
-        def reference(self, rows, value):
-            return pad(rows, value)
-
-        mistakes = [Mistake("on-the-left", "the filling stands in front", pad_left)]
+is to be written, on which inputs it is tried, and which function of minicpt is right. The smallest
+one stands in tests/house/toy_exercise.py; ``shift`` is one with all that there is.
 
 The solution is always minicpt's own function, and a mistake that has a name in ``verify --break``
 keeps it. An exercise may also put the learner's function into a subject of the proofs, as a fault
@@ -36,7 +13,7 @@ computed and compared with what the learner's function makes of it.
 import re
 import textwrap
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any, ClassVar
@@ -131,8 +108,8 @@ class Exercise(ABC):
         """Whether the subject is there that it needs."""
         return not self.subject or self.subject in suite.kinds()
 
-    def against(self, answer: Any) -> str:
-        """What else there is to say of a wrong answer; "" where nothing."""
+    def remark(self, answer: Any) -> str:
+        """What else there is to say of an answer, right or wrong; "" where nothing."""
         return ""
 
     # --- what follows from the above
@@ -154,10 +131,6 @@ class Exercise(ABC):
     @cached_property
     def source(self) -> str:
         return textwrap.dedent(self.stub).strip()
-
-    @property
-    def results(self) -> Mapping[str, int]:
-        return {name: place for place, name in enumerate(self.outputs)}
 
     def as_file(self, number: int, count: int) -> str:
         """The file that a learner fills in."""

@@ -91,6 +91,8 @@ def called(function: Callable, inputs: list) -> tuple[Any, list[int]]:
 def same(one: Any, other: Any) -> bool:
     if isinstance(one, torch.Tensor):
         return one.shape == other.shape and torch.equal(one, other)
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(same, one, other))
     return one == other
 
 

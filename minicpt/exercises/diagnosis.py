@@ -72,9 +72,11 @@ class Diagnosis(Exercise):
     def reference(self) -> str:
         return self.FAULT
 
-    def against(self, answer) -> str:
-        """What the run would look like with the fault that was named instead."""
+    def remark(self, answer) -> str:
+        """What the run would look like with the fault that was named; it is shown where wrong."""
         answers = self.answers()
+        if answer == self.FAULT:
+            return f"Yes, it is `{answer}`: {answers[answer]}."
         if not isinstance(answer, str) or answer not in answers:
             near = difflib.get_close_matches(str(answer), answers, 1)
             return "That is not a name of the list." + (f" Perhaps {near[0]}?" if near else "")

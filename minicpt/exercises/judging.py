@@ -42,6 +42,7 @@ class Verdict:
     loss     what the subject gives with the learner's function, and ``sound`` with ours
     formed   whether type and shape of what it gives are right
     proofs   those that ran with the learner's function in the place of ours
+    more     what the exercise has to say of it; ``printed`` is what the learner's code has printed
     """
 
     exercise: Exercise
@@ -95,7 +96,8 @@ def judge(exercise: Exercise, function: Callable[..., Answer]) -> Verdict:
             verdict.formed = formed
     if verdict.state == "wrong":
         verdict.fault, verdict.why = named(exercise, calls)
-        verdict.more = exercise.against(verdict.got)
+    if calls and verdict.state in ("right", "wrong"):
+        verdict.more = exercise.remark(calls[-1][-1].value)
     if fits and exercise.subject:
         in_the_subject(verdict, function)
     return verdict

@@ -48,7 +48,8 @@ def as_text(
     say(f"{printable(file, ascii)}: {HEADINGS[verdict.state]}", "", STYLES[verdict.state])
     if verdict.state == "right":
         tried = f"{verdict.cases} of {verdict.cases} inputs agree with minicpt's own function"
-        say(tried + (", and with yours in its place:" if verdict.proofs else "."))
+        tried += ", and with yours in its place:" if verdict.proofs else "."
+        say(verdict.more or tried)
         for proof in verdict.proofs:
             lines += indented(proof.as_line(width - len(INDENT), color, ascii).split("\n"))
         say(f"Next: minicpt exercise start {following}" if following else "That was the last one.")
@@ -114,7 +115,7 @@ def mistaken(verdict: Verdict) -> list[str]:
         lines.append(f"With your function minicpt measures {number}.")
     if number:
         lines[-1] += " The right number is the same." if one == other else f" Right is {other}."
-    if not name and verdict.formed and exercise.outputs != ("fault",):
+    if not name and verdict.formed and verdict.inputs:
         lines.append("No mistake that minicpt knows gives just this.")
     return lines
 
@@ -122,9 +123,7 @@ def mistaken(verdict: Verdict) -> list[str]:
 def wrong(verdict: Verdict, width: int, ascii: bool, color: bool) -> list[str]:
     """The smallest inputs on which the function fails, what is right there, and what it gives."""
     exercise = verdict.exercise
-    if not verdict.number:
-        return []
-    if exercise.outputs == ("fault",):
+    if not verdict.inputs:  # a broken run, or what is wrong on minicpt's own text alone
         return []
     several = isinstance(verdict.wanted, tuple)
     one, other = (
@@ -267,7 +266,7 @@ def as_data(file: str, verdict: Verdict, hint: int = 0) -> dict:
         "state": verdict.state,
         "fails_on": verdict.number or None,
         "inputs": dict(zip(exercise.inputs, map(plain, verdict.inputs), strict=False)),
-        "expected": None if exercise.outputs == ("fault",) else plain(verdict.wanted),
+        "expected": plain(verdict.wanted) if exercise.inputs else None,
         "got": plain(verdict.got),
         "problem": verdict.problem,
         "lines": list(verdict.lines),
