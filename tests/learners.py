@@ -163,6 +163,8 @@ WRONG = {
         ("hides-itself", "return torch.ones(length, length).tril(-1).bool()"),
         ("rows-and-columns-swapped", "return torch.ones(length, length).triu().bool()"),
         ("only-itself", "return torch.eye(length) > 0"),
+        ("added-to-the-scores",
+         "return torch.full((length, length), float('-inf')).triu(1)"),
         ("", "return torch.ones(length, length).tril(2).bool()"),
     ],
     "shift": [
@@ -182,9 +184,8 @@ WRONG = {
         ),
     ],
     "cross-entropy": [
-        ("bits", "return -torch.log2(logits.softmax(1).gather(1, targets[:, None])[:, 0] + 0) "
-                 "if logits.max() < 100 else (logits.logsumexp(1) - logits.gather(1, targets[:, "
-                 "None])[:, 0]) / 0.6931471805599453"),
+        ("bits", "return -torch.log2(logits.softmax(1).gather(1, targets[:, None])[:, 0])"),
+        ("overflow", "return -logits.softmax(1).log()[torch.arange(len(targets)), targets]"),
         ("no-normaliser", "return -logits[torch.arange(len(targets)), targets]"),
         ("probability-without-logarithm",
          "return 1 - logits.softmax(1)[torch.arange(len(targets)), targets]"),

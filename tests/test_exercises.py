@@ -19,8 +19,9 @@ from minicpt.cli.main import main
 from minicpt.exercises import report
 from minicpt.exercises.base import MARK
 from minicpt.exercises.child import called, decode, encode, raised
+from minicpt.exercises.comparing import equal
 from minicpt.exercises.diagnosis import Diagnosis
-from minicpt.exercises.judging import Verdict, equal, judge
+from minicpt.exercises.judging import Verdict, judge
 from minicpt.exercises.runner import Answer, Child, Failed
 from minicpt.proofs import faults
 
@@ -202,6 +203,31 @@ def test_wrong_types_and_shapes_are_explained(body, words):
     assert words in " ".join(report.as_text("f.py", found, 200).split())
 
 
+@pytest.mark.parametrize(
+    "name, body",
+    [
+        ("shift", "return tokens * 1000"),
+        ("shift", "return -tokens - 7"),
+        ("masked-lm", "return tokens + 10**6, tokens[:1]"),
+        ("masked-lm", "return -tokens, tokens"),
+        ("next-sentence", "n = len(first) + len(second) + 3; return [torch.full((n,), 7)] * 3"),
+        ("packing", "return torch.ones(size, size) > 0, torch.full((size,), 10**6)"),
+        ("packing", "return torch.ones(size, size) < 0, torch.full((size,), -1)"),
+        ("accumulation", "return counts * float('nan')"),
+        ("decoder-inputs", "n = len(text) + 1; return torch.ones(n).long() * -9, text.roll(1)"),
+        ("diffusion-weight", "return tokens, tokens, tokens * float('nan')"),
+        ("spans", "return tokens[~noise] + 10**6, tokens[noise]"),
+        ("cross-entropy", "return logits[:, 0] * float('inf')"),
+    ],
+)
+def test_numbers_that_no_model_takes_are_just_wrong(name, body):
+    found = verdict(name, body)
+    assert found.state == "wrong" and found.fault in ("", "nothing-marks-the-gap")
+    assert report.as_text("f.py", found, 80) and json.dumps(
+        report.as_data("f.py", found), allow_nan=False
+    )
+
+
 def test_what_is_right_on_the_small_inputs_alone_is_not_right():
     """The proofs run on minicpt's own text, whose lengths the learner does not know."""
     body = "return torch.ones(length, length).bool().tril(0 if length < 9 else 1)"
@@ -220,6 +246,7 @@ HOSTILE = {
     "return torch.ones(2) @ torch.ones(3)": ("raised", "raises RuntimeError"),
     "input()": ("raised", "EOFError"),
     "from minicpt.models import layers": ("raised", "minicpt holds the solution"),
+    "import os; os.fork(); raise OSError": ("raised", "raises OSError"),
     "return causal_mask(length)": ("raised", "RecursionError"),
 }
 DEADLY = {

@@ -7,6 +7,7 @@ left out.
 
     base, diagnosis    what an exercise is
     child, runner      a learner's code, in a process of its own
+    comparing          an answer beside the right one
     judging            whether it is right, and which known mistake it is
     report             the answer, for a terminal or as data
 """

@@ -1,5 +1,7 @@
 """Exercise: the causal mask."""
 
+import math
+
 import torch
 
 from minicpt.exercises.base import Exercise, Mistake
@@ -48,6 +50,12 @@ class CausalMask(Exercise):
             "each position looks at what comes after it, and at nothing before it: the matrix is"
             " transposed",
             lambda length: causal_mask(length).T,
+        ),
+        Mistake(
+            "added-to-the-scores",
+            "0 and -inf are to be added to the scores of attention, as some programs have it;"
+            " minicpt's masks are bool, which can be printed and counted",
+            lambda length: torch.zeros(length, length).masked_fill(~causal_mask(length), -math.inf),
         ),
         Mistake(
             "only-itself",

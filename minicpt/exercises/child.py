@@ -201,7 +201,11 @@ def main(path: str, name: str, seconds: float, size: int) -> None:
     limit(size)
     dumps, loads = json.dumps, json.loads
 
+    process = os.getpid()
+
     def answer(content: dict) -> None:
+        if os.getpid() != process:  # a learner's fork has come back here
+            os._exit(0)
         answers.write(dumps(content | {"printed": kept.taken()}).encode() + b"\n")
         answers.flush()
 

@@ -97,6 +97,12 @@ class CrossEntropy(Exercise):
             lambda logits, targets: -at(logits.exp() / logits.exp().sum(1, True), targets).log(),
         ),
         Mistake(
+            "overflow",
+            "a small probability has become 0, whose logarithm is infinite: do not go through the"
+            " probability",
+            lambda logits, targets: -at(logits.softmax(1), targets).log(),
+        ),
+        Mistake(
             "all-classes",
             "every class costs something here; only the target's column counts",
             lambda logits, targets: by_hand(logits, targets).sum(1),
@@ -110,7 +116,7 @@ class CrossEntropy(Exercise):
 
     def cases(self):
         rows = [[[1.0, 0.0]], [[0.0, 0.0, 0.0]], [[2.0, -1.0, 0.5], [0.0, 3.0, 1.0]]]
-        rows.append([[0.0, 1000.0, 0.0], [1.0, 2.0, 3.0]])
+        rows.append([[0.0, 1000.0, 0.0], [0.0, 1000.0, 0.0]])
         for each, target in zip(rows, ([0], [2], [2, 1], [1, 0]), strict=True):
             yield torch.tensor(each, dtype=torch.float64), torch.tensor(target)
 

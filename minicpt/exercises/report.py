@@ -12,7 +12,8 @@ from torch import Tensor
 
 from minicpt.common.terminal import draw, fit, paint, printable, words, wrap
 from minicpt.exercises.base import Exercise, letters
-from minicpt.exercises.judging import Verdict, as_parts, close, described, value
+from minicpt.exercises.comparing import as_parts, close, described, value
+from minicpt.exercises.judging import Verdict
 from minicpt.pictures.text import picture
 
 INDENT = "  "
@@ -272,11 +273,11 @@ def as_data(file: str, verdict: Verdict, hint: int = 0) -> dict:
         "lines": list(verdict.lines),
         "fault": verdict.fault or None,
         "why": verdict.why,
-        "measured": verdict.loss,
-        "measured_right": verdict.sound,
+        "measured": plain(verdict.loss),
+        "measured_right": plain(verdict.sound),
         "proofs": [proof.as_data() for proof in verdict.proofs],
         "printed": verdict.printed,
-        "hint": hinted(verdict, hint),
+        "hint": hinted(verdict, hint) if hint or verdict.state == "empty" else "",
     }
 
 

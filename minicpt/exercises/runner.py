@@ -63,7 +63,8 @@ class Child:
     def __init__(self, file: Path, function: str, seconds: float = SECONDS, memory: int = MEMORY):
         self.function, self.seconds, self.printed = function, seconds, ""
         self.folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
-        root = str(Path(minicpt.__file__).parents[1])
+        paths = [str(Path(minicpt.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+        settings = {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": "1"}
         words = ["-m", "minicpt.exercises.child", str(file.resolve()), function]
         self.process = subprocess.Popen(
             [sys.executable, *words, str(seconds), str(memory)],
@@ -71,7 +72,7 @@ class Child:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             cwd=self.folder.name,  # empty, so that no file of the learner's hides a library
-            env=os.environ | {"PYTHONPATH": root, "OMP_NUM_THREADS": "1"},
+            env=os.environ | settings,
             start_new_session=True,
         )
         self.lines: queue.Queue[bytes] = queue.Queue()
