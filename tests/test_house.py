@@ -22,6 +22,7 @@ PATH = (
 # The floors, the top one first: a room imports from its own floor and from those below.
 FLOORS = (
     ("cli",),
+    ("exercises",),
     ("proofs", "comparison", "pictures"),
     ("runs",),
     ("training", "checkpoint"),

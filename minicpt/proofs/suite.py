@@ -1,6 +1,7 @@
 """All proofs on all subjects, and all faults against all proofs."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 
@@ -74,6 +75,24 @@ def subjects(names: Collection[str] = (), model: str = "") -> list[Subject]:
                 for title, variant in getattr(rule, "VARIANTS", {}).items():
                     result.append(subject(title + more, name, objective, kind, variant))
     return result
+
+
+@functools.cache
+def sound(name: str) -> Subject:
+    """The subject of this name, made once: to be copied by those who change it.
+
+    Raises KeyError where there is none.
+    """
+    return {each.name: each for each in subjects([kinds()[name]])}[name]
+
+
+def kinds() -> dict[str, str]:
+    """The names of the subjects with the usual models, each with its objective."""
+    return {
+        name: kind
+        for kind in trainable()
+        for name in (kind, *getattr(rules.known().get(kind), "VARIANTS", ()))
+    }
 
 
 def chosen(objective: type[Objective], model: str, must_fit: bool) -> dict[str, type[Model]]:
