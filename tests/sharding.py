@@ -4,29 +4,39 @@ The processes are forked from the one that runs the tests, which has imported to
 """
 
 import datetime
+import errno
 import os
-import resource
 import signal
 import socket
 import sys
 import traceback
+from contextlib import nullcontext
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 from making import model_of, objective_of
 from torch import Tensor
+from torch.distributed import checkpoint as _  # noqa: F401  (here, and not in each process)
+from torch.distributed import fsdp, tensor  # noqa: F401
 
 from minicpt import checkpoint
+from minicpt.checkpoint import folder as checkpoint_folder
+from minicpt.checkpoint import sharded, storage
+from minicpt.cli.main import main
 from minicpt.common.errors import WorkError
+from minicpt.common.parts import take_over
 from minicpt.runs.assembly import make_remedies, make_trainer
+from minicpt.runs.needs import activations
 from minicpt.training.device import Machine
 from minicpt.training.distributed import joined, whole
 from minicpt.training.resuming import state_of
 from minicpt.training.trainer import Trainer, Training
 
 STEPS = 6
-# What stands beside the weights: a part and a copy of the base; a part that shares tables with the
-# model; products beside frozen matrices.
+PATIENCE = datetime.timedelta(seconds=200)
+# What stands beside the weights: a part and a copy of the base; a generator that reads the model's
+# tables; products beside frozen matrices.
 CASES = {
     "copy": ("multi-token-prediction", {"kl": {"kl": 1.0}}),
     "shared": ("replaced-token-detection", {}),
@@ -35,7 +45,17 @@ CASES = {
 
 
 def launch(count: int, folder: Path, work, *given) -> list[str]:
-    """``work(world, folder, …)`` in so many processes; what went wrong in each, "": nothing."""
+    """``work(world, folder, …)`` in so many processes that have joined: see ``started``."""
+
+    def joining(folder: Path) -> None:
+        with joined(PATIENCE) as world:
+            work(world, folder, *given)
+
+    return started(count, folder, joining)
+
+
+def started(count: int, folder: Path, work, *given) -> list[str]:
+    """``work(folder, …)`` in so many processes; what went wrong in each, "": nothing."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -49,8 +69,7 @@ def launch(count: int, folder: Path, work, *given) -> list[str]:
                 os.environ |= {name: str(value) for name, value in place.items()}
                 os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
                 torch.set_num_threads(1)
-                with joined(datetime.timedelta(seconds=200)) as world:
-                    work(world, folder, *given)
+                work(folder, *given)
                 told = ""
             except BaseException:
                 told = traceback.format_exc()
@@ -74,9 +93,7 @@ def trainer_of(case: str, material, shard: str = "weights", base=None) -> Traine
     settings = Training(batch_size=6, micro_batch_size=1)
     state = base.state() if base else None
     machine = Machine(shard=shard)
-    return make_trainer(
-        model, objective, corpus, settings, STEPS, machine, remedies, state=state
-    )
+    return make_trainer(model, objective, corpus, settings, STEPS, machine, remedies, state=state)
 
 
 def everything(trainer: Trainer) -> dict[str, Tensor]:
@@ -84,7 +101,7 @@ def everything(trainer: Trainer) -> dict[str, Tensor]:
     found = {name: each for name, each in trainer.alone.named_parameters()}
     parameters = [each for group in trainer.optimizer.param_groups for each in group["params"]]
     for number, parameter in enumerate(parameters):
-        for name, each in trainer.optimizer.state[parameter].items():
+        for name, each in trainer.optimizer.state.get(parameter, {}).items():
             found[f"{number} {name}"] = each
     for remedy in trainer.remedies:
         for name, each in remedy.state(trainer.model).items():
@@ -108,39 +125,63 @@ def begin(world, folder: Path, material) -> None:
     """Trains each case, saves it, and beside it what it held."""
     for case in CASES:
         trainer = trainer_of(case, material)
+        (folder / f"{case}-{world.rank}.needs").write_text(str(activations(trainer)))
         trainer.advance()
         trainer.advance()
-        save(trainer, folder / case, material[0])
         found = everything(trainer)
+        with torch.no_grad():  # as an evaluation before the saving
+            trainer.alone.within(trainer.objective.losses, trainer.batch(range(2)))
+        save(trainer, folder / case, material[0])
         if world.is_first:
             torch.save(found, folder / f"{case}.pt")
     refused(world, folder / "copy", material)
 
 
 def refused(world, folder: Path, material) -> None:
-    """The last process may write no more than a kilobyte to a file."""
+    """One of the processes cannot write its numbers, or the first one not the rest."""
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     trainer = trainer_of("copy", material)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    if world.rank == world.size - 1:
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1024, limits[1]))
-    try:
-        save(trainer, folder, material[0])
-        raise AssertionError("it was saved")
-    except WorkError as error:
-        assert "File too large" in str(error) and f"(process {world.size - 1})" in str(error)
-        assert len(str(error).splitlines()) == 1
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert before == {path.name: path.read_bytes() for path in folder.iterdir()}
-    assert not list(folder.parent.glob(".*"))
+    full, last = OSError(errno.ENOSPC, "No space left"), world.size - 1
+    for module, name, rank, error in (
+        (storage.os, "fsync", last, full),
+        (storage.os, "fsync", 0, full),
+        (sharded, "fresh", 0, full),
+        (checkpoint_folder, "write_manifest", 0, full),
+        (sharded, "put_in_place", 0, full),
+        (storage.Writer, "write_data", last, ValueError("a bug")),
+    ):
+        with patch.object(module, name, side_effect=error) if rank == world.rank else nullcontext():
+            try:
+                save(trainer, folder, material[0])
+                told = "nothing"
+            except (WorkError, ValueError) as found:
+                told = str(found)
+        assert "No space left" in told or "a bug" in told, (name, told)
+        assert len(told.splitlines()) == 1 and ("(process" in told) == (name == "fsync"), told
+        world.barrier()  # the first one has cleared away
+        assert before == {path.name: path.read_bytes() for path in folder.iterdir()}
+        assert not list(folder.parent.glob(".*"))
 
 
 def go_on(world, folder: Path, material, jobs: list[tuple[str, str, str]]) -> None:
     """Goes on from folders, (case, folder, shard) each: nothing may have changed."""
     for case, name, shard in jobs:
-        trainer = trainer_of(case, material, shard, checkpoint.load(folder / name))
+        fresh = trainer_of(case, material, shard)  # as of another run, which takes over the parts
+        base = checkpoint.load(folder / name)
+        assert not take_over(fresh.parts, base.state()["parts"], checkpoint.put)
+        trainer = trainer_of(case, material, shard, base)
+        own, taken = trainer.parts.state_dict(), fresh.parts.state_dict()
+        assert all(torch.equal(whole(each), whole(own[name])) for name, each in taken.items())
         assert same(everything(trainer), torch.load(folder / f"{case}.pt")), (case, name, shard)
         assert trainer.step == 2
         trainer.advance()
+        found = everything(trainer)
+        save(trainer, folder / f"{name} {shard}", material[0])
+        if world.is_first:
+            torch.save(found, folder / f"{name} {shard}.pt")
+
+
+def command(folder: Path, words: list[str]) -> None:
+    """``minicpt WORDS`` under torchrun, which has status 0."""
+    status = main(words)
+    assert status == 0, status

@@ -27,6 +27,7 @@ from minicpt.checkpoint import huggingface, sharded, weights
 from minicpt.common.disk import (
     MEBIBYTE,
     digest,
+    put_folder,
     read_json,
     recover,
     sha256,
@@ -68,8 +69,8 @@ class Checkpoint:
 def save(folder: Path, model: nn.Module, tokenizer: Tokenizer, record: dict, state: dict) -> None:
     """Writes a checkpoint at ``folder``, in place of one that is there.
 
-    Where the weights are spread over processes, all of these call it. Raises WorkError when the
-    disk refuses; then what was there before is whole.
+    All processes of a run call it. Where they hold the same weights, the first one writes. Raises
+    WorkError in all of them when the disk refuses; then what was there before is whole.
     """
 
     def finish(temporary: Path) -> None:
@@ -85,7 +86,7 @@ def save(folder: Path, model: nn.Module, tokenizer: Tokenizer, record: dict, sta
     if sharded.is_sharded(model):
         sharded.save(folder, model, state, finish)
     else:
-        write_folder(folder, write)
+        sharded.agreed(folder, lambda: put_folder(folder, write), alone=True)
 
 
 def export(folder: Path, model: nn.Module, tokenizer: Tokenizer) -> None:

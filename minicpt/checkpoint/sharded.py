@@ -271,7 +271,8 @@ def read_model(folder: Path, config: dict[str, Any], **changes) -> nn.Module:
 
 def read_state(folder: Path) -> dict:
     """What was saved as the state. The optimizer's tensors are ``Pieces``, the others whole."""
-    found, joined = listed(folder), {}
+    found, content = listed(folder), read_json(folder / STATE, MOST_INDEX)
+    joined: dict[str, Tensor] = {}
 
     def whole(name: str) -> Tensor:
         if name not in joined:
@@ -281,7 +282,7 @@ def read_state(folder: Path) -> dict:
     try:
         return {
             key: put_together(value, found.__getitem__ if key == "optimizer" else whole)
-            for key, value in read_json(folder / STATE, MOST_INDEX).items()
+            for key, value in content.items()
         }
     except (LookupError, TypeError, ValueError, RecursionError) as error:
         reason = f"{type(error).__name__}: {error}"[:100]
@@ -360,7 +361,7 @@ def entry_of(
     for file, begin, rows in entry["chunks"]:
         if not (type(begin) is type(rows) is int and begin >= 0 < rows <= left):
             raise ValueError(f"a chunk of {str(rows)[:20]} rows at byte {str(begin)[:20]}")
-        if begin % kind.itemsize or begin + rows * row > sizes[file]:
+        if begin + rows * row > sizes[file]:
             raise ValueError(f"a chunk outside {file}")
         left -= rows
         chunks.append((file, begin, begin + rows * row))

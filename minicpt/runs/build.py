@@ -173,8 +173,9 @@ def assembled(
         Preparing(config.terms.strengths(), chosen, config.machine),
         start.parts,
     )
-    if state is None and config.base.init and (new := take_over(trainer.parts, start.parts)):
-        say(said(new))
+    if state is None and config.base.init:
+        if new := take_over(trainer.parts, start.parts, checkpoint.put):
+            say(said(new))
     check_same(trainer.world, facts(record, trainer.step))
     if (needed := check_needs(trainer)) and not quiet:
         tell(f"memory    {needed}")

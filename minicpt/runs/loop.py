@@ -222,10 +222,8 @@ class Run:
             "threads": torch.get_num_threads(),
             "processes": self.world.size,
         }
-        if self.world.is_first or self.trainer.machine.shard == "weights":
-            state = state_of(self.trainer)
-            checkpoint.save(folder, self.trainer.model, self.tokenizer, record, state)
-        self.world.barrier()
+        state = state_of(self.trainer)
+        checkpoint.save(folder, self.trainer.model, self.tokenizer, record, state)
         self.saved = standing
         if not self.world.is_first:
             return

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from minicpt.batch import Batch
+from minicpt.checkpoint.sharded import is_sharded
 from minicpt.common.errors import InputError
 from minicpt.common.memory import free_memory, machine_memory, resident
 from minicpt.common.randomness import seeded
@@ -101,12 +102,13 @@ def activations(trainer: Trainer) -> int:
 def kept_by(trainer: Trainer, batch: Batch) -> int:
     """Bytes that a forward pass of the learner keeps, parameters apart."""
     learner = trainer.alone  # as it was before a compiler
-    known = {each.untyped_storage().data_ptr() for each in learner.parameters()}
+    spread, known = is_sharded(learner), addresses(learner)
     kept: dict[int, int] = {}
 
     def keep(value: Tensor) -> Tensor:
         storage = value.untyped_storage()
-        if storage.data_ptr() not in known:
+        # Weights that are spread over processes are gathered for the layer that computes.
+        if storage.data_ptr() not in (addresses(learner) if spread else known):
             kept[storage.data_ptr()] = storage.nbytes()
         return value.detach()  # a result would hold the graph, and the graph the result: for ever
 
@@ -115,7 +117,15 @@ def kept_by(trainer: Trainer, batch: Batch) -> int:
         with trainer.machine.autocast():
             found = learner(batch)  # while it is there, no storage is used twice
     del found
+    if spread:
+        learner.reshard()  # no backward pass follows, which would do it
     return sum(kept.values())
+
+
+def addresses(learner: nn.Module) -> set[int]:
+    """Where the weights lie in this process."""
+    own = (getattr(each, "_local_tensor", each) for each in learner.parameters())
+    return {each.untyped_storage().data_ptr() for each in own}
 
 
 def check_needs(trainer: Trainer) -> str:
