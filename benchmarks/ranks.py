@@ -23,7 +23,8 @@ from minicpt.__main__ import main as minicpt
 from minicpt.common.memory import field
 from minicpt.models.gpt2 import GPT2
 from minicpt.runs.resume import resumed
-from minicpt.training.distributed import joined, whole
+from minicpt.training.distributed import whole
+from minicpt.training.joining import joined
 from minicpt.training.trainer import Learner, Trainer, Training, train_step
 
 BATCH, WINDOW, LEARNING_RATE, CLIP = 16, 128, 1e-3, 1.0

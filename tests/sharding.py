@@ -29,7 +29,8 @@ from minicpt.common.parts import take_over
 from minicpt.runs.assembly import make_remedies, make_trainer
 from minicpt.runs.needs import activations
 from minicpt.training.device import Machine
-from minicpt.training.distributed import joined, whole
+from minicpt.training.distributed import whole
+from minicpt.training.joining import joined
 from minicpt.training.resuming import state_of
 from minicpt.training.trainer import Trainer, Training
 

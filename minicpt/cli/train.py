@@ -89,6 +89,11 @@ def add(train: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     config = config_of(arguments)
+    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)):
+        raise InputError(
+            "torchrun has started this run anew, perhaps with other processes; start it without"
+            " --max-restarts, and go on with: minicpt resume"
+        )
     with own_folder(flags.build(arguments, Where).out, arguments.objective) as folder:
         return_freed_memory()
         run = build(config, folder, quiet=arguments.json)
