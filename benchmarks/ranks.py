@@ -8,6 +8,7 @@
 The launcher's variables (RANK, WORLD_SIZE, …) say which one it is.
 """
 
+import faulthandler
 import hashlib
 import json
 import os
@@ -39,6 +40,7 @@ def fault(kind: str, *words: str) -> None:
 
     A full disk is that of a process that writes: with DDP it is the first one.
     """
+    faulthandler.register(signal.SIGUSR1)
     writes = "weights" in words or kind != "disk"
     chosen = int(os.environ["WORLD_SIZE"]) - 1 if writes else 0
     last = int(os.environ["RANK"]) == chosen

@@ -162,6 +162,7 @@ def refused(world, folder: Path, material) -> None:
         world.barrier()  # the first one has cleared away
         assert before == {path.name: path.read_bytes() for path in folder.iterdir()}
         assert not list(folder.parent.glob(".*"))
+        world.barrier()  # all have looked, before the first one begins again
 
 
 def go_on(world, folder: Path, material, jobs: list[tuple[str, str, str]]) -> None:
