@@ -8,6 +8,7 @@
 The launcher's variables (RANK, WORLD_SIZE, …) say which one it is.
 """
 
+import faulthandler
 import hashlib
 import json
 import os
@@ -23,7 +24,8 @@ from minicpt.__main__ import main as minicpt
 from minicpt.common.memory import field
 from minicpt.models.gpt2 import GPT2
 from minicpt.runs.resume import resumed
-from minicpt.training.distributed import joined, whole
+from minicpt.training.distributed import whole
+from minicpt.training.joining import joined
 from minicpt.training.trainer import Learner, Trainer, Training, train_step
 
 BATCH, WINDOW, LEARNING_RATE, CLIP = 16, 128, 1e-3, 1.0
@@ -38,6 +40,7 @@ def fault(kind: str, *words: str) -> None:
 
     A full disk is that of a process that writes: with DDP it is the first one.
     """
+    faulthandler.register(signal.SIGUSR1)
     writes = "weights" in words or kind != "disk"
     chosen = int(os.environ["WORLD_SIZE"]) - 1 if writes else 0
     last = int(os.environ["RANK"]) == chosen

@@ -104,9 +104,12 @@ def broken(out: Path, text: Path, kind: str, act, shard: str) -> tuple[float, st
     try:
         told, _ = main.communicate(timeout=HANG)
     except subprocess.TimeoutExpired:
-        for each in (*children, main.pid):
+        for each in filter(alive, children):
+            os.kill(each, signal.SIGUSR1)  # says where it stands
+        time.sleep(1)
+        for each in filter(alive, (*children, main.pid)):
             os.kill(each, signal.SIGKILL)
-        return HANG, "it hung"
+        return HANG, "it hung: " + main.communicate()[0][-3000:]
     seconds = time.monotonic() - fault_at
     lines = [re.sub(r"^\[rank\d+\]: ", "", line) for line in told.splitlines()]
     said = [line for line in lines if line.startswith(("minicpt: ", "RuntimeError: "))]

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sys
+import traceback
 import warnings
 
 from minicpt.runs import signals
@@ -22,6 +23,11 @@ def main() -> int:
     signals.install(signals.stop)
     try:
         status = command(sys.argv[1:])
+    except Exception:
+        if "LOCAL_RANK" not in os.environ:
+            raise
+        traceback.print_exc()  # a mistake of ours; the library's threads must not delay the end
+        status = 1
     except signals.Stop as stopped:  # it came before the command could catch it, or after that
         signals.leave(stopped.number)
     finally:

@@ -29,7 +29,8 @@ from minicpt.common.parts import take_over
 from minicpt.runs.assembly import make_remedies, make_trainer
 from minicpt.runs.needs import activations
 from minicpt.training.device import Machine
-from minicpt.training.distributed import joined, whole
+from minicpt.training.distributed import whole
+from minicpt.training.joining import joined
 from minicpt.training.resuming import state_of
 from minicpt.training.trainer import Trainer, Training
 
@@ -161,6 +162,7 @@ def refused(world, folder: Path, material) -> None:
         world.barrier()  # the first one has cleared away
         assert before == {path.name: path.read_bytes() for path in folder.iterdir()}
         assert not list(folder.parent.glob(".*"))
+        world.barrier()  # all have looked, before the first one begins again
 
 
 def go_on(world, folder: Path, material, jobs: list[tuple[str, str, str]]) -> None:

@@ -25,8 +25,9 @@ from minicpt.proofs.processes import Job, compared
 from minicpt.runs.assembly import make_remedies, make_trainer
 from minicpt.training import distributed
 from minicpt.training.device import Machine
-from minicpt.training.distributed import ALONE, check_same, check_sum, deal, whole
+from minicpt.training.distributed import ALONE, Processes, check_same, check_sum, deal, whole
 from minicpt.training.evaluation import evaluate
+from minicpt.training.joining import LAUNCHER, joined
 from minicpt.training.trainer import Trainer, Training
 
 SMALL = "--width 8 --layers 2 --num-heads 1 --vocab-size 256 --window 16 --batch-size 4".split()
@@ -308,3 +309,34 @@ def test_torchrun_forwards_a_signal_and_the_run_is_saved_once(tmp_path, text):
     assert len(said) == 1 and said[0].startswith("minicpt: SIGTERM: stopped after step"), told
     (folder,) = checkpoint.steps(out)
     assert checkpoint.load(folder).record["step"] == int(said[0].split()[5])
+
+
+@pytest.mark.parametrize(
+    "device, more, lacks, wrong",
+    [
+        ("mps", {}, (), "--device mps has no way to exchange"),
+        ("cuda", {}, ("is_nccl_available",), "this torch has no nccl"),
+        ("cpu", {"shard": "weights", "compile": True}, (), "--shard weights and --compile exclude"),
+    ],
+)
+def test_what_several_processes_cannot_use_is_refused(device, more, lacks, wrong, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for name in lacks:
+        monkeypatch.setattr(torch.distributed, name, lambda: False)
+    with pytest.raises(InputError, match=wrong):
+        Processes(0, 2, 0).machine(Machine(device=device, **more))
+
+
+def test_without_gloo_there_is_no_way_to_exchange(monkeypatch):
+    monkeypatch.setattr(torch.distributed, "is_gloo_available", lambda: False)
+    for name in LAUNCHER:
+        monkeypatch.setenv(name, "0")
+    with pytest.raises(InputError, match="this torch has no gloo"), joined():
+        raise AssertionError("it began")
+
+
+def test_a_run_that_torchrun_starts_anew_is_refused(tmp_path, text, monkeypatch, capsys):
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    words = ["train", "causal-lm", "--corpus", text, "--out", tmp_path / "run"]
+    assert main(list(map(str, words))) == 2
+    assert "minicpt resume" in capsys.readouterr().err and not (tmp_path / "run").exists()

@@ -122,7 +122,7 @@ def together() -> contextlib.AbstractContextManager:
     """The other processes, where torchrun has started this one; else nobody."""
     if "LOCAL_RANK" not in os.environ:
         return contextlib.nullcontext()
-    from minicpt.training.distributed import joined
+    from minicpt.training.joining import joined
 
     return joined()
 

@@ -109,6 +109,11 @@ def run(arguments: argparse.Namespace) -> int:
         from_file = settings_in(arguments.config, arguments.objective, vars(arguments))
         arguments = argparse.Namespace(**from_file | vars(arguments))
     config = config_of(arguments)
+    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)):
+        raise InputError(
+            "torchrun has started this run anew, perhaps with other processes; start it without"
+            " --max-restarts, and go on with: minicpt resume"
+        )
     if arguments.dry_run:
         return rehearsed(config, flags.build(arguments, Where).out, arguments.json)
     with own_folder(flags.build(arguments, Where).out, arguments.objective) as folder:

@@ -167,10 +167,8 @@ class Work:
             "base": None,
         }
         folder = self.folder(part)
-        if trainer.world.is_first:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            checkpoint.save(folder, trainer.model, self.tokenizer, record, state_of(trainer))
-        trainer.world.barrier()
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        checkpoint.save(folder, trainer.model, self.tokenizer, record, state_of(trainer))
 
     # --- measuring ---------------------------------------------------------------------------
 

@@ -27,7 +27,8 @@ from minicpt.batch import Batch
 from minicpt.proofs.bounds import additions, gap, largest, tolerance
 from minicpt.proofs.result import Proof, worse
 from minicpt.proofs.subject import Subject
-from minicpt.training.distributed import World, joined, whole, without_targets
+from minicpt.training.distributed import World, whole, without_targets
+from minicpt.training.joining import joined
 from minicpt.training.trainer import train_step
 
 ROUNDS = (1, 2, 4)  # micro-batches for each process

@@ -19,7 +19,8 @@ from minicpt.runs.reference import record_of
 from minicpt.runs.table import CHANGES
 from minicpt.runs.texts import check_held_out, old_texts, recorded_texts
 from minicpt.training.device import Machine
-from minicpt.training.distributed import current, launched
+from minicpt.training.distributed import current
+from minicpt.training.joining import launched
 from minicpt.training.resuming import lengthened
 
 

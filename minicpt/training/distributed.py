@@ -8,21 +8,15 @@ is only what keeps the promises of one process:
 * The gradient is the sum over all processes. Both engines average by default; here they add, and
   ``check_sum`` tries it on one known gradient at the start, since versions of torch differ.
 * What is counted is added up before the first backward pass.
-* The first process that fails says so in one line. The others end without a word.
-
-``current()`` is the world of this process: ``ALONE`` unless torchrun has started it. Nothing of
-``torch.distributed`` is touched there.
+``current()`` is the world of this process: ``ALONE`` unless torchrun has started it (``joining``).
+Nothing of ``torch.distributed`` is touched there.
 
 Left out: tensor and pipeline parallelism, and shards within groups of processes (HSDP).
 """
 
 import contextlib
-import datetime
 import json
 import os
-import signal
-import sys
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -35,10 +29,7 @@ from minicpt.common.errors import InputError, WorkError
 from minicpt.loss import Loss
 from minicpt.remedies.base import Remedy
 
-LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # what it sets
 SLOT = 512  # bytes of a small message; a longer one takes a second exchange
-LINGER = 1.0  # seconds by which the others end later: torchrun names the first that ends
-PATIENCE = datetime.timedelta(days=1)  # one tokenises, the others wait; a lost one is noticed
 
 
 def deal(places: range, size: int, rank: int = 0, processes: int = 1) -> list[range]:
@@ -63,6 +54,14 @@ def without_targets(batch: Batch) -> Batch:
     return replace(batch, targets=targets)
 
 
+def add_losses(total: dict[str, dict[str, Loss]], found: Mapping[str, Mapping[str, Loss]]) -> None:
+    """Adds losses, by name and head, to a total. No gradient flows through it."""
+    for name, losses in found.items():
+        known = total.setdefault(name, {})
+        for head, loss in losses.items():
+            known[head] = known[head] + loss.detach() if head in known else loss.detach()
+
+
 @dataclass(frozen=True)
 class World:
     """The processes of a run, as one of them sees them. This class: one process alone.
@@ -79,6 +78,10 @@ class World:
     def is_first(self) -> bool:
         """Whether this one prints, logs and names folders."""
         return self.rank == 0
+
+    def share(self, places: range, size: int) -> list[range]:
+        """This process's micro-batches: see ``deal``. ``size`` 0: one for each process."""
+        return deal(places, size or -(-len(places) // self.size), self.rank, self.size)
 
     def barrier(self) -> None:
         """Waits until all are here."""
@@ -168,14 +171,13 @@ class Processes(World):
             name: {head: [float(loss.sum), loss.count] for head, loss in each.items()}
             for name, each in losses.items()
         }
-        result: dict[str, dict[str, Loss]] = {}
+        total: dict[str, dict[str, Loss]] = {}
         for found in self.gathered(plain):
-            for name, each in found.items():
-                known = result.setdefault(name, {})
-                for head, (total, count) in each.items():
-                    loss = Loss(torch.tensor(total, dtype=torch.float64), count)
-                    known[head] = known[head] + loss if head in known else loss
-        return result
+            for each in found.values():
+                for head, (value, count) in each.items():
+                    each[head] = Loss(torch.tensor(value, dtype=torch.float64), count)
+            add_losses(total, found)
+        return total
 
     def machine(self, asked, training=None):
         if asked.kind not in ("cpu", "cuda"):
@@ -283,84 +285,6 @@ def check_sum(world: World, shard: str, device: str = "cpu") -> None:
             f"torch {torch.__version__} makes {found.flatten()[0].item():g} of gradients whose sum"
             f" is {expected:g}; use another version of torch"
         )
-
-
-# --- beginning and end -----------------------------------------------------------------------
-
-
-def launched() -> bool:
-    """Whether torchrun, or what does the same, has started this process."""
-    return all(name in os.environ for name in LAUNCHER)
-
-
-@contextlib.contextmanager
-def joined(patience: datetime.timedelta = PATIENCE) -> Iterator[World]:
-    """The world that torchrun has made; ``ALONE`` where it has not.
-
-    Only the first process prints. Of those that fail, only the first to fail does.
-    """
-    if not launched():
-        yield ALONE
-        return
-    speaks = sys.stdout, sys.stderr
-    with open(os.devnull, "w") as nowhere:
-        store = None
-        try:
-            store = start(patience)
-            ranks = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
-            _current.append(world := Processes(*ranks))
-            if not world.is_first:
-                sys.stdout = sys.stderr = nowhere
-            yield world
-            world.barrier()  # who is done waits for the others
-            torch.distributed.destroy_process_group()
-        except BaseException as error:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, signal.SIG_IGN)  # torchrun ends all; this one ends already
-            alone = told_first(store)
-            sys.stdout, sys.stderr = speaks if alone else (open(os.devnull, "w"),) * 2
-            if not alone:
-                time.sleep(LINGER)
-            # torchrun's SIGTERM may come while the loss of the other is still on its way here.
-            first = error.__context__ if isinstance(error, KeyboardInterrupt) else error
-            if is_lost(first):
-                raise WorkError(
-                    "another process of this run has ended, perhaps killed; what was saved is"
-                    " whole: go on with minicpt resume"
-                ) from None
-            raise
-        finally:
-            _current[1:] = []
-        sys.stdout, sys.stderr = speaks
-
-
-def start(patience: datetime.timedelta):
-    """Joins the other processes; the store that all of them share."""
-    have = torch.distributed
-    if not have.is_available() or not have.is_gloo_available():
-        raise InputError("this torch has no gloo, which several processes need; install another")
-    accelerator = "gloo"
-    several = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    if have.is_nccl_available() and several <= torch.cuda.device_count():
-        accelerator = "nccl"
-    kinds = f"cpu:gloo,cuda:{accelerator}" if torch.cuda.is_available() else "gloo"
-    have.init_process_group(kinds, timeout=patience)
-    return have.distributed_c10d._get_default_store()
-
-
-def told_first(store) -> bool:
-    """Whether no other process has said before why the run ends."""
-    try:
-        return store is None or store.add("minicpt/failed", 1) == 1
-    except RuntimeError:  # the store is gone, and torchrun with it
-        return True
-
-
-def is_lost(error: BaseException | None) -> bool:
-    """Whether an error says that another process cannot be reached any more."""
-    words = ("gloo", "nccl", "connection")
-    told = any(word in str(error).lower() for word in words)
-    return isinstance(error, torch.distributed.DistError) or type(error) is RuntimeError and told
 
 
 def check_same(world: World, facts: Mapping[str, object]) -> None:

@@ -26,7 +26,7 @@ from minicpt.common.shown import LOSSES, Shown, Table, loss_rows
 from minicpt.data.choosing import spread
 from minicpt.data.order import Draw, planned
 from minicpt.loss import Loss, TargetLosses, objective_loss
-from minicpt.training.distributed import World, current, deal
+from minicpt.training.distributed import World, current
 
 # The share of the bytes that unknown tokens may hide. A model that predicts "unknown" pays next to
 # nothing for what stands there; paid for at 8 bits a byte, 1 % would add 0.08 bits per byte.
@@ -195,7 +195,7 @@ def evaluate(
         text = [float(by_draw.mean(dim=0).sum()), sizes, hidden, variance]
         return {"losses": sums, "text": text}
 
-    shares = deal(range(len(places)), batch_size, world.rank, world.size)
+    shares = world.share(range(len(places)), batch_size)
     mine: list[dict] = []
     with evaluating(model), evaluating(parts):
         for share in progress(shares):

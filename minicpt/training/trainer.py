@@ -25,7 +25,7 @@ from minicpt.common.settings import MOST, setting
 from minicpt.loss import Loss, objective_loss
 from minicpt.terms import apart
 from minicpt.training.device import CPU, Machine
-from minicpt.training.distributed import ALONE, World, current, deal, whole, without_targets
+from minicpt.training.distributed import ALONE, World, add_losses, current, whole, without_targets
 from minicpt.training.optimizer import Optimization, learning_rate, make_optimizer
 from minicpt.training.step import Step
 from minicpt.training.stream import Stream
@@ -110,10 +110,7 @@ def train_step(
                 objective_loss(losses, divisors, None if name else head_weights)
                 for name, losses in found.items()
             ).backward()
-        for name, losses in found.items():
-            known = total.setdefault(name, {})
-            for head, loss in losses.items():
-                known[head] = known[head] + loss.detach() if head in known else loss.detach()
+        add_losses(total, found)
     total = world.added_losses(total)
     if not counts:
         return total
@@ -178,8 +175,7 @@ class Trainer:
         self.learner.train()
         settings = self.settings
         at, size = self.step * settings.batch_size, settings.batch_size
-        micro = settings.micro_batch_size or -(-size // self.world.size)
-        shares = deal(range(at, at + size), micro, self.world.rank, self.world.size)
+        shares = self.world.share(range(at, at + size), settings.micro_batch_size)
         batches = [self.batch(share) for share in shares]
         rate = learning_rate(self.step, self.steps, settings)
         for group in self.optimizer.param_groups:
