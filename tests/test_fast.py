@@ -104,10 +104,10 @@ def test_gated_layer(rows, dtype, learning, monkeypatch):
     }
     asked = learning.split()
 
+    frozen = {name: value.detach() for name, value in each.items()}
+
     def layer(form):
-        return lambda *found: form(
-            **{name: value.detach() for name, value in each.items()} | dict(zip(asked, found))
-        )
+        return lambda *found: form(**frozen | dict(zip(asked, found, strict=True)))
 
     def plain(x, expand, contract):
         gate, expanded = F.linear(x, expand).chunk(2, dim=-1)

@@ -1,5 +1,5 @@
-"""SiLU with a gate in fewer passes: the same values as ``F.silu(gate) * expanded``, and as the whole
-feed-forward layer around it.
+"""SiLU with a gate in fewer passes: the same values as ``F.silu(gate) * expanded``, and as the
+whole feed-forward layer around it.
 
 Gate and expanded states are the halves of one matrix, the result of one product. Both gradients are
 written into the halves of one matrix too. Of all that is computed on the way, that one matrix is
