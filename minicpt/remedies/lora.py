@@ -8,10 +8,10 @@ several of them, their products are stacked in the same way. The sum is never ma
     x W^T + (alpha/R) (x A^T) B^T
 
 costs two thin products more than the base, and W, which is frozen, no gradient. It exists twice:
-``products`` is the definition, and ``minicpt.fast.low_rank`` computes the same in fewer passes. A folder holds the
-sum, under the usual names, so that other tools can open it. W, A and B are in the state that
-resuming needs. There is no dropout on the product's input. Without the second term the model is the
-base: a remedy that needs the base's predictions needs no copy.
+``products`` is the definition, and ``minicpt.fast.low_rank`` computes the same in fewer passes. A
+folder holds the sum, under the usual names, so that other tools can open it. W, A and B are in the
+state that resuming needs. There is no dropout on the product's input. Without the second term the
+model is the base: a remedy that needs the base's predictions needs no copy.
 
 N positions, R rank, P projections that stand in one matrix, (out, in) the shape of that matrix.
 """
