@@ -146,13 +146,13 @@ def near_a_base(world, material):
         objective = objective_of("causal-lm", tokenizer, "decoder", window=16)
         model = model_of(objective, layers=2).double()
         chosen = make_remedies(remedies, "decoder", objective)
-        before, distributed._current[:] = distributed._current[:], [world]
+        before, distributed.worlds[:] = distributed.worlds[:], [world]
         try:
             machine = Machine(shard=shard)
             given = model, objective, corpus, settings, 3, machine, chosen
             return make_trainer(*given)
         finally:
-            distributed._current[:] = before
+            distributed.worlds[:] = before
 
     for remedies in REMEDIES:
         alone = made(remedies, ALONE, "none")
@@ -215,7 +215,7 @@ def commands(count, folder, *words, other=None, before=None):
             sys.stdout = open(folder / f"out-{rank}", "w")
             sys.stderr = open(folder / f"err-{rank}", "w")
             torch.set_num_threads(1)
-            distributed._current[1:] = []
+            distributed.worlds[1:] = []
             status = 99
             try:
                 if before:

@@ -84,7 +84,13 @@ def run(arguments: argparse.Namespace) -> int:
     names = [name for name in arguments.objectives if name != "all"]
     for name in names:
         objective_kind(name)
-    if arguments.model is not None and arguments.model not in models.known():
+    own_model = arguments.model is not None and arguments.model not in models.known()
+    if arguments.processes and (own_model or arguments.faults):
+        raise InputError(
+            "--processes belongs to the proofs of our own objectives; faults of several processes"
+            " are made with two: leave it out"
+        )
+    if own_model:
         if arguments.faults or arguments.objectives:
             raise InputError(
                 f"--model {arguments.model} is not one of {', '.join(models.known())}; a model of"

@@ -8,6 +8,7 @@ is only what keeps the promises of one process:
 * The gradient is the sum over all processes. Both engines average by default; here they add, and
   ``check_sum`` tries it on one known gradient at the start, since versions of torch differ.
 * What is counted is added up before the first backward pass.
+
 ``current()`` is the world of this process: ``ALONE`` unless torchrun has started it (``joining``).
 Nothing of ``torch.distributed`` is touched there.
 
@@ -135,12 +136,12 @@ class World:
 
 
 ALONE = World()
-_current = [ALONE]
+worlds = [ALONE]  # the last one is entered
 
 
 def current() -> World:
     """The world of this process."""
-    return _current[-1]
+    return worlds[-1]
 
 
 class Processes(World):
@@ -205,7 +206,12 @@ class Processes(World):
         return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
     def check_sum(self, machine) -> None:
-        check_sum(self, machine.shard, machine.device)
+        try:
+            check_sum(self, machine.shard, machine.device)
+        except AttributeError as error:  # an older FSDP2 has not all that ``sharded`` asks of it
+            raise InputError(
+                f"--shard {machine.shard} needs a newer torch than {torch.__version__} ({error})"
+            ) from None
 
     def wrapped(self, learner: nn.Module, shard: str = "none") -> nn.Module:
         if shard == "weights":

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import torch
 
 from minicpt.common.errors import InputError, WorkError
-from minicpt.training.distributed import ALONE, Processes, World, _current
+from minicpt.training.distributed import ALONE, Processes, World, worlds
 
 LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # what it sets
 LINGER = 1.0  # seconds by which the others end later: torchrun names the first that ends
@@ -42,7 +42,7 @@ def joined(patience: datetime.timedelta = PATIENCE) -> Iterator[World]:
         try:
             store = start(patience)
             ranks = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
-            _current.append(world := Processes(*ranks))
+            worlds.append(world := Processes(*ranks))
             if not world.is_first:
                 sys.stdout = sys.stderr = nowhere
             yield world
@@ -64,7 +64,7 @@ def joined(patience: datetime.timedelta = PATIENCE) -> Iterator[World]:
                 ) from None
             raise
         finally:
-            _current[1:] = []
+            worlds[1:] = []
         sys.stdout, sys.stderr = speaks
 
 
