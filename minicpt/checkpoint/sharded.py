@@ -170,7 +170,7 @@ def agreed(folder: Path, action: Callable[[], None], alone: bool = False) -> Non
                 action()
         except Exception as found:
             error = found
-    told = world.gathered(error and str(error))
+    told = world.gathered(error and (str(error) or type(error).__name__))
     if error:
         raise error
     if problems := [each for each in told if each]:
@@ -194,7 +194,7 @@ def write(folder: Path, tensors: dict[str, Tensor]) -> None:
         number, (reason, _) = next(iter(error.failures.items()))
         if not isinstance(reason, OSError):
             raise reason from None
-        raise OSError(reason.errno, f"{reason.strerror} (process {number})") from None
+        raise OSError(reason.errno, f"{reason.strerror or reason} (process {number})") from None
 
 
 def merged_in_shards(module: Beside) -> Tensor:
