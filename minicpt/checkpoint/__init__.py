@@ -17,7 +17,7 @@ from minicpt.checkpoint.folder import (
     verify,
     write_manifest,
 )
-from minicpt.checkpoint.sharded import put
+from minicpt.checkpoint.pieces import put
 
 __all__ = [
     "MANIFEST",

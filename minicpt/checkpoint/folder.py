@@ -24,6 +24,7 @@ import torch
 from torch import nn
 
 from minicpt.checkpoint import huggingface, sharded, weights
+from minicpt.checkpoint.pieces import is_sharded
 from minicpt.common.disk import (
     MEBIBYTE,
     digest,
@@ -93,7 +94,7 @@ def save(folder: Path, model: nn.Module, tokenizer: Tokenizer, record: dict, sta
         torch.save(state, temporary / STATE)
         finish(temporary)
 
-    if sharded.is_sharded(model):
+    if is_sharded(model):
         sharded.save(folder, model, state, finish)
     else:
         sharded.agreed(folder, lambda: put_folder(folder, write), alone=True)

@@ -15,8 +15,7 @@ import copy
 import math
 import re
 import warnings
-from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from torch import Tensor, nn
 from minicpt.checkpoint import huggingface
 from minicpt.checkpoint.containers import DTYPES
 from minicpt.checkpoint.draft import Undrawn, without_memory
-from minicpt.checkpoint.filling import fill
+from minicpt.checkpoint.pieces import Pieces, is_sharded, put
 from minicpt.common.disk import (
     MEBIBYTE,
     fresh,
@@ -44,82 +43,6 @@ from minicpt.training.distributed import current
 INDEX, STATE, SHARD = "shards.json", "state.json", "shard-{:05d}.bin"
 NAME_OF_SHARD = re.compile(r"shard-\d{5,}\.bin")
 MOST_INDEX = 64 * MEBIBYTE
-
-
-@dataclass(frozen=True)
-class Pieces:
-    """A tensor whose rows lie in parts, one below the other; one without dimensions in one part.
-
-    mapped  whether the parts lie in mapped files
-    """
-
-    shape: torch.Size
-    dtype: torch.dtype
-    parts: list[Tensor]
-    mapped: bool = True
-
-    def joined(self) -> Tensor:
-        whole = torch.empty(self.shape, dtype=self.dtype)
-        fill(whole, self.parts, self.mapped)
-        return whole
-
-
-def is_sharded(value: Tensor | nn.Module) -> bool:
-    """Whether a tensor, or a weight of a module, is spread over processes (a DTensor)."""
-    if isinstance(value, nn.Module):
-        return any(is_sharded(each) for each in value.parameters())
-    return hasattr(value, "full_tensor")
-
-
-def spread(
-    values: Mapping[Hashable, Tensor | Pieces], owners: Mapping[Hashable, Tensor]
-) -> dict[Hashable, Tensor]:
-    """The values as tensors, each of which is spread over processes as its owner is.
-
-    A whole tensor whose owner is one stays the tensor that it is.
-    """
-    new = {
-        name: torch.empty_like(owner)
-        for name, owner in owners.items()
-        if is_sharded(owner) or isinstance(values[name], Pieces)
-    }
-    put(new, {name: values[name] for name in new})
-    return {**values, **new}
-
-
-def put(targets: Mapping[Hashable, Tensor], sources: Mapping[Hashable, Tensor | Pieces]) -> None:
-    """Copies whole tensors, or pieces, into tensors of the same names and shapes.
-
-    A target that is spread over processes gets its own rows: each process reads by itself.
-    Raises ValueError where names or shapes differ.
-    """
-    if targets.keys() != sources.keys():
-        raise ValueError(f"other names: {str(targets.keys() ^ sources.keys())[:60]}")
-    shared = {}
-    for name, target in targets.items():
-        source = sources[name]
-        if not isinstance(source, Pieces):
-            source = Pieces(source.shape, source.dtype, [source], mapped=False)
-        if source.shape != target.shape:
-            raise ValueError(f"{name} is {tuple(source.shape)} instead of {tuple(target.shape)}")
-        if is_sharded(target):
-            shared[str(name)] = target.detach(), source
-        else:
-            fill(target, source.parts, source.mapped)
-    if shared:
-        from torch.distributed import checkpoint
-        from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
-
-        from minicpt.checkpoint.storage import Reader
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that it reads without the other processes
-            checkpoint.load(
-                {name: target for name, (target, _) in shared.items()},
-                storage_reader=Reader({name: source for name, (_, source) in shared.items()}),
-                planner=DefaultLoadPlanner(flatten_state_dict=False, flatten_sharded_tensors=False),
-                no_dist=True,
-            )
 
 
 # --- writing: every process of the run calls it ------------------------------------------------
@@ -170,7 +93,7 @@ def agreed(folder: Path, action: Callable[[], None], alone: bool = False) -> Non
                 action()
         except Exception as found:
             error = found
-    told = world.gathered(error and str(error))
+    told = world.gathered(error and (str(error) or type(error).__name__))
     if error:
         raise error
     if problems := [each for each in told if each]:
@@ -194,7 +117,7 @@ def write(folder: Path, tensors: dict[str, Tensor]) -> None:
         number, (reason, _) = next(iter(error.failures.items()))
         if not isinstance(reason, OSError):
             raise reason from None
-        raise OSError(reason.errno, f"{reason.strerror} (process {number})") from None
+        raise OSError(reason.errno, f"{reason.strerror or reason} (process {number})") from None
 
 
 def merged_in_shards(module: Beside) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from minicpt.batch import Batch
-from minicpt.checkpoint.sharded import is_sharded
+from minicpt.checkpoint.pieces import is_sharded
 from minicpt.common.errors import InputError
 from minicpt.common.memory import free_memory, machine_memory, resident
 from minicpt.common.randomness import seeded

@@ -4,7 +4,7 @@ import dataclasses
 
 import torch
 
-from minicpt.checkpoint import sharded
+from minicpt.checkpoint import pieces
 from minicpt.common.errors import InputError
 from minicpt.training.optimizer import Optimization, learning_rate
 from minicpt.training.trainer import Trainer
@@ -30,7 +30,7 @@ def restore(trainer: Trainer, state: dict) -> None:
         step, without = state["step"], state["steps_without_targets"]
         if not (type(step) is type(without) is int and 0 <= without <= step <= trainer.steps):
             raise InputError(f"step {step!r:.20} is none of the run's {trainer.steps}")
-        sharded.put(trainer.parts.state_dict(), state["parts"])
+        pieces.put(trainer.parts.state_dict(), state["parts"])
         restore_optimizer(trainer.optimizer, state["optimizer"])
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:120]
@@ -59,7 +59,7 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict) -> None:
             if (value.shape, value.dtype) != (own.shape, own.dtype) or len(moments) != len(fields):
                 raise InputError(f"the optimizer's {name} of parameter {index} does not fit it")
             values[index, name], owners[index, name] = value, own
-    values = sharded.spread(values, owners)
+    values = pieces.spread(values, owners)
     moments = {at: {name: values[at, name] for name in fields} for at in state["state"]}
     optimizer.load_state_dict(state | {"state": moments})
 
