@@ -51,10 +51,17 @@ class Diagnosis(Exercise):
         return "\n\n".join([textwrap.dedent(self.story).strip(), shown, asked, listed])
 
     def answers(self) -> dict[str, str]:
-        """The faults that can be made in this run, with what each is, in the order of the names."""
+        """The faults that can be made in this run, with what each is, in the order of the names.
+
+        The run is one process: mistakes of several are not among them.
+        """
         known = faults.known()
         subject = known[self.FAULT].subject
-        found = {name: each.what for name, each in known.items() if each.subject == subject}
+        found = {
+            name: each.what
+            for name, each in known.items()
+            if each.subject == subject and not each.processes
+        }
         return dict(sorted(found.items()))
 
     def is_possible(self) -> bool:
