@@ -84,6 +84,12 @@ def test_every_fault_is_caught(name):
     assert caught.message
 
 
+def test_several_processes_prove_a_model_that_is_asked_for():
+    (subject, *_) = suite.subjects(("causal-lm",), "llama")
+    found = processes.prove(subject, 2, "llama")
+    assert found.passed and 0 <= found.worst <= found.tolerance
+
+
 def test_every_known_mistake_has_a_fault():
     assert {fault.mistake for fault in FAULTS.values()} == KNOWN_MISTAKES
 

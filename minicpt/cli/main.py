@@ -135,7 +135,8 @@ def done(words: list[str]) -> int:
     verb = next((word for word in words if word[:1] != "-"), "")
     arguments = parser(verb).parse_args(words)
     module = module_of(arguments.verb)
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not hasattr(module, "PROCESSES"):
+    several = "LOCAL_RANK" in os.environ and os.environ.get("WORLD_SIZE") != "1"
+    if several and not hasattr(module, "PROCESSES"):
         raise InputError(f"minicpt {arguments.verb} is for one process; start it without torchrun")
     return module.run(arguments)
 

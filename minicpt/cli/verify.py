@@ -124,7 +124,7 @@ def ours(arguments: argparse.Namespace, names: list[str]) -> int:
     if arguments.faults is not None:
         return broken(wanted_faults(arguments.faults, names), arguments.json)
     found = {
-        subject.name: show(subject.name, proofs_of(subject, arguments.processes), arguments)
+        subject.name: show(subject.name, proofs_of(subject, arguments), arguments)
         for subject in suite.subjects(names, arguments.model or "")
     }
     if arguments.json:
@@ -139,11 +139,11 @@ def ours(arguments: argparse.Namespace, names: list[str]) -> int:
     return int(any(proof.passed is False for each in found.values() for proof in each))
 
 
-def proofs_of(subject: Subject, count: int | None) -> Iterator[Proof]:
+def proofs_of(subject: Subject, arguments: argparse.Namespace) -> Iterator[Proof]:
     """Those of one process, and of several if they are asked for."""
     yield from suite.prove(subject)
-    if count:
-        yield processes.prove(subject, count)
+    if arguments.processes:
+        yield processes.prove(subject, arguments.processes, arguments.model or "")
 
 
 # --- what is shown

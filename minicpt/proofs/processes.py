@@ -40,7 +40,8 @@ LONG, SHORT = 300.0, 5.0  # seconds that a process waits for another; one with a
 class Job:
     """What is compared: a subject, sound or with a fault, in one kind of sharing and numbers.
 
-    kind  the objective's name on the command line
+    kind   the objective's name on the command line
+    model  that of the model that was asked for; "": the usual ones
     """
 
     subject: str
@@ -49,11 +50,12 @@ class Job:
     shard: str = "none"
     dtype: str = "float64"
     rounds: tuple[int, ...] = ROUNDS
+    model: str = ""
 
 
-def prove(subject: Subject, count: int) -> Proof:
-    """The proof for a subject, with ``count`` processes."""
-    jobs = [Job(subject.name, subject.kind, shard=shard) for shard in SHARDS]
+def prove(subject: Subject, count: int, model: str = "") -> Proof:
+    """The proof for a subject, with ``count`` processes; ``model`` as for a job."""
+    jobs = [Job(subject.name, subject.kind, shard=shard, model=model) for shard in SHARDS]
     return proof(*pool(count).run(jobs), count)
 
 
@@ -146,7 +148,8 @@ def main() -> None:
         try:
             with joined(datetime.timedelta(seconds=work["patience"])) as world:
                 for job in (Job(**each) for each in work["jobs"]):
-                    done = compared(subject_of(job.subject, job.kind, job.fault), job, world)
+                    subject = subject_of(job.subject, job.kind, job.model, job.fault)
+                    done = compared(subject, job, world)
                     found.append(asdict(job) | done)
         except Exception as problem:
             error = f"{type(problem).__name__}: {problem}"[:200]
@@ -154,10 +157,10 @@ def main() -> None:
 
 
 @functools.cache
-def subject_of(name: str, kind: str, fault: str) -> Subject:
+def subject_of(name: str, kind: str, model: str, fault: str) -> Subject:
     from minicpt.proofs import faults, suite
 
-    sound = {each.name: each for each in suite.subjects((kind,))}[name]
+    sound = {each.name: each for each in suite.subjects((kind,), model)}[name]
     return faults.known()[fault].make(sound) if fault else sound
 
 
