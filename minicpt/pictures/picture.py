@@ -9,8 +9,10 @@ Chooses the model and the passage; what is shown of them stands in ``passage`` a
 
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+
+from torch import nn
 
 from minicpt.checkpoint.folder import load
 from minicpt.common.errors import InputError
@@ -75,40 +77,61 @@ def explain(
 
     Raises InputError with one line for what makes no sense.
     """
-    notes = []
+    scene = scene_of(objective, model=model, init=init, seed=seed, **settings)
+    chosen = scene.objective
+    documents = [Document("the text", text)] if isinstance(text, str) else text
+    plan = first_plan(chosen, Corpus.build(documents, chosen.tokenizer), seed)[0]
+    unit, count = chosen.unit, len(plan)
+    if not 1 <= passage <= count:
+        found = f"{count} {unit}s; use 1 to {count}" if count > 1 else f"one {unit}; use 1"
+        raise InputError(f"--passage is {passage}, but the text gives {found}")
+    notes = list(scene.notes)
+    if count > 1:
+        notes.append(f"the text gives {count} {unit}s; --passage K shows another")
+    draw = Draw(passage - 1, generator("explain", seed))
+    shown = plan[in_order(plan)[passage - 1]]
+    number = (passage, count)
+    data = as_data(scene.model, chosen, shown, draw, parts=scene.parts, number=number)
+    return Picture(data, notes)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a text is shown with.
+
+    parts  those that learn beside the model
+    notes  what there is to say of them
+    """
+
+    model: nn.Module
+    parts: nn.ModuleDict
+    objective: Objective
+    notes: tuple[str, ...]
+
+
+def scene_of(
+    objective: str, *, model: str = "", init: str | None = None, seed: int = 0, **settings
+) -> Scene:
+    """The model and the objective of a picture; the parameters are those of ``explain``."""
     if init:
         if model:
             raise InputError("--model is for untrained models; --init DIR says which one it holds")
         base = load(init, seed)
-        notes += base.notes
-        network, chosen = base.model, fitting.fitted(base, objective, settings)
+        chosen = fitting.fitted(base, objective, settings)
         beside, new = parts.of_checkpoint(base, chosen)
-        notes += [said(new)] if new else []
-    else:
-        kind = assembly.objective_kind(objective)
-        architecture = assembly.model_kind(model, kind)
-        training = (document.text for document in read(["builtin:docs"]))
-        tokenizer = Tokenizer.train(training, VOCABULARY, kind.reserved)
-        chosen = assembly.make_objective(kind, tokenizer, kind.Settings(**settings), architecture)
-        network = assembly.new_model(architecture, chosen, {}, seed)
-        beside = chosen.parts(network)
-        notes.append("an untrained model; --init DIR shows what a trained one makes of it")
-    documents = [Document("the text", text)] if isinstance(text, str) else text
-    passages = in_order(chosen, Corpus.build(documents, chosen.tokenizer), seed)
-    unit, count = chosen.unit, len(passages)
-    if not 1 <= passage <= count:
-        found = f"{count} {unit}s; use 1 to {count}" if count > 1 else f"one {unit}; use 1"
-        raise InputError(f"--passage is {passage}, but the text gives {found}")
-    if count > 1:
-        notes.append(f"the text gives {count} {unit}s; --passage K shows another")
-    draw = Draw(passage - 1, generator("explain", seed))
-    number = (passage, count)
-    shown = passages[passage - 1]
-    return Picture(as_data(network, chosen, shown, draw, parts=beside, number=number), notes)
+        return Scene(base.model, beside, chosen, (*base.notes, *([said(new)] if new else [])))
+    kind = assembly.objective_kind(objective)
+    architecture = assembly.model_kind(model, kind)
+    training = (document.text for document in read(["builtin:docs"]))
+    tokenizer = Tokenizer.train(training, VOCABULARY, kind.reserved)
+    chosen = assembly.make_objective(kind, tokenizer, kind.Settings(**settings), architecture)
+    network = assembly.new_model(architecture, chosen, {}, seed)
+    note = "an untrained model; --init DIR shows what a trained one makes of it"
+    return Scene(network, chosen.parts(network), chosen, (note,))
 
 
-def in_order(objective: Objective, corpus: Corpus, seed: int) -> Sequence:
-    """The passages of an epoch as they stand in the text, each cut when it is asked for.
+def first_plan(objective: Objective, corpus: Corpus, seed: int) -> tuple[Plan, int]:
+    """The plan of an epoch, and the epoch's number.
 
     Where an objective draws what it reads, a short text may give nothing in an epoch: then it is
     the first epoch that has some. Raises the InputError of the objective where none has.
@@ -121,6 +144,10 @@ def in_order(objective: Objective, corpus: Corpus, seed: int) -> Sequence:
             refused = refused or error
             continue
         if len(plan):
-            order = sorted(range(len(plan)), key=plan.rows.tolist().__getitem__)
-            return Plan(plan.rows[order], plan.cut)
+            return plan, epoch
     raise refused or InputError("the objective finds nothing to read in the text; give more")
+
+
+def in_order(plan: Plan) -> list[int]:
+    """The places in the plan of its passages, as they stand in the text."""
+    return sorted(range(len(plan)), key=plan.rows.tolist().__getitem__)
