@@ -33,6 +33,14 @@ class Lesson:
     pupils: Sequence[Pupil]
     compared: Sequence[dict]
     words: Words = field(default_factory=Words)
+    _found: dict[str, dict] = field(default_factory=dict, init=False, repr=False)
+
+    def data(self, name: str, missing: dict | None = None) -> dict:
+        """The numbers of a section, computed once; ``missing`` where there is no such section."""
+        if name not in self._found:
+            section = known().get(name)
+            self._found[name] = section.data(self) if section else missing or {}
+        return self._found[name]
 
 
 def known() -> dict[str, ModuleType]:

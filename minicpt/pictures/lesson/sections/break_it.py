@@ -6,10 +6,12 @@ packaged table, since the proofs take minutes: ``verify --break all --json`` ren
 """
 
 import json
+from dataclasses import replace
 from importlib import resources
 
+from minicpt import models
 from minicpt.common.errors import InputError
-from minicpt.pictures.broken import broken_in
+from minicpt.pictures.broken import broken_in, made_in
 from minicpt.pictures.lesson.grid import pack
 from minicpt.pictures.lesson.pupils import Pupil
 from minicpt.pictures.lesson.sections import Lesson, table
@@ -57,12 +59,8 @@ def data(lesson: Lesson) -> dict:
 
 def picture(lesson: Lesson, pupil: Pupil, fault: Fault, rights: list[dict]) -> dict:
     """What the fault changes in a picture of the text; else why it changes nothing there."""
-
-    def scene(**settings) -> Scene:
-        return Scene(pupil.model, pupil.parts, pupil.with_settings(**settings), pupil.notes)
-
     try:
-        shown = broken_in(scene, fault, lesson.text)
+        shown = broken_in(scene_of(lesson, pupil, fault), fault, lesson.text, triangle=0)
     except InputError as error:
         return {"reason": str(error)}
     if shown.wrong is None:
@@ -85,6 +83,20 @@ def picture(lesson: Lesson, pupil: Pupil, fault: Fault, rights: list[dict]) -> d
             for kind, places in (("leaks", shown.leaks), ("lost", shown.lost))
         },
     }
+
+
+def scene_of(lesson: Lesson, pupil: Pupil, fault: Fault) -> Scene:
+    """The pupil with the settings in which the fault shows. Where it shows in a model of another
+    kind, that of a pupil that has one."""
+    variant, needed = made_in(fault)
+    hosts = [each for each in lesson.pupils if needed in ("", models.name_of(each.model))]
+    if not needed or pupil in hosts:
+        objective = pupil.with_settings(**variant.settings)
+        return Scene(pupil.model, pupil.parts, objective, pupil.notes)
+    if not hosts:
+        raise InputError(f"it shows in a model of the kind {needed}, which is not here")
+    objective = replace(pupil, model=hosts[0].model).with_settings(**variant.settings)
+    return Scene(hosts[0].model, objective.parts(hosts[0].model), objective, hosts[0].notes)
 
 
 def tables(lesson: Lesson, data: dict) -> str:
