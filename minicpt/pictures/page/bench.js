@@ -127,8 +127,7 @@ sections.bench = function (root, data) {
       formula(mo("\u2212"), mi("w"), mo("\u2062"), mi("log"), mo("\u2061"), mi("p"), mo("="),
         mo("\u2212"), mn(fixed(target.weight, target.weight === 1 ? 0 : 2)), mo("\u00b7"), mi("log"), mo("\u2061"),
         mn(share(target.p)), mo("="), math("mn", { class: "chosen" }, loss(cost))),
-      make("h4", {}, `The likeliest of ${head.classes} classes`),
-      table("The likeliest classes at this target", ["class", "probability", ""],
+      table(`The likeliest of ${head.classes} classes here`, ["class", "probability", ""],
         target.likeliest.map((each) => [
           (each.text === target.text ? "\u2713 " : "") + each.text, share(each.p), bar(each.p, 1)]),
         { class: "bars likeliest" }),
@@ -144,9 +143,10 @@ sections.bench = function (root, data) {
     ]);
     const parts = [
       make("h3", {}, "Sum, divisor, mean"),
-      make("div", { class: "frame", tabindex: 0, role: "region", "aria-label": "The mean as a formula" },
-        formula(fraction(terms, [mn(String(head.count))]), mo("="),
-          fraction([mn(loss(head.sum))], [mn(String(head.count))]), mo("="), mn(loss(head.mean)))),
+      formula(terms, mo("="), math("mn", { class: "sum" }, loss(head.sum))),
+      formula(fraction([mtext("sum")], [mtext("divisor")]), mo("="),
+        fraction([mn(loss(head.sum))], [math("mn", { class: "divisor" }, String(head.count))]), mo("="),
+        math("mn", { class: "mean" }, loss(head.mean))),
       make("p", {}, `A uniform guess costs ln ${head.classes} = ${loss(head.uniform)}.`
         + (head.count > head.targets.length ? ` ${head.count - head.targets.length} targets weigh 0: they are not shown, and count in the divisor.` : "")),
     ];

@@ -20,8 +20,8 @@ sections["break-it"] = function (root, data) {
       type: "button", role: "switch", "aria-checked": "false", "data-fault": fault.name,
       class: fault.wrong ? "" : "unseen-here",
       click: () => { state.fault = state.fault === fault ? null : fault; draw(); },
-    }, make("span", { class: "knob", "aria-hidden": "true" }), make("span", {},
-      make("code", {}, fault.name), make("span", { class: "what" }, fault.what))));
+      "aria-label": `${fault.name}: ${fault.what}`, title: fault.what,
+    }, make("span", { class: "knob", "aria-hidden": "true" }), make("code", {}, fault.name)));
     list.replaceChildren(...switches);
     roving(list, () => switches.map((each) => [each]));
     state.fault = mine.find((each) => each.wrong) || mine[0];
@@ -44,20 +44,22 @@ sections["break-it"] = function (root, data) {
       make("p", { class: "small" }, "See for yourself: ",
         make("code", {}, `minicpt verify --break ${fault.name}`)));
     if (!fault.wrong) {
-      panel.replaceChildren(make("h3", {}, fault.name),
+      panel.replaceChildren(title(fault),
         make("p", {}, `One picture of this text shows nothing of it: ${fault.reason}.`), caught);
       return;
     }
     const right = unpack(data.rights[fault.right]), wrong = unpack(fault.wrong);
     panel.replaceChildren(
-      make("p", {}, fault.what[0].toUpperCase() + fault.what.slice(1) + ".",
-        fault.padded ? " (The passage is padded here, as in a batch with a longer one.)" : ""),
+      title(fault),
       leaks(fault, right, wrong),
       make("div", { class: "pair even" },
         side("\u2713 Right", right, wrong, [], fault.lost, "right"),
         side("\u2717 Wrong", wrong, right, fault.leaks, [], "wrong")),
       caught);
   }
+
+  const title = (fault) => make("h3", { class: "fault" }, fault.what[0].toUpperCase() + fault.what.slice(1),
+    fault.padded ? " (padded here, as in a batch with a longer passage)" : "");
 
   function leaks(fault, right, wrong) {
     const told = [];

@@ -151,4 +151,5 @@ const mn = (text) => math("mn", {}, text);
 const mo = (text) => math("mo", {}, text);
 const mtext = (text) => math("mtext", {}, text);
 const fraction = (above, below) => math("mfrac", {}, math("mrow", {}, above), math("mrow", {}, below));
-const formula = (...parts) => math("math", { display: "block" }, math("mrow", {}, parts.flat()));
+const formula = (...parts) => make("div", { class: "formula" },
+  math("math", { displaystyle: "true" }, math("mrow", {}, parts.flat())));

@@ -4,7 +4,7 @@
 sections.divisor = function (root, data) {
   const counts = [...data.counts], sizes = data.parts.map((part) => part.length);
   const letters = ["A", "B"];
-  const batches = make("div", { class: "pair" }), result = make("div", { class: "pair" });
+  const batches = make("div", { class: "pair even" }), result = make("div", { class: "pair even" });
   const told = make("p", { class: "verdict", "aria-live": "polite" });
   root.append(
     make("div", { class: "controls" }, letters.map((letter, at) =>

@@ -15,7 +15,7 @@ sections["one-pass"] = function (root, data) {
       toggle("Teacher forcing: each position reads the true text", true,
         (on) => { state.forced = on; draw(); })),
     told,
-    make("div", { class: "pair wide-left" },
+    make("div", { class: "pair even" },
       make("div", {}, make("h3", { id: "many" }, "A run for each prefix"), left),
       make("div", {}, make("h3", { id: "one" }, "One pass"), right)),
     count);
