@@ -31,6 +31,7 @@ from minicpt.common.disk import (
     write_json,
 )
 from minicpt.common.errors import InputError
+from minicpt.common.shown import Shown, Table
 from minicpt.data.tokenizer import Tokenizer
 
 FORMAT = 3
@@ -41,8 +42,8 @@ STATE = "state.pt"
 MOST_RECORD = 256 * MEBIBYTE  # it grows with the evaluations of a run
 
 
-@dataclass(frozen=True)
-class Checkpoint:
+@dataclass(frozen=True, repr=False)
+class Checkpoint(Shown):
     """A loaded folder. ``record`` is empty for a folder that minicpt has not written."""
 
     folder: Path
@@ -50,6 +51,14 @@ class Checkpoint:
     tokenizer: Tokenizer
     record: dict = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+
+    def shown(self) -> Table:
+        numbers = sum(each.numel() for each in self.model.parameters())
+        rows = [["parameters", f"{numbers:,}"], ["vocabulary", f"{self.tokenizer.size:,}"]]
+        known = {"objective": self.record.get("config", {}).get("objective")}
+        known["steps"] = self.record.get("step")
+        rows += [[name, str(value)] for name, value in known.items() if value is not None]
+        return Table(f"{type(self.model).__name__}, from {self.folder}", ["", ""], rows, self.notes)
 
     def state(self) -> dict:
         """What ``resuming.restore`` takes."""

@@ -1,6 +1,7 @@
 """Files that a result is written to: found out before the work whether they can be."""
 
 import os
+from pathlib import Path
 
 from minicpt.common.errors import InputError
 
@@ -17,6 +18,18 @@ def check_writable(path: str | None) -> None:
         raise InputError(f"cannot write {path!r}: {error.strerror}; give another path") from None
     if not existed:
         os.unlink(path)
+
+
+def check_new(path: str, overwrite: bool, endings: tuple[str, ...]) -> None:
+    """Raises InputError where ``path`` has another ending, is there already, or cannot be written.
+
+    overwrite  a file that is there may go
+    """
+    if Path(path).suffix.lower() not in endings:
+        raise InputError(f"{path!r} must end in {', '.join(endings[:-1])} or {endings[-1]}")
+    if os.path.lexists(path) and not overwrite:
+        raise InputError(f"{path} exists already; give another file, or --overwrite")
+    check_writable(path)
 
 
 def plotting():

@@ -30,7 +30,7 @@ from minicpt.comparison.plan import (
 from minicpt.comparison.plot import plot as draw
 from minicpt.comparison.store import Store
 from minicpt.comparison.summary import SIDES, Base, Row, bases, front, rows
-from minicpt.comparison.table import sentences, text
+from minicpt.comparison.table import as_html, sentences, text
 from minicpt.comparison.work import Work
 from minicpt.data.tokenizer import Tokenizer
 from minicpt.remedies.base import Situation
@@ -46,7 +46,7 @@ from minicpt.training.evaluation import HIDDEN, in_bits, too_much_hidden
 DECIDES = "which weights learn"  # what such a remedy claims can be too much for a small model
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """What a finished comparison has to say.
 
@@ -90,6 +90,11 @@ class Result:
 
     def __str__(self) -> str:
         return self.text()
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return as_html(self.rows, self.bases, self.sentences, self.label)
 
     def plot(self, path: str) -> None:
         """Draws forgotten against gained (matplotlib)."""

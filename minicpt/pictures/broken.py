@@ -15,17 +15,24 @@ passages, or a checkpoint.
 """
 
 import copy
+import dataclasses
 import functools
-import math
+import shutil
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields
 
+from minicpt.common import html
 from minicpt.common.errors import InputError
 from minicpt.common.randomness import generator, seeded
+from minicpt.common.terminal import needs_ascii
 from minicpt.data.corpus import Corpus
 from minicpt.data.documents import Document
 from minicpt.data.order import Draw
 from minicpt.data.text import sentences
+from minicpt.pictures import beside
+from minicpt.pictures import html as drawing
+from minicpt.pictures.changes import Change, Leak, beyond, changes
 from minicpt.pictures.passage import TRIANGLE, as_data
 from minicpt.pictures.picture import TEXT, Scene, first_plan, in_order, scene_of
 from minicpt.proofs import faults, rules, suite
@@ -33,9 +40,12 @@ from minicpt.proofs.causality import asked, derivatives
 from minicpt.proofs.faults.base import Fault
 from minicpt.proofs.subject import SENTENCES, Subject, Variant
 
-COMPANION = Document("another text", " ".join(SENTENCES))  # longer than what stands beside it
+# Of many lengths: the shortest one that is longer stands beside what must be padded.
+COMPANY = [
+    Document(f"another text of {count} sentences", " ".join(SENTENCES[:count]))
+    for count in range(1, len(SENTENCES) + 1)
+]
 PASSAGES, DRAWS = 6, 4  # that are tried until the fault shows
-CLOSE = 1e-6  # relative: losses that differ by less are the same
 SHOWN = {"model", "parts", "objective", "losses"}  # the pieces that a picture shows
 # A piece that a fault replaces -> why one text may show nothing of it.
 UNSEEN = {
@@ -54,34 +64,6 @@ UNSEEN = {
 
 
 @dataclass(frozen=True)
-class Change:
-    """A number or a token that the fault changes.
-
-    what      "read", "target", "weight" or "loss", at a position; "sum" or "divisor" of a head
-    where     the stream that is read, or the head
-    position  None for sum and divisor
-    right, wrong  None where there is none: no such position, no target
-    """
-
-    what: str
-    where: str
-    position: int | None
-    right: str | float | None
-    wrong: str | float | None
-
-
-@dataclass(frozen=True)
-class Leak:
-    """The target of a head at ``position`` depends on position ``seen`` of a stream, and must not.
-    """
-
-    head: str
-    stream: str
-    position: int
-    seen: int
-
-
-@dataclass(frozen=True)
 class Caught:
     """A proof that fails on the fault, with its message."""
 
@@ -89,7 +71,7 @@ class Caught:
     message: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Broken:
     """A fault in the picture of one passage.
 
@@ -111,6 +93,28 @@ class Broken:
     padded: bool = False
     reason: str = ""
     notes: tuple[str, ...] = field(default=())
+
+    def text(self, color: bool = False) -> str:
+        """Right and wrong one below the other, as wide as the terminal."""
+        ascii = needs_ascii(getattr(sys.stdout, "encoding", None))
+        return beside.as_text(self, shutil.get_terminal_size().columns, ascii, color)
+
+    __str__ = __repr__ = text
+
+    def page(self) -> str:
+        """The same as a page of HTML."""
+        return html.page(beside.title(self), *drawing.of_fault(self))
+
+    def _repr_html_(self) -> str:
+        heading = html.element("h2", beside.title(self))
+        return html.fragment(heading, *drawing.of_fault(self))
+
+    def plain(self) -> dict:
+        """For JSON. The proofs run."""
+        found = dataclasses.asdict(self)
+        names = ("name", "number", "mistake", "objective", "subject", "what")
+        found["fault"] = {name: getattr(self.fault, name) for name in names}
+        return found | {"caught_by": {each.proof: each.message for each in self.caught}}
 
     @functools.cached_property
     def caught(self) -> tuple[Caught, ...]:
@@ -228,12 +232,14 @@ def replaced(sound: Subject, mistaken: Subject) -> set[str]:
 class Case:
     """A passage with its draw, alone or below a longer one, in a subject.
 
+    best    see ``as_data``
     places  of the passages in the plan of the epoch; the last one is shown
     number  which passage of the text it is, and of how many
     key     of the draws
     """
 
     subject: Subject
+    best: int
     places: tuple[int, ...]
     epoch: int
     number: tuple[int, int]
@@ -262,6 +268,7 @@ class Case:
                 triangle=triangle,
                 number=self.number,
                 company=company,
+                best=self.best,
                 losses=lambda model, parts, batch: self.subject.losses(learner, batch),
             )
 
@@ -297,8 +304,9 @@ def cases(
 ) -> Iterator[tuple[Case, Case]]:
     """The same passage right and wrong: alone first, then below a longer one; then other draws."""
     own = documents(text, apart=variant.documents is not None)
+    others = {each.name for each in COMPANY}
     for company in (False, True):
-        corpus = Corpus.build([*own, COMPANION] if company else own, scene.objective.tokenizer)
+        corpus = Corpus.build([*own, *COMPANY] if company else own, scene.objective.tokenizer)
         sound = Subject(
             fault.subject, fault.objective, scene.model, scene.parts, scene.objective,
             tuple(own), corpus,
@@ -307,13 +315,17 @@ def cases(
         for key in range(seed, seed + DRAWS):
             plan, epoch = first_plan(scene.objective, corpus, key)
             order = in_order(plan)
-            shown = [at for at in order if plan[at].document != COMPANION.name]
+            shown = [at for at in order if plan[at].document not in others]
             if passage is not None and not 1 <= passage <= len(shown):
                 raise InputError(f"--passage is {passage}, but the text gives {len(shown)}")
-            longest = (max(order, key=lambda at: int(plan.lengths[at])),) if company else ()
-            for number in range(1, min(len(shown), PASSAGES) + 1) if passage is None else [passage]:
-                places = *longest, shown[number - 1]
-                given = places, epoch, (number, len(shown)), key
+            numbers = range(1, len(shown) + 1)[:PASSAGES] if passage is None else [passage]
+            for number in numbers:
+                place = shown[number - 1]
+                longer = [at for at in order if plan.lengths[at] > plan.lengths[place]]
+                if company and not longer:
+                    continue
+                places = (min(longer, key=plan.lengths.__getitem__), place) if company else (place,)
+                given = scene.best, places, epoch, (number, len(shown)), key
                 yield Case(sound, *given), Case(mistaken, *given)
 
 
@@ -327,68 +339,3 @@ def documents(text: str | Iterable[Document], apart: bool) -> list[Document]:
         for each in found
         for number, (start, stop) in enumerate(sentences(each.text), 1)
     ]
-
-
-# --- where they differ -----------------------------------------------------------------------
-
-
-def changes(right: dict, wrong: dict) -> Iterator[Change]:
-    """All tokens and numbers of two pictures that differ."""
-    for stream in {**right["streams"], **wrong["streams"]}:
-        for at, one, other in beside(*(read(data, stream) for data in (right, wrong))):
-            if one != other:
-                yield Change("read", stream, at, one and one[1], other and other[1])
-    for head in {**right["heads"], **wrong["heads"]}:
-        for what in ("target", "weight", "loss"):
-            for at, one, other in beside(*(values(data, head, what) for data in (right, wrong))):
-                if not same(one, other):
-                    yield Change(what, head, at, one, other)
-        for what, key in (("sum", "sum"), ("divisor", "count")):
-            one, other = (data["heads"].get(head, {}).get(key) for data in (right, wrong))
-            if not same(one, other):
-                yield Change(what, head, None, one, other)
-
-
-def beside(one: dict, other: dict) -> Iterator[tuple]:
-    """(key, value, other value), None where a side has none."""
-    for key in sorted({**one, **other}):
-        yield key, one.get(key), other.get(key)
-
-
-def read(data: dict, stream: str) -> dict[int, tuple[int, str]]:
-    """The tokens that are read, by position, padding apart."""
-    found = data["streams"].get(stream, {"positions": []})["positions"]
-    return {
-        at: (each["id"], each["token"]) for at, each in enumerate(found) if "padding" not in each
-    }
-
-
-def values(data: dict, head: str, what: str) -> dict[int, str | float | None]:
-    """The targets of a head, or their weights or losses, by position."""
-    found = data["heads"].get(head, {"targets": []})["targets"]
-    if what == "target":
-        return {each["position"]: named(each) for each in found}
-    return {each["position"]: each.get(what) for each in found}
-
-
-def named(target: dict) -> str:
-    """How a target is called: its token, or its class."""
-    return target.get("token", target.get("name", f"class {target['class']}"))
-
-
-def same(one, other) -> bool:
-    if isinstance(one, float) and isinstance(other, float):
-        return math.isclose(one, other, rel_tol=CLOSE) or math.isnan(one) and math.isnan(other)
-    return one == other
-
-
-def beyond(more: dict, less: dict, data: dict, other: dict) -> Iterator[Leak]:
-    """What the targets that both pictures have see in ``more``, and not in ``less``."""
-    for head, streams in more.items():
-        both = values(data, head, "target").keys() & values(other, head, "target").keys()
-        for stream, rows in streams.items():
-            for position in sorted(both):
-                row, fewer = rows[position], less[head].get(stream, [""] * len(rows))[position]
-                for at, (one, two) in enumerate(zip(row, fewer, strict=False)):
-                    if one > two:
-                        yield Leak(head, stream, position, at)

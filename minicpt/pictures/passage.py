@@ -25,6 +25,7 @@ from minicpt.data.order import Draw
 from minicpt.loss import TargetLosses
 from minicpt.objectives.base import Objective
 from minicpt.pictures import characters
+from minicpt.pictures.likeliest import likeliest
 from minicpt.proofs.bounds import additions, nats, tolerance
 
 TRIANGLE = 12  # prefixes that are run alone
@@ -44,6 +45,7 @@ def as_data(
     number: tuple[int, int] | None = None,
     company: Sequence[tuple[object, Draw]] = (),
     losses: Losses | None = None,
+    best: int = 0,
 ) -> dict:
     """What the objective does with a passage, as plain data, ready for JSON.
 
@@ -54,17 +56,20 @@ def as_data(
     company   other passages with their draws, which stand before it in the batch: where one of
               them is longer, the passage is padded
     losses    (model, parts, batch) -> each target's loss by head; None: the objective's own
+    best      how many of the likeliest classes are named at each target
 
     The model is left as it was.
 
-    ``streams``: the positions that are read; ``padding`` where one is no text. ``visibility``: head -> stream -> for each of the T
-    positions a string of one character for each position of the stream, "1" where it may be seen.
+    ``streams``: the positions that are read; ``padding`` where one is no text. ``visibility``: head
+    -> stream -> for each of the T positions a string of one character for each position of the
+    stream, "1" where it may be seen.
     ``heads``: each head's targets with their losses in nats, and ``uniform``, the loss of a guess
     that holds all classes alike. A target has its ``token``, or the ``name`` of its class if that
     has one; its ``weight`` where the batch weights that head; its ``fate`` ("hidden", "replaced" or
     "kept") where the objective changes what it predicts: what is read instead stands ``ahead``
     positions behind its own, 0 in an encoder and 1 elsewhere; and ``reads``, the token that the
     model reads there for this head, where that is not what the batch holds (after a first pass).
+    With ``best`` it has its ``probability``, and the ``likeliest`` classes with theirs.
     ``triangle``: see ``prefix_runs``; None where targets may see something else than what stands up
     to them.
     """
@@ -87,6 +92,10 @@ def as_data(
     causal = [
         head for head in found if batch.counts()[head] and is_causal(batch, visibility[head])
     ]
+    likely = {
+        head: likeliest(objective, head, each, objective.head_of(head, model, parts), best)
+        for head, each in (found.items() if best else ())
+    }
     runs = None
     if causal and triangle > 0:
         sees = visibility[causal[0]]
@@ -122,6 +131,7 @@ def as_data(
                     objective.classes.get(head),
                     fates.get(head),
                     reads_instead(objective.tokenizer, batch, each),
+                    likely.get(head),
                     weighted=head in batch.weights,
                 ),
             }
@@ -231,6 +241,7 @@ def targets(
     names: Sequence[str] | None,
     fates: Mapping[int, str] | None,
     reads: Mapping[int, str],
+    likely: Sequence[dict] | None = None,
     weighted: bool = False,
 ) -> list[dict]:
     """One head's targets, and by position what they are called, what became of them, and what is
@@ -249,7 +260,8 @@ def targets(
         | ({"name": names[chosen]} if names else {})
         | ({"fate": fates[position]} if fates else {})
         | ({"reads": reads[position]} if position in reads else {})
-        for position, chosen, loss, weight in rows
+        | (likely[place] if likely else {})
+        for place, (position, chosen, loss, weight) in enumerate(rows)
     ]
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from minicpt.checkpoint.folder import load
+from minicpt.common import html
 from minicpt.common.errors import InputError
 from minicpt.common.parts import said
 from minicpt.common.randomness import generator
@@ -25,6 +26,7 @@ from minicpt.data.order import Draw, Plan
 from minicpt.data.sources import read
 from minicpt.data.tokenizer import Tokenizer
 from minicpt.objectives.base import Objective
+from minicpt.pictures import html as drawing
 from minicpt.pictures.passage import as_data
 from minicpt.pictures.text import as_text
 from minicpt.runs import assembly, fitting, parts
@@ -34,6 +36,7 @@ TEXT = (
     " The cat dreamt of rain."
 )
 VOCABULARY = 2048
+BEST = 3  # of the likeliest classes that are named, where the model has learnt something
 EPOCHS = 20  # that are tried for a passage
 
 
@@ -54,6 +57,18 @@ class Picture:
         return as_text(self.data, shutil.get_terminal_size().columns, ascii=ascii, color=color)
 
     __str__ = __repr__ = text
+
+    def plain(self) -> dict:
+        """For JSON."""
+        return self.data
+
+    def page(self) -> str:
+        """The same as a page of HTML, to be shared."""
+        return html.page(self.data["summary"], *drawing.of_passage(self.data, self.notes))
+
+    def _repr_html_(self) -> str:
+        heading = html.element("h2", self.data["summary"])
+        return html.fragment(heading, *drawing.of_passage(self.data, self.notes))
 
 
 def explain(
@@ -91,7 +106,8 @@ def explain(
     draw = Draw(passage - 1, generator("explain", seed))
     shown = plan[in_order(plan)[passage - 1]]
     number = (passage, count)
-    data = as_data(scene.model, chosen, shown, draw, parts=scene.parts, number=number)
+    given = {"parts": scene.parts, "number": number, "best": scene.best}
+    data = as_data(scene.model, chosen, shown, draw, **given)
     return Picture(data, notes)
 
 
@@ -101,12 +117,14 @@ class Scene:
 
     parts  those that learn beside the model
     notes  what there is to say of them
+    best   how many of the likeliest classes are named: none where the model has learnt nothing
     """
 
     model: nn.Module
     parts: nn.ModuleDict
     objective: Objective
     notes: tuple[str, ...]
+    best: int = 0
 
 
 def scene_of(
@@ -119,7 +137,8 @@ def scene_of(
         base = load(init, seed)
         chosen = fitting.fitted(base, objective, settings)
         beside, new = parts.of_checkpoint(base, chosen)
-        return Scene(base.model, beside, chosen, (*base.notes, *([said(new)] if new else [])))
+        notes = (*base.notes, *([said(new)] if new else []))
+        return Scene(base.model, beside, chosen, notes, BEST)
     kind = assembly.objective_kind(objective)
     architecture = assembly.model_kind(model, kind)
     training = (document.text for document in read(["builtin:docs"]))

@@ -12,13 +12,13 @@ from minicpt.objectives.base import Objective
 from minicpt.proofs import rules
 from minicpt.proofs.black_box.verdict import verify_model
 from minicpt.proofs.faults.base import Fault
-from minicpt.proofs.result import NotChecked, Proof
+from minicpt.proofs.result import NotChecked, Proof, Proofs
 from minicpt.proofs.subject import Subject, Variant, subject
 from minicpt.runs import assembly
 from minicpt.runs.assembly import fitting, model_kind, objective_kind
 
 
-def verify(objective: str = "", model: Callable | str | None = None, **given) -> list[Proof]:
+def verify(objective: str = "", model: Callable | str | None = None, **given) -> Proofs:
     """Every proof of an objective, of all objectives, or of a causal model that is not ours.
 
         verify("causal-lm")
@@ -29,13 +29,13 @@ def verify(objective: str = "", model: Callable | str | None = None, **given) ->
     InputError where no objective has that name, or the model cannot be called.
     """
     if callable(model):
-        return verify_model(model, **given)
+        return Proofs(verify_model(model, **given))
     every = subjects([objective] if objective else (), model or "")
-    return [
+    return Proofs(
         replace(proof, name=f"{each.name}: {proof.name}") if len(every) > 1 else proof
         for each in every
         for proof in prove(each)
-    ]
+    )
 
 
 def known(trains: bool | None = None) -> dict[str, Callable]:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from minicpt.batch import IGNORE, Batch, pad, target_stream, valid_positions
 from minicpt.common.evaluating import evaluating
 from minicpt.common.randomness import generator, seeded
+from minicpt.common.shown import Shown, Table
 from minicpt.data.choosing import spread
 from minicpt.data.order import Draw, planned
 from minicpt.loss import Loss, TargetLosses, objective_loss
@@ -32,8 +33,8 @@ ESTIMATED = ("bound", "pseudo")  # kinds of likelihood that are means over draws
 SEED = 0  # of the order and noise of every evaluation, whatever the seed of the training
 
 
-@dataclass(frozen=True)
-class Evaluation:
+@dataclass(frozen=True, repr=False)
+class Evaluation(Shown):
     """The loss by head, and what is needed to see it in bits per byte.
 
     head_weights  what each head's mean counts in ``total``; 1 where not named
@@ -99,6 +100,14 @@ class Evaluation:
             "standard_error": self.bits(self.nats_error),
             "draws": self.draws,
         }
+
+    def shown(self) -> Table:
+        rows = [[n, f"{float(x.mean):.4f}", f"{x.count:,}"] for n, x in self.losses.items()]
+        bits = self.bits_per_byte
+        remark = f"{bits:.4f} bits per byte of the text" if bits is not None else (
+            f"no bits per byte: {self.no_bits_per_byte}"
+        )
+        return Table("held-out loss", ["head", "nats/target", "targets"], rows, [remark])
 
     def summary(self) -> dict:
         """Plain numbers, for a file or ``--json``."""

@@ -22,6 +22,7 @@ from minicpt.batch import Batch, valid_positions
 from minicpt.common.errors import NotFinite
 from minicpt.common.randomness import generator, seeded
 from minicpt.common.settings import MOST, setting
+from minicpt.common.shown import Shown, Table
 from minicpt.loss import Loss, objective_loss
 from minicpt.terms import apart
 from minicpt.training.device import CPU, Machine
@@ -123,8 +124,8 @@ def train_step(
 # ---------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Step:
+@dataclass(frozen=True, repr=False)
+class Step(Shown):
     """What one step did.
 
     losses  by head: the objective's
@@ -137,6 +138,12 @@ class Step:
     terms: dict[str, float]
     tokens: int
     learning_rate: float
+
+    def shown(self) -> Table:
+        rows = [[n, f"{float(x.mean):.4f}", f"{x.count:,}"] for n, x in self.losses.items()]
+        rows += [[f"{name} (term)", f"{value:.4f}", ""] for name, value in self.terms.items()]
+        remark = f"{self.tokens:,} positions read, learning rate {self.learning_rate:.3g}"
+        return Table(f"step {self.number}", ["head", "nats/target", "targets"], rows, [remark])
 
 
 @dataclass
