@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from minicpt.common.errors import InputError
+from minicpt.common.threads import one_thread
 from minicpt.pictures.lesson import paper, primer, pupils
 from minicpt.pictures.lesson.sections import Lesson
 from minicpt.pictures.lesson.sections.plane import rows_of
@@ -40,12 +41,10 @@ def page(
     shown = primer.TEXT if text is None else text[:LONGEST]
     compared = results(compare)
     names = pupils.chosen(objectives)
-    state = torch.get_rng_state()
-    found = pupils.loaded(init, objectives) if init else pupils.trained(text, names, steps)
-    lesson = Lesson(shown, found, compared)
-    html = paper.html(lesson, lambda each: bar_over(each, "the page"))
-    torch.set_rng_state(state)
-    return html
+    with one_thread(), torch.random.fork_rng(devices=[]):
+        found = pupils.loaded(init, objectives) if init else pupils.trained(text, names, steps)
+        lesson = Lesson(shown, found, compared)
+        return paper.html(lesson, lambda each: bar_over(each, "the page"))
 
 
 def results(paths: Sequence[str]) -> list[dict]:

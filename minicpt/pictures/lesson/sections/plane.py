@@ -77,7 +77,7 @@ def tables(lesson: Lesson, data: dict) -> str:
     rows = [
         [
             f"{row['objective']}, {row['label']}",
-            *(f"{row[side][0]:+.3f} ({row[side][1]:+.3f} to {row[side][2]:+.3f})" for side in SIDES),
+            *("{:+.3f} ({:+.3f} to {:+.3f})".format(*row[side]) for side in SIDES),
             row["unit"],
         ]
         for row in data["points"]
