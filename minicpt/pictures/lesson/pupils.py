@@ -25,7 +25,7 @@ from minicpt.training.trainer import Training
 
 WINDOW = 32  # positions: more do not fit on a screen
 VOCABULARY = 512
-STEPS = 90
+STEPS = 140
 SEED = 0
 SIZES = {"width": 48, "layers": 2, "dropout": 0.0}
 TRAINING = Training(seed=SEED, learning_rate=6e-3, batch_size=16)

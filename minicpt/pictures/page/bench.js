@@ -124,9 +124,9 @@ sections.bench = function (root, data) {
       make("p", {}, `Position ${target.position} sees `
         + now.streams.map((stream, number) =>
           `${now.streams.length > 1 ? `of the ${stream.reader} ` : ""}${ranges(seen(now, state.head, number, target.position))}`).join(", ") + "."),
-      formula(mo("\u2212"), mi("w"), mo("\u2062"), mi("log"), mo("\u2061"), mi("p"), mo("="),
-        mo("\u2212"), mn(fixed(target.weight, target.weight === 1 ? 0 : 2)), mo("\u00b7"), mi("log"), mo("\u2061"),
-        mn(share(target.p)), mo("="), math("mn", { class: "chosen" }, loss(cost))),
+      formula(mo("\u2212"), mi("w"), thin(), mi("log"), thin(), mi("p"), mo("="),
+        mo("\u2212"), mn(fixed(target.weight, target.weight === 1 ? 0 : 2)), mo("\u00b7"), mi("log"), thin(),
+        mn(target.p.toPrecision(4)), mo("="), math("mn", { class: "chosen" }, loss(cost))),
       table(`The likeliest of ${head.classes} classes here`, ["class", "probability", ""],
         target.likeliest.map((each) => [
           (each.text === target.text ? "\u2713 " : "") + each.text, share(each.p), bar(each.p, 1)]),

@@ -149,6 +149,7 @@ function frame(label, ...children) {
 const mi = (text) => math("mi", {}, text);
 const mn = (text) => math("mn", {}, text);
 const mo = (text) => math("mo", {}, text);
+const thin = () => math("mspace", { width: "0.17em" });
 const mtext = (text) => math("mtext", {}, text);
 const fraction = (above, below) => math("mfrac", {}, math("mrow", {}, above), math("mrow", {}, below));
 const formula = (...parts) => make("div", { class: "formula" },

@@ -35,12 +35,14 @@ sections["one-pass"] = function (root, data) {
     light();
   }
 
+  const upright = (number) => make("span", { class: "upright" }, word(number));
+
   const heads = (words, size) => [
     make("tr", {}, make("th", { scope: "row" }, "reads"),
-      words.slice(0, size).map((each, at) => make("th", { scope: "col", class: "reads", "data-at": at }, word(each)))),
+      words.slice(0, size).map((each, at) => make("th", { scope: "col", class: "reads", "data-at": at }, upright(each)))),
     make("tr", {}, make("th", { scope: "row" }, "predicts"),
       data.targets.slice(0, size).map((each, at) =>
-        make("th", { scope: "col", class: "target", "data-at": at }, word(each)))),
+        make("th", { scope: "col", class: "target", "data-at": at }, upright(each)))),
   ];
 
   function cell(run, at, value) {

@@ -14,7 +14,8 @@ sections.plane = function (root, data) {
       "A point is a mean over seeds, its lines are 95 % intervals. Right is more gained, down is less forgotten."));
 
   const mine = () => data.points.filter((each) => each.objective === objectives[state.objective]);
-  const arms = () => [...new Set(mine().map((each) => each.arm))];
+  const arms = () => [...new Set(mine().map((each) => each.arm))].sort((one, other) =>
+    Number(other === "nothing") - Number(one === "nothing"));
   const of = (arm) => mine().filter((each) => each.arm === arm);
 
   function build() {
@@ -37,7 +38,9 @@ sections.plane = function (root, data) {
     const y = (value) => HEIGHT - EDGE.bottom - (value - spans.y[0]) / (spans.y[1] - spans.y[0]) * (HEIGHT - EDGE.top - EDGE.bottom);
     const unit = points[0].unit;
     const shown = arms().map((arm) => of(arm)[state.strengths[arm] || 0]);
-    const marks = shown.map((each, at) => mark(each, at, x, y));
+    const heights = apart(shown.map((each) => [x(each.gained[0]), y(each.forgotten[0]) - 8]));
+    const marks = shown.map((each, at) => mark(each, at, x, y, heights[at]));
+    picture.className = "pair";
     picture.replaceChildren(
       make("div", { class: "plane" }, svg("svg", {
         viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "group",
@@ -55,6 +58,21 @@ sections.plane = function (root, data) {
 
   function tell(point) {
     told.textContent = `${point.label}: gained ${interval(point.gained)}, forgotten ${interval(point.forgotten)} ${point.unit}, ${point.seeds} seeds.`;
+  }
+
+  /* Heights of labels, moved apart where two would cover each other. */
+  function apart(places) {
+    const order = places.map((_, at) => at).sort((one, other) => places[one][1] - places[other][1]);
+    const heights = [], done = [];
+    for (const at of order) {
+      let height = places[at][1];
+      for (const other of done) {
+        if (Math.abs(places[at][0] - places[other][0]) < 120) height = Math.max(height, heights[other] + 16);
+      }
+      heights[at] = height;
+      done.push(at);
+    }
+    return heights;
   }
 
   function range(values) {
@@ -92,13 +110,13 @@ sections.plane = function (root, data) {
   const symbol = (at) => svg("svg", { viewBox: "-10 -10 20 20", class: "symbol", "aria-hidden": "true" },
     svg("path", { class: `colour${at % 6}${at > 5 ? " hollow" : ""}`, d: SHAPES[at % 6] }));
 
-  function mark(point, at, x, y) {
+  function mark(point, at, x, y, height) {
     const [gained, forgotten] = [point.gained, point.forgotten];
     return svg("g", { class: `point colour${at % 6}${at > 5 ? " hollow" : ""}`, role: "img", tabindex: -1, "aria-label": `${point.label}: gained ${interval(gained)}, forgotten ${interval(forgotten)}` },
       svg("line", { x1: x(gained[1]), x2: x(gained[2]), y1: y(forgotten[0]), y2: y(forgotten[0]) }),
       svg("line", { x1: x(gained[0]), x2: x(gained[0]), y1: y(forgotten[1]), y2: y(forgotten[2]) }),
       svg("path", { d: SHAPES[at % 6], transform: `translate(${x(gained[0])} ${y(forgotten[0])})` }),
-      svg("text", { x: x(gained[0]) + 10, y: y(forgotten[0]) - 8 }, point.label));
+      svg("text", { x: x(gained[0]) + 10, y: height }, point.label));
   }
 
   function trail(points, at, x, y) {
