@@ -123,6 +123,8 @@ function neighbour(rows, row, column, key) {
   let [right, down] = steps[key] || [0, 0];
   if (single && down) [right, down] = [down, 0]; // in a line, both pairs of arrows walk along it
   if (narrow && !single && right) [right, down] = [0, right];
+  if (narrow && key === "Home") return [0, 0];
+  if (narrow && key === "End") return [0, rows.length - 1];
   if (key === "Home") return [0, row];
   if (key === "End") return [rows[row].length - 1, row];
   if (!steps[key]) return null;

@@ -55,7 +55,7 @@ function strip(flags, position, leaks = [], lost = []) {
     svg("path", { class: "cross", d: `M${at + 0.3} .3L${at + 0.7} .7M${at + 0.7} .3L${at + 0.3} .7` }));
   const box = svg("svg", {
     class: "strip", viewBox: `0 0 ${flags.length} 1`, "aria-hidden": "true",
-    preserveAspectRatio: "xMinYMid meet",
+    preserveAspectRatio: "none",
   }, fields, position >= 0 && position < flags.length
     ? svg("circle", { class: "here", cx: position + 0.5, cy: 0.5, r: 0.16 }) : null, marks);
   box.style.width = `calc(${flags.length} * var(--field))`;

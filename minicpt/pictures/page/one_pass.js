@@ -78,10 +78,10 @@ sections["one-pass"] = function (root, data) {
     const positions = size * (size + 1) / 2;
     count.replaceChildren(
       make("h3", {}, "Multiplications and additions"),
-      table("What both ways take", ["way", "passes", "positions", "operations", ""], [
+      frame("Operations of both ways", table("What both ways take", ["way", "passes", "positions", "operations", ""], [
         ["a run for each prefix", whole(size), whole(positions), whole(many), bar(many, many, "wrong")],
         ["one pass", "1", whole(size), whole(one), bar(one, many)],
-      ], { class: "bars" }),
+      ], { class: "bars" })),
       make("p", { class: "verdict" }, state.forced
         ? `The prefixes take ${(many / one).toFixed(1)} times as many, for the same numbers: they `
           + `differ by ${data.difference} nats at the most (rounding may make ${data.tolerance} of them).`
