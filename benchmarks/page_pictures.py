@@ -54,7 +54,8 @@ def draw(path: Path, out: Path) -> None:
             tab.click(f"#{section}-tab")
             tab.click(f"#{section} {press}")
             tab.mouse.move(0, 0)
-            tab.locator(f"#{section}").evaluate("each => each.scrollIntoView({ behavior: 'instant' })")
+            up = "each => each.scrollIntoView({ behavior: 'instant' })"
+            tab.locator(f"#{section}").evaluate(up)
             tab.screenshot(path=out / name)
         browser.close()
 

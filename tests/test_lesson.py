@@ -31,7 +31,7 @@ def few_faults():
     """Only some faults: of each kind that the page shows."""
     names = {
         "shift-twice", "mask-off-by-one", "pad-targets", "tied-lost", "mask-padding",
-        "written-both-ways",
+        "written-both-ways", "lost-to-the-window",
     }  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         known = {name: each for name, each in break_it.faults.known().items() if name in names}
@@ -185,6 +185,17 @@ def test_faults_show_what_they_change(shown):
     counts = [side["heads"][0][5] for side in (data["rights"][pads["right"]], pads["wrong"])]
     assert pads["padded"] and counts[0] < counts[1]
     assert len(data["rights"][found["written-both-ways"]["right"]]["streams"]) == 1  # a decoder's
+
+
+def test_a_checkpoint_of_one_role_is_enough(pupil_room, few_faults, tmp_path):
+    """Faults of the same objectives in models of another role say so."""
+    pupil = pupil_room[0]
+    folder.save(tmp_path / "base", pupil.model, pupil.objective.tokenizer, {}, {"parts": {}})
+    loaded = pupils.loaded([str(tmp_path / "base")], ["causal-lm", "span-corruption"])
+    faults = Lesson("Birds sing in the tree. " * 4, loaded, []).data("break-it")["faults"]
+    found = {each["name"]: each for each in faults}
+    assert "role encoder-decoder" in found["lost-to-the-window"]["reason"]
+    assert "wrong" in found["written-both-ways"]
 
 
 def test_every_answer_is_right(shown):

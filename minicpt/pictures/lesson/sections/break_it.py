@@ -9,7 +9,6 @@ import json
 from dataclasses import replace
 from importlib import resources
 
-from minicpt import models
 from minicpt.common.errors import InputError
 from minicpt.pictures.broken import broken_in, made_in
 from minicpt.pictures.lesson.grid import pack
@@ -18,6 +17,7 @@ from minicpt.pictures.lesson.sections import Lesson, table
 from minicpt.pictures.picture import Scene
 from minicpt.proofs import faults
 from minicpt.proofs.faults.base import Fault
+from minicpt.runs.assembly import model_kind, objective_kind
 
 ORDER = 4
 TITLE = "Break it"
@@ -87,14 +87,19 @@ def picture(lesson: Lesson, pupil: Pupil, fault: Fault, rights: list[dict]) -> d
 
 def scene_of(lesson: Lesson, pupil: Pupil, fault: Fault) -> Scene:
     """The pupil with the settings in which the fault shows. Where it shows in a model of another
-    kind, that of a pupil that has one."""
+    kind or role, that of a pupil that has one. InputError where none has."""
     variant, needed = made_in(fault)
-    hosts = [each for each in lesson.pupils if needed in ("", models.name_of(each.model))]
-    if not needed or pupil in hosts:
+    kind = model_kind(needed, objective_kind(fault.objective))
+    hosts = [
+        each
+        for each in [pupil, *lesson.pupils]
+        if (type(each.model) is kind if needed else each.model.ROLE == kind.ROLE)
+    ]
+    if not hosts:
+        raise InputError(f"it shows in a model of the role {kind.ROLE}, and none is here")
+    if hosts[0] is pupil:
         objective = pupil.with_settings(**variant.settings)
         return Scene(pupil.model, pupil.parts, objective, pupil.notes)
-    if not hosts:
-        raise InputError(f"it shows in a model of the kind {needed}, which is not here")
     objective = replace(pupil, model=hosts[0].model).with_settings(**variant.settings)
     return Scene(hosts[0].model, objective.parts(hosts[0].model), objective, hosts[0].notes)
 
