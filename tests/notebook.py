@@ -1,5 +1,7 @@
 """minicpt in a notebook, a cell behind each "# %%": what stands last in a cell shows itself."""
 
+# ruff: noqa: B018, E402
+
 # %% From a text to its picture, in three lines
 import minicpt
 
@@ -19,7 +21,13 @@ broken("mask-off-by-one", "The cat sat on the mat.")
 import torch
 
 table = torch.nn.Embedding(50, 50)
-proofs = minicpt.verify(model=lambda tokens: table(tokens).cumsum(dim=1), lengths=[5], rows=[2], seconds=1)
+
+def sums(tokens):
+    """Each position adds what stands up to it: causal, and no attention."""
+    return table(tokens).cumsum(dim=1)
+
+
+proofs = minicpt.verify(model=sums, lengths=[5], rows=[2], seconds=1)
 proofs
 
 # %% It is a list: those that fail

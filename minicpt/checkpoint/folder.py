@@ -58,7 +58,8 @@ class Checkpoint(Shown):
         known = {"objective": self.record.get("config", {}).get("objective")}
         known["steps"] = self.record.get("step")
         rows += [[name, str(value)] for name, value in known.items() if value is not None]
-        return Table(f"{type(self.model).__name__}, from {self.folder}", ["", ""], rows, self.notes)
+        title = f"{type(self.model).__name__}, from {self.folder}"
+        return Table(title, ["of it", "value"], rows, self.notes)
 
     def state(self) -> dict:
         """What ``resuming.restore`` takes."""

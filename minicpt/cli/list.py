@@ -72,9 +72,8 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     width = max(40, min(100, shutil.get_terminal_size().columns))
     for place, (name, each) in enumerate(found.items()):
-        tell(("\n" if place else "") + f"{name} ({KINDS[name][1]})")
-        for line in listed(each, width):
-            tell(line)
+        heading = textwrap.wrap(f"{name} ({KINDS[name][1]})", width, break_on_hyphens=False)
+        tell("\n".join([*[""] * (place > 0), *heading, *listed(each, width)]))
     return 0
 
 

@@ -57,8 +57,9 @@ def as_html(
     tables = []
     for name in names:
         mine = [row for row in rows if row.objective == name]
-        cells = _changes(mine, label)
-        tables.append((html.table(CHANGES, cells, caption=_heading(mine[0]), numbers=(1, 2)), name))
+        heading, headings = _heading(mine[0]), ("training", *CHANGES[1:])
+        drawn = html.table(headings, _changes(mine, label), caption=heading, numbers=(1, 2))
+        tables.append((drawn, name))
     if cells := _shares(rows, bases, label):
         tables.append((html.table(PROBE, cells, numbers=(1, 2)), "probe"))
     said = html.element("ul", *(html.element("li", each) for each in sentences))

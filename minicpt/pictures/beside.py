@@ -20,7 +20,8 @@ def as_text(found, width: int, ascii: bool = False, color: bool = False) -> str:
 
     def say(texts: Sequence[str], heading: str = "") -> None:
         if heading:
-            lines.extend(["", paint(heading, "1", color)])
+            bold = wrap(printable(heading, ascii), width, ascii)
+            lines.extend(["", *(paint(line, "1", color) for line in bold)])
         for text in texts:
             lines.extend(wrap(printable(text, ascii), width, ascii))
 

@@ -34,7 +34,7 @@ from minicpt.pictures import beside
 from minicpt.pictures import html as drawing
 from minicpt.pictures.changes import Change, Leak, beyond, changes
 from minicpt.pictures.passage import TRIANGLE, as_data
-from minicpt.pictures.picture import TEXT, Scene, first_plan, in_order, scene_of
+from minicpt.pictures.picture import TEXT, Scene, check_passage, first_plan, in_order, scene_of
 from minicpt.proofs import faults, rules, suite
 from minicpt.proofs.causality import asked, derivatives
 from minicpt.proofs.faults.base import Fault
@@ -79,7 +79,7 @@ class Broken:
     wrong    the same with the fault; None where it changes nothing here, and ``reason`` says why
     changes  all tokens and numbers that differ
     leaks    what is seen with the fault and must not be
-    lost     what is no longer seen, and should be: in the same form
+    lost     what is no longer seen, and should be: in the same form, where the same is read
     padded   whether the passage stands in a batch with a longer one, without which nothing differs
     notes    what there is to say of the model
     """
@@ -316,8 +316,8 @@ def cases(
             plan, epoch = first_plan(scene.objective, corpus, key)
             order = in_order(plan)
             shown = [at for at in order if plan[at].document not in others]
-            if passage is not None and not 1 <= passage <= len(shown):
-                raise InputError(f"--passage is {passage}, but the text gives {len(shown)}")
+            if passage is not None:
+                check_passage(passage, len(shown), scene.objective.unit)
             numbers = range(1, len(shown) + 1)[:PASSAGES] if passage is None else [passage]
             for number in numbers:
                 place = shown[number - 1]

@@ -89,7 +89,12 @@ def same(one, other) -> bool:
 
 
 def beyond(more: dict, less: dict, data: dict, other: dict) -> Iterator[Leak]:
-    """What the targets that both pictures have see in ``more``, and not in ``less``."""
+    """What the targets that both pictures have see in ``more``, and not in ``less``.
+
+    Nothing where they do not read the same: then positions do not compare.
+    """
+    if any(read(data, stream) != read(other, stream) for stream in data["streams"]):
+        return
     for head, streams in more.items():
         both = values(data, head, "target").keys() & values(other, head, "target").keys()
         for stream, rows in streams.items():

@@ -14,7 +14,7 @@ from minicpt.pictures.text import LEAKS, full_bar, label, rows_of
 CELL, MOST = 7, 320  # pixels of a position in a row of visibility, and of the whole row at most
 BAR, HIGH = 96, 14  # pixels of the longest bar, and of all bars and rows
 LEGEND = (
-    "In “may see”, a block is a position that the target may use, a thin line one that it may not."
+    "What a target may see: a block is a position that it may use, a thin line one that it may not."
     " ␣ is a space. Losses are in nats."
 )
 
@@ -57,7 +57,8 @@ def streams(data: dict, marked: Collection[int] | None = None) -> list[Markup]:
     found = []
     for name, stream in data["streams"].items():
         if name == data["target_stream"]:
-            caption = f"The {stream['reader']} reads, may see, and must predict"
+            of = "" if len(data["streams"]) == 1 else " of each stream"
+            caption = f"The {stream['reader']} reads, may see{of}, and must predict"
             drawn = predictions(data, caption, marked)
         else:
             caption = f"The {stream['reader']} reads"
@@ -78,10 +79,7 @@ def predictions(data: dict, caption: str, marked: Collection[int] | None) -> Mar
     headings = ["position", *["changed"] * (marked is not None), "reads"]
     headings += ["segment"] * segmented(read) + ["chosen"] * has["fate"]
     alone = len(data["streams"]) == 1
-    headings += [
-        "may see" if alone else f"may see of the {each['reader']}"
-        for each in data["streams"].values()
-    ]
+    headings += ["may see" if alone else each["reader"] for each in data["streams"].values()]
     headings += ["target"] + ["weight"] * has["weight"] + ["loss", "in bars"]
     headings += ["probability", "likeliest"] * has["likeliest"]
     body = []

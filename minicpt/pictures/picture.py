@@ -97,9 +97,7 @@ def explain(
     documents = [Document("the text", text)] if isinstance(text, str) else text
     plan = first_plan(chosen, Corpus.build(documents, chosen.tokenizer), seed)[0]
     unit, count = chosen.unit, len(plan)
-    if not 1 <= passage <= count:
-        found = f"{count} {unit}s; use 1 to {count}" if count > 1 else f"one {unit}; use 1"
-        raise InputError(f"--passage is {passage}, but the text gives {found}")
+    check_passage(passage, count, unit)
     notes = list(scene.notes)
     if count > 1:
         notes.append(f"the text gives {count} {unit}s; --passage K shows another")
@@ -109,6 +107,13 @@ def explain(
     given = {"parts": scene.parts, "number": number, "best": scene.best}
     data = as_data(scene.model, chosen, shown, draw, **given)
     return Picture(data, notes)
+
+
+def check_passage(passage: int, count: int, unit: str) -> None:
+    """InputError unless the text gives that many passages."""
+    if not 1 <= passage <= count:
+        found = f"{count} {unit}s; use 1 to {count}" if count > 1 else f"one {unit}; use 1"
+        raise InputError(f"--passage is {passage}, but the text gives {found}")
 
 
 @dataclass(frozen=True)

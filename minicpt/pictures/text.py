@@ -196,7 +196,7 @@ def likely(data: dict, ascii: bool) -> list[Column]:
     ]
     for rank in range(most):
         cells = [
-            f"{percent(best['probability'])} {shown(best['token'], ascii)}"
+            f"{shown(best['token'], ascii)} {percent(best['probability'])}"
             for best in (each["likeliest"][rank] for each in targets)
         ]
         columns.append(words("likeliest" if not rank else "", cells, 24, 12, ascii))

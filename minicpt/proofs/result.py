@@ -17,6 +17,7 @@ VERDICTS = {True: "proved", False: "FAILED", None: "not checked"}
 STYLES = {True: "32", False: "1;31", None: "33"}  # green, bold red, yellow
 LABEL = 13  # columns of the labels on the left
 VERDICT = 25  # columns of a line for the verdict, the worst number and its tolerance
+WIDE = 1 << 20  # columns, where a browser breaks the lines
 BELOW = 7  # columns by which what stands below a line is indented
 
 
@@ -44,7 +45,8 @@ class Proofs(list):
         failed = [place for place, each in enumerate(self) if each.passed is False]
         headings = ["proof", "verdict", "worst, tolerance", "what was compared, or what is wrong"]
         drawn = html.table(headings, rows, caption=self.held(), marked=failed)
-        return html.fragment(html.wide(drawn, "proofs"))
+        open_ends = unchecked(self, WIDE).splitlines()
+        return html.fragment(html.wide(drawn, "proofs"), html.paragraphs(open_ends))
 
 
 class NotChecked(Exception):
