@@ -1,20 +1,17 @@
 """``minicpt verify``: proofs that the losses are computed rightly, and faults that they catch."""
 
 import argparse
-import contextlib
 import dataclasses
 import math
-import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable, Iterator
-
-import torch
+from collections.abc import Iterable
 
 from minicpt import models
 from minicpt.common.errors import InputError
 from minicpt.common.terminal import needs_ascii
+from minicpt.common.threads import one_thread
 from minicpt.proofs import faults, processes, suite
 from minicpt.proofs.black_box.endings import SECONDS
 from minicpt.proofs.black_box.loading import load_model
@@ -104,19 +101,6 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError("faults are made in our usual models; leave out --model or --break")
     with one_thread():
         return ours(arguments, names)
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Our models are so small that a second thread costs more than it brings. Who sets
-    OMP_NUM_THREADS has as many as that says."""
-    before = torch.get_num_threads()
-    if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def ours(arguments: argparse.Namespace, names: list[str]) -> int:

@@ -150,6 +150,22 @@ def broken(
         seed=seed,
         **{**variant.settings, **settings},
     )
+    return broken_in(scene, found, text, passage, seed)
+
+
+def broken_in(
+    scene: Scene,
+    found: Fault,
+    text: str | Iterable[Document] = TEXT,
+    passage: int | None = None,
+    seed: int = 0,
+    triangle: int = TRIANGLE,
+) -> Broken:
+    """The same with a model and an objective that are there: see ``made_in`` for its settings.
+
+    triangle  as in ``passage.as_data``
+    """
+    variant = made_in(found)[0]
     first, parts = None, set()
     for sound, mistaken in cases(scene, found, variant, text, passage, seed):
         first = first or sound
@@ -166,13 +182,13 @@ def broken(
         if not different:
             continue
         (sees, _), (seen, leaks) = sound.measured(), mistaken.measured()
-        right = sound.data(TRIANGLE) | {"visibility": sees}
-        wrong = mistaken.data(TRIANGLE) | {"visibility": seen}
+        right = sound.data(triangle) | {"visibility": sees}
+        wrong = mistaken.data(triangle) | {"visibility": seen}
         lost = tuple(beyond(sees, seen, right, wrong))
         padded = len(sound.places) > 1
         return Broken(found, right, wrong, different, leaks, lost, padded, notes=scene.notes)
     reason = next((why for name, why in UNSEEN.items() if name in parts), "")
-    return Broken(found, first.data(TRIANGLE), reason=reason, notes=scene.notes)
+    return Broken(found, first.data(triangle), reason=reason, notes=scene.notes)
 
 
 def fault_of(name: str, objective: str = "") -> Fault:
