@@ -15,7 +15,7 @@ import minicpt.common.errors
 from minicpt import models, objectives, proofs
 from minicpt.cli.main import main
 from minicpt.pictures.lesson.sections import break_it
-from minicpt.proofs import faults, rules, suite
+from minicpt.proofs import faults, processes, rules, suite
 from minicpt.proofs import subject as subjects
 from minicpt.proofs.causality import causality
 from minicpt.proofs.chance import chance, judges
