@@ -10,6 +10,7 @@ import random
 import select
 import shutil
 import signal
+import socket
 import sys
 import time
 import traceback
@@ -142,9 +143,7 @@ class Child:
         return True
 
 
-def run(
-    words: Sequence[str], folder: Path, prepare: Callable[[], None] | None = None
-) -> Outcome:
+def run(words: Sequence[str], folder: Path, prepare: Callable[[], None] | None = None) -> Outcome:
     """A child from its start to its end."""
     return Child(words, folder, prepare).end()
 
@@ -153,6 +152,19 @@ def train(objective: str, text: Path, out: Path, steps: int, *more: str) -> list
     """The words of a small training, of a new model if ``more`` names no base."""
     words = ["train", objective, "--corpus", str(text), "--out", str(out), "--steps", str(steps)]
     return [*words, *(SMALL if "--init" in more else TINY), *more]
+
+
+SHARDED = ["--shard", "weights"]  # for a child that ``as_torchrun`` prepares
+
+
+def as_torchrun() -> None:
+    """Makes this process the only one of a run, as torchrun does: it writes what several write."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    names = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "MASTER_PORT": port}
+    os.environ |= {name: str(value) for name, value in names.items()}
+    os.environ["MASTER_ADDR"] = "127.0.0.1"
 
 
 def warm_up(folder: Path) -> None:
@@ -199,6 +211,7 @@ def contents(folder: Path) -> dict:
 
 def same(one, other) -> bool:
     """Equality down to the bits of tensors."""
+    one, other = (each.joined() if hasattr(each, "joined") else each for each in (one, other))
     if isinstance(one, torch.Tensor):
         return isinstance(other, torch.Tensor) and one.dtype == other.dtype and (
             torch.equal(one, other)

@@ -15,9 +15,10 @@ from pathlib import Path
 import safetensors.torch
 import timing
 import torch
-from children import run, train, write_text
+from children import SHARDED, as_torchrun, run, train, write_text
 
 from minicpt import checkpoint
+from minicpt.checkpoint.sharded import INDEX, STATE
 from minicpt.common.errors import InputError
 
 MOST = 1.5  # times the memory of a sound load
@@ -43,20 +44,26 @@ def hostile(folder: Path, tries: int) -> Iterator[str | None]:
     if outcome.status:
         yield outcome.error
         return
+    outcome = run(train("causal-lm", text, folder / "spread", 1, *SHARDED), folder, as_torchrun)
+    if outcome.status:
+        yield outcome.error
+        return
     base = folder / "base"
     shutil.copytree(checkpoint.find(out)[0], base)
     for name in ("manifest.json", "training.json", "state.pt"):
         (base / name).unlink()
-    ours = checkpoint.find(out)[0]
+    of_ours = {"ours": checkpoint.find(out)[0], "shards": checkpoint.find(folder / "spread")[0]}
     target = folder / "executed"
     sound = memory(base, folder)[0]
     found = list(files(target, torch.load(base / WEIGHTS, weights_only=True)))
+    found += shards(target, of_ours["shards"])
     for name, write in found[:: max(1, len(found) // tries)][:tries]:
         trial = folder / "trial"
         shutil.rmtree(trial, ignore_errors=True)
-        shutil.copytree(ours if name.startswith("ours") else base, trial)
+        ours = of_ours.get(name.partition(":")[0])
+        shutil.copytree(ours or base, trial)
         write(trial)
-        if name.startswith("ours"):
+        if ours:
             (trial / "manifest.json").unlink()
             checkpoint.write_manifest(trial)
         peak, outcome = memory(trial, folder)
@@ -108,9 +115,7 @@ def files(target: Path, state: dict) -> Iterator[tuple[str, Callable[[Path], obj
     code = Code(target)
     old = {"_use_new_zipfile_serialization": False}
     for protocol in range(5):
-        yield f"a pickle with code, protocol {protocol}", put(
-            WEIGHTS, pickle.dumps(code, protocol)
-        )
+        yield f"a pickle with code, protocol {protocol}", put(WEIGHTS, pickle.dumps(code, protocol))
     yield "code among the weights", saved(state | {"a": code})
     yield "code among the weights, old format", saved(state | {"a": code}, **old)
     yield "code as a name", saved(state | {("a", code): 1})
@@ -182,8 +187,9 @@ def files(target: Path, state: dict) -> Iterator[tuple[str, Callable[[Path], obj
     twice = text[:-1] + b"," + json.dumps({first: entry}).encode()[1:]
     yield "a name twice", put(SAFE, struct.pack("<Q", len(twice)) + twice + numbers)
 
-    yield "an index that leaves the folder", put(
-        SAFE + ".index.json", json.dumps({"weight_map": {"a": "../../etc/passwd"}}).encode()
+    yield (
+        "an index that leaves the folder",
+        put(SAFE + ".index.json", json.dumps({"weight_map": {"a": "../../etc/passwd"}}).encode()),
     )
     for name in ("config.json", "tokenizer.json", WEIGHTS):
         yield f"a pipe as {name}", lambda folder, name=name: pipe(folder / name)
@@ -194,6 +200,47 @@ def files(target: Path, state: dict) -> Iterator[tuple[str, Callable[[Path], obj
     yield "weights of a terabyte of holes", lambda folder: os.truncate(folder / WEIGHTS, 1 << 40)
     for key in ("n_embd", "n_layer", "vocab_size", "n_positions", "n_inner"):
         yield f"a config with a huge {key}", changed_config(key)
+
+
+def shards(target: Path, sound: Path) -> Iterator[tuple[str, Callable[[Path], object]]]:
+    """As ``files``, for a folder that several processes write."""
+    content = json.loads((sound / INDEX).read_text())["tensors"]
+    name = "model.tokens.weight"
+    (file, begin, rows), *_ = content[name]["chunks"]
+
+    def index(change: dict):
+        text = json.dumps({"tensors": content | {name: content[name] | change}})
+        return lambda folder: (folder / INDEX).write_text(text)
+
+    for what, change in (
+        ("a shape of terabytes", {"shape": [HUGE, 8], "chunks": [[file, begin, HUGE]]}),
+        ("a shape beyond any", {"shape": [2**62, 2**62]}),
+        ("rows outside", {"chunks": [[file, HUGE, rows]]}),
+        ("rows of others", {"chunks": [[file, begin + 4, rows]]}),
+        ("a file outside", {"chunks": [["../../../../etc/passwd", 0, rows]]}),
+        ("an unknown type", {"dtype": "F7"}),
+    ):
+        yield f"shards: {what}", index(change)
+    twice = json.dumps({"tensors": content | {"a": content[name]}})
+    yield "shards: a tensor twice", lambda folder: (folder / INDEX).write_text(twice)
+    code = pickle.dumps(Code(target))
+    yield "shards: code as numbers", lambda folder: (folder / file).write_bytes(code)
+    for each in (INDEX, STATE):
+        yield (
+            f"shards: {each} of brackets",
+            (lambda folder, each=each: (folder / each).write_bytes(b'{"a":' * 10**5)),
+        )
+        yield (
+            f"shards: {each} of a gigabyte",
+            (lambda folder, each=each: os.truncate(folder / each, 1 << 30)),
+        )
+    deep = "[" * 900 + "]" * 900
+    yield "shards: a deep state", lambda folder: (folder / STATE).write_text(f'{{"a": {deep}}}')
+    again = json.dumps({"a": [{"": "tensor", "of": name}] * 10**5})
+    yield (
+        "shards: a tensor 100,000 times; may load",
+        (lambda folder: (folder / STATE).write_text(again)),
+    )
 
 
 def repacked(

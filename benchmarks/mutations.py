@@ -6,24 +6,27 @@ from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
-from children import OBJECTIVES, contents, run, same, train, write_text
+from children import (
+    OBJECTIVES,
+    SHARDED,
+    as_torchrun,
+    contents,
+    run,
+    same,
+    train,
+    write_text,
+)
 
 from minicpt import checkpoint
 from minicpt.common.errors import InputError
 
-FILES = (
-    "config.json",
-    "pytorch_model.bin",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "training.json",
-    "state.pt",
-    "manifest.json",
-)
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
 
 
 def flip(folder: Path, other: Path, draws: Random) -> None:
-    path = folder / draws.choice(FILES)
+    path = folder / draws.choice(names(folder))
     if path.is_file() and (data := bytearray(path.read_bytes())):
         for _ in range(draws.choice((1, 1, 1, 2, 16))):
             data[draws.randrange(len(data))] ^= 1 << draws.randrange(8)
@@ -31,20 +34,20 @@ def flip(folder: Path, other: Path, draws: Random) -> None:
 
 
 def cut(folder: Path, other: Path, draws: Random) -> None:
-    path = folder / draws.choice(FILES)
+    path = folder / draws.choice(names(folder))
     if path.is_file():
         data = path.read_bytes()
         path.write_bytes(data[: draws.randrange(len(data) or 1)])
 
 
 def lengthen(folder: Path, other: Path, draws: Random) -> None:
-    with open(folder / draws.choice(FILES), "ab") as file:
+    with open(folder / draws.choice(names(folder)), "ab") as file:
         file.write(draws.randbytes(draws.randrange(1, 100)))
 
 
 def erase(folder: Path, other: Path, draws: Random) -> None:
     """A block of zeros, as a disk leaves it that lost power."""
-    path = folder / draws.choice(FILES)
+    path = folder / draws.choice(names(folder))
     if path.is_file() and (data := bytearray(path.read_bytes())):
         begin = draws.randrange(len(data))
         end = min(len(data), begin + 512)
@@ -54,7 +57,7 @@ def erase(folder: Path, other: Path, draws: Random) -> None:
 
 def swap(folder: Path, other: Path, draws: Random) -> None:
     """Two files change places."""
-    one, two = (folder / name for name in draws.sample(FILES, 2))
+    one, two = (folder / name for name in draws.sample(names(folder), 2))
     if one.is_file() and two.is_file():
         first, second = one.read_bytes(), two.read_bytes()
         one.write_bytes(second)
@@ -63,19 +66,19 @@ def swap(folder: Path, other: Path, draws: Random) -> None:
 
 def exchange(folder: Path, other: Path, draws: Random) -> None:
     """A file of another checkpoint, of the same run or of another one."""
-    name = draws.choice(FILES)
+    name = draws.choice(names(other))
     shutil.copy(other / name, folder / name)
 
 
 def lose(folder: Path, other: Path, draws: Random) -> None:
-    (folder / draws.choice(FILES)).unlink(missing_ok=True)
+    (folder / draws.choice(names(folder))).unlink(missing_ok=True)
 
 
 def add(folder: Path, other: Path, draws: Random) -> None:
     """A file that loading could take notice of."""
     name = draws.choice(("special_tokens_map.json", "model.safetensors", "vocab.json", "x.bin"))
     content = {"special_tokens_map.json": b'{"mask_token": "[SEP]"}'}
-    (folder / name).write_bytes(content.get(name, (other / FILES[1]).read_bytes()))
+    (folder / name).write_bytes(content.get(name, (other / "config.json").read_bytes()))
 
 
 def unlist(folder: Path, other: Path, draws: Random) -> None:
@@ -92,10 +95,11 @@ def mutations(folder: Path, tries: int) -> Iterator[str | None]:
     draws = random.Random(3)
     text = write_text(folder / "text.txt")
     sound = {}
-    for objective in OBJECTIVES:
-        out = folder / objective / "run"
+    kinds = [(objective, [], None) for objective in OBJECTIVES]
+    for objective, more, prepare in [*kinds, (OBJECTIVES[0], SHARDED, as_torchrun)]:
+        out = folder / " ".join([objective, *more]) / "run"
         shutil.rmtree(out.parent, ignore_errors=True)
-        outcome = run(train(objective, text, out, 2, "--save-every", "1"), folder)
+        outcome = run(train(objective, text, out, 2, "--save-every", "1", *more), folder, prepare)
         if outcome.status:
             yield outcome.error
             return

@@ -8,7 +8,8 @@ each target. ``variants.py`` holds these computations, ``cached.py`` the cached 
 At every length each variant's losses and gradients are first held against the single pass, in
 float64: only rounding may part them. Then all take turns in float32 and in one process, the best of
 several rounds counts, and the ratio to the single pass, by the clock and by CPU time, stands beside
-the one that counting operations predicts. The count (``counting.py``) is of the matrix products:
+the one that counting operations predicts. The count
+(``minicpt/pictures/counting.py``) is of the matrix products:
 2 P T for the projections of P weights and T positions, and 4 I T^2 for attention of inner width I
 in each layer, plus 2 M for each target with a head of M weights; twice as much again for the
 backward pass. So prefixes take 2 P T(T+1)/2 + 4 I T(T+1)(2T+1)/6: T/2 times the whole in the

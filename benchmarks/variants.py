@@ -20,7 +20,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import cached
-import counting
 import torch
 from torch import Tensor, nn
 
@@ -35,6 +34,7 @@ from minicpt.loss import Loss, TargetLosses, head_losses, objective_loss
 from minicpt.models.layers import Model
 from minicpt.objectives import known
 from minicpt.objectives.base import Objective
+from minicpt.pictures import counting
 from minicpt.pictures.passage import is_causal
 from minicpt.proofs.bounds import additions, gap, largest, nats, tolerance
 from minicpt.runs.assembly import model_kind, new_model

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sys
+import traceback
 import warnings
 
 from minicpt.runs import signals
@@ -15,16 +16,25 @@ def main() -> int:
     # Threads that wait must not spin: beside another busy program, spinning made a step of two
     # threads on two cores seven times slower. Read by OpenMP when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if "LOCAL_RANK" in os.environ:  # of many processes, each one's warnings would be said
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     from minicpt.cli.main import main as command
 
     signals.install(signals.stop)
     try:
         status = command(sys.argv[1:])
+    except Exception:
+        if "LOCAL_RANK" not in os.environ:
+            raise
+        traceback.print_exc()  # a mistake of ours; the library's threads must not delay the end
+        status = 1
     except signals.Stop as stopped:  # it came before the command could catch it, or after that
         signals.leave(stopped.number)
     finally:
         signals.install(signals.leave)
-    if status > 128:  # interrupted: a thread that the library still holds must not delay the end
+    # A thread that the library still holds must not delay the end: of an interrupted program, and
+    # of one whose other processes wait.
+    if status > 128 or status and "LOCAL_RANK" in os.environ:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError):
                 stream.flush()

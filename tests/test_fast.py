@@ -6,11 +6,13 @@ import torch.nn.functional as F
 
 from minicpt.common.randomness import generator
 from minicpt.fast import gate as gates
-from minicpt.fast.gate import gated_silu, gated_silu_frozen
+from minicpt.fast.gate import gated_layer, gated_silu
+from minicpt.fast.low_rank import low_rank
 from minicpt.models.layers import attention, causal_mask
 from minicpt.models.norm import RMSNorm
 from minicpt.models.rotary import frequencies, rotate, rotation
 from minicpt.proofs.bounds import gap, largest, tolerance
+from minicpt.remedies.lora import products
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 ROWS = pytest.mark.parametrize("rows", [0, 1, 5])
@@ -92,18 +94,42 @@ def test_gate(rows, dtype):
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @ROWS
-def test_gate_before_a_frozen_matrix(rows, dtype, monkeypatch):
+@pytest.mark.parametrize("learning", ["x", "expand", "contract", "x expand contract"])
+def test_gated_layer(rows, dtype, learning, monkeypatch):
     monkeypatch.setattr(gates, "ROWS", 4)  # 10 positions are computed in three parts
-    weight = numbers(3, 7, dtype=dtype, key=1).detach()
+    each = {
+        "x": numbers(2, rows, 6, dtype=dtype),
+        "expand": numbers(14, 6, dtype=dtype, key=1),
+        "contract": numbers(3, 7, dtype=dtype, key=2),
+    }
+    asked = learning.split()
 
-    def plain(both):
-        gate, expanded = both.chunk(2, dim=-1)
-        return F.linear(F.silu(gate) * expanded, weight)
+    frozen = {name: value.detach() for name, value in each.items()}
 
-    def frozen(both):
-        return gated_silu_frozen(both, weight)
+    def layer(form):
+        return lambda *found: form(**frozen | dict(zip(asked, found, strict=True)))
 
-    same([frozen, plain], (3 * numbers(2, rows, 14, dtype=dtype),), 8 + 7)
+    def plain(x, expand, contract):
+        gate, expanded = F.linear(x, expand).chunk(2, dim=-1)
+        return F.linear(F.silu(gate) * expanded, contract)
+
+    inputs = [each[name] for name in asked]
+    same([layer(gated_layer), layer(plain)], inputs, 8 + 6 * 7 + 14 + 2 * rows)
+
+
+@DTYPES
+@ROWS
+@pytest.mark.parametrize("biased", [True, False])
+def test_low_rank(rows, dtype, biased):
+    weight = numbers(4, 6, dtype=dtype, key=1).detach()
+    x, bias = numbers(rows, 6, dtype=dtype), numbers(4, dtype=dtype, key=2)
+    factors = numbers(3, 6, dtype=dtype, key=3), numbers(3, 4, dtype=dtype, key=4)
+
+    def form(call):
+        return lambda x, first, second, bias=None: call(x, weight, bias, first, second, 1.5)
+
+    inputs = (x, *factors, bias) if biased else (x, *factors)
+    same([form(low_rank), form(products)], inputs, 4 * (6 + 3 * 6) + rows)
 
 
 @DTYPES

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from minicpt import objectives
+from minicpt import objectives, skeletons
 
 ROOT = Path(__file__).parents[1]
 TOYS = Path(__file__).parent / "house"
@@ -22,6 +22,7 @@ PATH = (
 # The floors, the top one first: a room imports from its own floor and from those below.
 FLOORS = (
     ("cli",),
+    ("exercises",),
     ("proofs", "comparison", "pictures"),
     ("runs",),
     ("training", "checkpoint"),
@@ -89,14 +90,8 @@ def test_the_three_axes_do_not_import_each_other():
 
 # --- one file for a new piece ------------------------------------------------------------------
 
-# Where each toy goes: nothing else in the copy is changed.
-PLACES = {
-    "toy_model": "models/toy.py",
-    "toy_objective": "objectives/toy_task.py",
-    "toy_remedy": "remedies/toy_pull.py",
-    "toy_verb": "cli/toy_verb.py",
-    "toy_proof": "proofs/toy_proof.py",
-}
+# What ``minicpt new`` writes, with a verb beside it: nothing else in the copy is changed.
+NEW = {"model": "toy", "objective": "toy-task", "remedy": "toy-pull", "proof": "toy-proof"}
 
 
 @pytest.fixture
@@ -121,23 +116,24 @@ def in_copy(folder: Path, *words) -> str:
 @pytest.fixture
 def toy_house(copied) -> Path:
     """The copy with a toy in each room."""
-    for toy, place in PLACES.items():
-        shutil.copy(TOYS / f"{toy}.py", copied / "minicpt" / place)
+    for kind, name in NEW.items():
+        skeletons.written(kind, name, copied)
+    shutil.copy(TOYS / "toy_verb.py", copied / "minicpt" / "cli")
     return copied
 
 
 def test_a_new_piece_is_one_new_file(toy_house):
-    """A model, an objective with a part and a weight, a remedy, a verb and a proof: each is found,
-    has its flags, trains, resumes bitwise, is verified and is compared."""
+    """A model, an objective with a part, a weight and a rule, a remedy, a verb and a proof: each is
+    found, has its flags, trains, resumes bitwise, is verified and is compared."""
     found = json.loads(in_copy(toy_house, TOYS / "trying.py", toy_house))
     shown = {name: each["out"] for name, each in found["help"].items()}
     assert {each["status"] for each in found["help"].values()} <= {0, None}
     assert "toy-verb" in shown["top"] and "how many objectives there are" in shown["top"]
     assert "toy-task" in shown["train"] and "Toy task" in shown["train"]
-    for flag in ("--toy-share", "--toy-pull", "--toy-gain", "toy"):
+    for flag in ("--toy-task-share", "--toy-pull", "--toy-gain", "toy"):
         assert flag in shown["train toy-task"]
     assert "--toy-gain" in shown["train causal-lm"]
-    assert "--toy-share" not in shown["train causal-lm"]
+    assert "--toy-task-share" not in shown["train causal-lm"]
     assert "--toy-pull" in shown["compare"] and "0.125" in shown["compare"]
     count = len(objectives.known()) + 1
     assert found["verb"] == {"status": 0, "out": f"{count} objectives\n", "error": ""}
@@ -153,15 +149,21 @@ def test_a_new_piece_is_one_new_file(toy_house):
     assert result["total"] == pytest.approx(nats["tokens"] + nats["again"] / 4)
 
     assert found["verify"]["status"] == 0, found["verify"]["out"] + found["verify"]["error"]
+    shown = found["verify"]["out"]
+    assert "toy-task with toy" in shown and "batch rules" in shown
     assert "toy proof" in found["verify"]["out"] and "not checked" in found["verify"]["out"]
     assert found["compare"]["status"] == 0, found["compare"]["error"]
     assert "toy-pull 0.125" in found["compare"]["out"] and "toy-task" in found["compare"]["out"]
 
 
 def test_a_new_piece_keeps_the_contracts(toy_house):
-    """The tests of every objective, model and remedy run over what is found: over toys as well."""
-    shutil.copytree(Path(__file__).parent, toy_house / "tests")
+    """The tests of every objective, model and remedy run over what is found: over toys as well.
+    So do those that came with the toys."""
+    own = sorted((toy_house / "tests").glob("test_*.py"))  # those that came with the toys
+    assert len(own) == len(NEW)
+    shutil.copytree(Path(__file__).parent, toy_house / "tests", dirs_exist_ok=True)
     files = [toy_house / "tests" / f"test_{name}.py" for name in ("contract", "models", "remedies")]
+    files += own
     words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-k", "toy"]
     told = in_copy(toy_house, *words, *files)
     assert "passed" in told and "failed" not in told

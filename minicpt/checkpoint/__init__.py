@@ -17,6 +17,7 @@ from minicpt.checkpoint.folder import (
     verify,
     write_manifest,
 )
+from minicpt.checkpoint.pieces import put
 
 __all__ = [
     "MANIFEST",
@@ -30,6 +31,7 @@ __all__ = [
     "find",
     "is_step",
     "load",
+    "put",
     "save",
     "steps",
     "verify",

@@ -25,6 +25,10 @@ def fill(target: Tensor, parts: Sequence[Tensor], mapped: bool = False) -> None:
 
     mapped  whether the parts lie in mapped files: then what was copied is forgotten
     """
+    if not target.dim():
+        (part,) = parts
+        target.copy_(part)
+        return
     for rows, part in zip(target.split([len(each) for each in parts]), parts, strict=True):
         if part.dim() == 2 and part.stride(0) < part.stride(1):
             rows, part = rows.t(), part.t()  # in the order in which the file has it

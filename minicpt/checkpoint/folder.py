@@ -6,6 +6,9 @@
     state.pt                               what resuming needs: optimizer, random state, step
     manifest.json                          size and SHA-256 of each of these, and of itself
 
+Where the weights are spread over processes, what ``sharded`` says stands in place of the two files
+of numbers.
+
 A folder is written under a temporary name, synced and renamed, so a kill at any moment leaves the
 previous checkpoint whole. Loading runs no code (``weights_only=True``). A folder of somebody else
 has no manifest: it can be started from, as unverified, but not resumed. ``export`` writes such a
@@ -20,10 +23,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from minicpt.checkpoint import huggingface, weights
+from minicpt.checkpoint import huggingface, sharded, weights
+from minicpt.checkpoint.pieces import is_sharded
 from minicpt.common.disk import (
     MEBIBYTE,
     digest,
+    put_folder,
     read_json,
     recover,
     sha256,
@@ -31,6 +36,7 @@ from minicpt.common.disk import (
     write_json,
 )
 from minicpt.common.errors import InputError
+from minicpt.common.shown import Shown, Table
 from minicpt.data.tokenizer import Tokenizer
 
 FORMAT = 3
@@ -38,11 +44,12 @@ MANIFEST = "manifest.json"
 WEIGHTS = weights.TORCH
 RECORD = "training.json"
 STATE = "state.pt"
+OURS = (RECORD, STATE, sharded.INDEX, sharded.STATE)  # nobody else writes these
 MOST_RECORD = 256 * MEBIBYTE  # it grows with the evaluations of a run
 
 
-@dataclass(frozen=True)
-class Checkpoint:
+@dataclass(frozen=True, repr=False)
+class Checkpoint(Shown):
     """A loaded folder. ``record`` is empty for a folder that minicpt has not written."""
 
     folder: Path
@@ -51,8 +58,19 @@ class Checkpoint:
     record: dict = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
+    def shown(self) -> Table:
+        numbers = sum(each.numel() for each in self.model.parameters())
+        rows = [["parameters", f"{numbers:,}"], ["vocabulary", f"{self.tokenizer.size:,}"]]
+        known = {"objective": self.record.get("config", {}).get("objective")}
+        known["steps"] = self.record.get("step")
+        rows += [[name, str(value)] for name, value in known.items() if value is not None]
+        title = f"{type(self.model).__name__}, from {self.folder}"
+        return Table(title, ["of it", "value"], rows, self.notes)
+
     def state(self) -> dict:
         """What ``resuming.restore`` takes."""
+        if (self.folder / sharded.INDEX).exists():
+            return sharded.read_state(self.folder)
         return weights.load_tensors(self.folder / STATE)
 
 
@@ -62,17 +80,24 @@ class Checkpoint:
 def save(folder: Path, model: nn.Module, tokenizer: Tokenizer, record: dict, state: dict) -> None:
     """Writes a checkpoint at ``folder``, in place of one that is there.
 
-    Raises WorkError when the disk refuses; then what was there before is whole.
+    All processes of a run call it. Where they hold the same weights, the first one writes. Raises
+    WorkError in all of them when the disk refuses; then what was there before is whole.
     """
 
-    def write(temporary: Path) -> None:
+    def finish(temporary: Path) -> None:
         describe(temporary, model, tokenizer)
-        torch.save(huggingface.export_state(model, copy=False), temporary / WEIGHTS)
         write_json(temporary / RECORD, record)
-        torch.save(state, temporary / STATE)
         write_manifest(temporary)
 
-    write_folder(folder, write)
+    def write(temporary: Path) -> None:
+        torch.save(huggingface.export_state(model, copy=False), temporary / WEIGHTS)
+        torch.save(state, temporary / STATE)
+        finish(temporary)
+
+    if is_sharded(model):
+        sharded.save(folder, model, state, finish)
+    else:
+        sharded.agreed(folder, lambda: put_folder(folder, write), alone=True)
 
 
 def export(folder: Path, model: nn.Module, tokenizer: Tokenizer) -> None:
@@ -166,8 +191,11 @@ def clean(run: Path) -> None:
     recover(run, "step-*")
 
 
-def verify(folder: Path) -> None:
-    """Holds every file against the manifest; InputError names the first that differs."""
+def verify(folder: Path, contents: bool = True) -> None:
+    """Holds every file against the manifest; InputError names the first that differs.
+
+    contents  whether they are read, which takes a while; otherwise their sizes must do
+    """
     manifest = read_json(folder / MANIFEST)
     files = manifest.get("files")
     if manifest.get("format") != FORMAT:
@@ -182,11 +210,14 @@ def verify(folder: Path) -> None:
         path = folder / name
         if Path(name).name != name or not path.is_file():
             raise InputError(f"{folder} is damaged: {name} is missing; use another checkpoint")
-        if expected != {"size": path.stat().st_size, "sha256": sha256(path)}:
+        known = isinstance(expected, dict) and not contents
+        hashed = expected.get("sha256") if known else sha256(path)
+        if expected != {"size": path.stat().st_size, "sha256": hashed}:
             raise InputError(
                 f"{folder} is damaged: {name} differs from the manifest; use another checkpoint"
             )
-    for name in ("config.json", WEIGHTS, "tokenizer.json", RECORD, STATE):
+    numbers = (sharded.INDEX, sharded.STATE) if sharded.INDEX in files else (WEIGHTS, STATE)
+    for name in ("config.json", "tokenizer.json", RECORD, *numbers):
         if name not in files:
             raise InputError(f"{folder} is damaged: the manifest does not list {name}")
     for path in folder.iterdir():
@@ -210,7 +241,7 @@ def load(path: str | Path, seed: int = 0, **changes) -> Checkpoint:
         verify(folder)
         record = read_json(folder / RECORD, MOST_RECORD)
         changes = {"fused": bool(record.get("fused", True))} | changes
-    elif left := [name for name in (RECORD, STATE) if os.path.lexists(folder / name)]:
+    elif left := [name for name in OURS if os.path.lexists(folder / name)]:
         raise InputError(
             f"{folder} is damaged: it holds {left[0]} and no {MANIFEST}; use another checkpoint"
         )
@@ -218,15 +249,10 @@ def load(path: str | Path, seed: int = 0, **changes) -> Checkpoint:
         notes.append(f"{folder} has no manifest: its files are unverified")
     config = read_json(folder / "config.json")
     huggingface.read_config(config)  # a model that is not ours is refused before it is read
-    file = folder / WEIGHTS if record else weights.chosen(folder)
-    described, size = weights.describe(file)
-    huggingface.check_size(config, size)
-    if described:
-        huggingface.check(config, described, size, **changes)
-    tensors = weights.read(file)
-    mapped = bool(described)  # what can be described, is
-    model, lacking = huggingface.load(config, tensors, seed, mapped, **changes)
-    del tensors
+    if record and (folder / sharded.INDEX).exists():
+        model, lacking = sharded.read_model(folder, config, **changes), []
+    else:
+        model, lacking = read_model(folder, config, bool(record), seed, **changes)
     tokenizer = Tokenizer.load(folder)
     start, pad = getattr(model.config, "pad", None), tokenizer.roles.get("pad")
     if start is not None and pad not in (None, start):
@@ -235,3 +261,20 @@ def load(path: str | Path, seed: int = 0, **changes) -> Checkpoint:
             f" {pad}; use files that belong together"
         )
     return Checkpoint(folder, model, tokenizer, record, notes + lacking)
+
+
+def read_model(
+    folder: Path, config: dict, ours: bool, seed: int, **changes
+) -> tuple[nn.Module, list[str]]:
+    """The model in a folder with a weights file, and one note for each part that it lacks.
+
+    ours  whether minicpt wrote the file
+    """
+    file = folder / WEIGHTS if ours else weights.chosen(folder)
+    described, size = weights.describe(file)
+    huggingface.check_size(config, size)
+    if described:
+        huggingface.check(config, described, size, **changes)
+    tensors = weights.read(file)
+    mapped = bool(described)  # what can be described, is
+    return huggingface.load(config, tensors, seed, mapped, **changes)

@@ -134,18 +134,24 @@ def check(
     bytes that hold them on disk; more than that they cannot be. Raises InputError as ``load`` does.
     """
     kind, ours = read_config(config, tensors, **changes)
-    layers = sum(getattr(ours, name, 0) for name in ("layers", "decoder_layers"))
-    if layers > len(tensors):  # a layer holds more than one tensor
-        raise InputError(
-            f"the weights do not belong to this config: it has {layers} layers, and there are"
-            f" {len(tensors)} tensors in all"
-        )
+    check_layers(ours, len(tensors))
     draft = without_memory(kind, ours)
     values, _ = _match(draft, tensors)
     claimed = sum(part.numel() * part.itemsize for parts in values.values() for part in parts)
     if size is not None and claimed > size:
         raise InputError(f"the weights claim {claimed:,} bytes, and their files have {size:,}")
     return kind, ours
+
+
+def check_layers(config: Any, tensors: int) -> None:
+    """InputError where a config, in our terms, has more layers than there are tensors: one layer
+    holds several."""
+    layers = sum(getattr(config, name, 0) for name in ("layers", "decoder_layers"))
+    if layers > tensors:
+        raise InputError(
+            f"the weights do not belong to this config: it has {layers} layers, and there are"
+            f" {tensors} tensors in all"
+        )
 
 
 def check_size(config: dict[str, Any], size: int) -> None:
@@ -238,8 +244,8 @@ def _match(
             notes.append(_note(head, new, [part for part in parts if part not in new]))
 
     wanted = {name for _, names, _ in rows.values() for name in names}
-    _refuse("missing", wanted - tensors.keys())
-    _refuse("left over", tensors.keys() - wanted)
+    refuse("missing", wanted - tensors.keys())
+    refuse("left over", tensors.keys() - wanted)
     values, misshapen = {}, []
     for ours, (parameter, names, transposed) in rows.items():
         shape = (parameter.size(0) // len(names), *parameter.shape[1:])
@@ -251,7 +257,7 @@ def _match(
             elif not found.is_floating_point():
                 misshapen.append(f"{name} of {found.dtype} instead of floating-point numbers")
         values[ours] = [tensors[name].t() if transposed else tensors[name] for name in names]
-    _refuse("misshapen", misshapen)
+    refuse("misshapen", misshapen)
     return values, notes
 
 
@@ -323,7 +329,7 @@ def _canonical(
     return state
 
 
-def _refuse(problem: str, names: set[str] | list[str]) -> None:
+def refuse(problem: str, names: set[str] | list[str]) -> None:
     """Raise InputError that names the first few, if there are any."""
     if not names:
         return

@@ -19,6 +19,7 @@ EXAMPLES = """examples:
   minicpt compare --quick
   minicpt compare --init runs/base --corpus notes/ --remedies replay kl --seeds 5
 """
+PROCESSES = True  # torchrun may start it
 
 
 def add(parser: argparse.ArgumentParser) -> None:

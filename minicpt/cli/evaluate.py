@@ -21,6 +21,7 @@ from minicpt.runs.console import bar_over, print_json, say
 from minicpt.runs.measuring import measures_of
 from minicpt.runs.table import figures
 from minicpt.training.device import Machine
+from minicpt.training.distributed import current
 from minicpt.training.evaluation import ESTIMATED, evaluate
 
 EXAMPLES = """several objectives compare by the likelihood of the text in bits per byte: exact for
@@ -32,6 +33,7 @@ examples:
   minicpt evaluate runs/first --objective causal-lm masked-diffusion --passages 200
 """
 DRAWS = 8
+PROCESSES = True  # torchrun may start it
 
 
 @dataclass(frozen=True)
@@ -63,12 +65,13 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
     parser.add_argument("folder", metavar="DIR", help="a checkpoint or the folder of a run")
     flags.add(parser, "what to evaluate", What)
-    flags.add(parser, "the machine", Machine, but=("compile",))
+    flags.add(parser, "the machine", Machine, but=("compile", "shard"))
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
     what, machine = flags.build(arguments, What), flags.build(arguments, Machine)
+    machine = current().machine(machine)
     machine.prepare(say)
     base = checkpoint.load(arguments.folder)
     for note in base.notes:

@@ -1,12 +1,14 @@
 """``minicpt explain``: what the model reads, may see and must predict, and each token's loss."""
 
 import argparse
+import importlib
 import sys
 from dataclasses import dataclass
 from typing import Literal
 
 from minicpt.cli import flags
 from minicpt.common.errors import InputError
+from minicpt.common.html import check_page, write_page
 from minicpt.common.settings import MOST, Checked, setting
 from minicpt.data.documents import Document, decode
 from minicpt.data.sources import read
@@ -17,7 +19,7 @@ from minicpt.runs.console import print_json, say
 STANDARD_INPUT = "-"
 EXAMPLES = """examples:
   minicpt explain {name} --text "The sun rises. Birds sing. Then it is noon. We eat." --seed 3
-  minicpt explain {name} --file README.md --passage 2
+  minicpt explain {name} --file README.md --html picture.html --overwrite
 """
 
 
@@ -45,6 +47,14 @@ class What(Checked):
     seed: int = setting(0, "seed of the noise, the order and the weights", least=0, most=MOST)
 
 
+@dataclass(frozen=True)
+class Shape(Checked):
+    html: str | None = setting(
+        None, "write the picture as a page that needs no network", metavar="FILE"
+    )
+    overwrite: bool = setting(False, "replace a page that is there")
+
+
 def add(verb: argparse.ArgumentParser) -> None:
     verb.epilog = EXAMPLES.format(name="causal-lm")
     names = verb.add_subparsers(dest="objective", metavar="OBJECTIVE", required=True)
@@ -55,26 +65,35 @@ def add(verb: argparse.ArgumentParser) -> None:
         parser.epilog = EXAMPLES.format(name=name)
         flags.add(parser, "what to explain", What)
         flags.add(parser, f"the objective, {name}", kind.Settings)
+        flags.add(parser, "how it is shown", Shape)
+        parser.add_argument(
+            "--break", dest="fault", metavar="FAULT", help="make a mistake of `minicpt verify"
+            " --break`, and show the picture right and wrong",
+        )  # fmt: skip
         parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    what = flags.build(arguments, What)
+    what, shape = (flags.build(arguments, each) for each in (What, Shape))
+    check_page(shape.html, shape.overwrite)
     settings = flags.given(arguments, objective_kind(arguments.objective).Settings)
-    picture = explain(
-        given(what),
-        arguments.objective,
-        model=what.model,
-        init=what.init,
-        passage=what.passage,
-        seed=what.seed,
-        **settings,
-    )
+    settings |= {"model": what.model, "init": what.init, "seed": what.seed}
+    passage = {"passage": what.passage} if "passage" in vars(arguments) else {}
+    if arguments.fault is None:
+        picture = explain(given(what), arguments.objective, **passage, **settings)
+    else:
+        broken = importlib.import_module("minicpt.pictures.broken").broken  # the proofs take long
+        picture = broken(
+            arguments.fault, given(what), arguments.objective, **passage, **settings
+        )
     for note in picture.notes:
         say(note)
+    if shape.html:
+        write_page(shape.html, picture.page())
+        say(f"{shape.html} is written; open it in a browser")
     if arguments.json:
-        print_json(picture.data)
-    else:
+        print_json(picture.plain())
+    elif not shape.html:
         print(picture.text(color=sys.stdout.isatty()))
     return 0
 

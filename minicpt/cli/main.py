@@ -6,6 +6,7 @@ input, 130 and 143 interrupted by SIGINT and SIGTERM.
 
 import argparse
 import ast
+import contextlib
 import difflib
 import importlib
 import os
@@ -93,12 +94,8 @@ def parser(*filled: str) -> Parser:
 def main(words: list[str]) -> int:
     prepare_output()
     try:
-        if not words:  # a question, not a mistake: answered as by pip and docker
-            parser().print_help()
-            return 0
-        verb = next((word for word in words if word[:1] != "-"), "")
-        arguments = parser(verb).parse_args(words)
-        return module_of(arguments.verb).run(arguments)
+        with together():
+            return done(words)
     except InputError as error:
         return complain(error, 2)
     except WorkError as error:
@@ -119,6 +116,29 @@ def main(words: list[str]) -> int:
         number = getattr(stopped, "number", signal.SIGINT)
         print(f"minicpt: {signal.Signals(number).name}: stopped; nothing to save", file=sys.stderr)
         return 128 + number
+
+
+def together() -> contextlib.AbstractContextManager:
+    """The other processes, where torchrun has started this one; else nobody."""
+    if "LOCAL_RANK" not in os.environ:
+        return contextlib.nullcontext()
+    from minicpt.training.joining import joined
+
+    return joined()
+
+
+def done(words: list[str]) -> int:
+    """Does what the words say; the exit status."""
+    if not words:  # a question, not a mistake: answered as by pip and docker
+        parser().print_help()
+        return 0
+    verb = next((word for word in words if word[:1] != "-"), "")
+    arguments = parser(verb).parse_args(words)
+    module = module_of(arguments.verb)
+    several = "LOCAL_RANK" in os.environ and os.environ.get("WORLD_SIZE") != "1"
+    if several and not hasattr(module, "PROCESSES"):
+        raise InputError(f"minicpt {arguments.verb} is for one process; start it without torchrun")
+    return module.run(arguments)
 
 
 def prepare_output() -> None:

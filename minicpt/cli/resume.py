@@ -10,9 +10,11 @@ from minicpt.cli import flags
 from minicpt.common.errors import InputError
 from minicpt.common.settings import Checked, setting
 from minicpt.runs.console import print_json, say
-from minicpt.runs.lock import locked
+from minicpt.runs.lock import held
 from minicpt.runs.resume import resumed
 from minicpt.training.device import Machine, return_freed_memory
+
+PROCESSES = True  # torchrun may start it
 
 EXAMPLES = """examples:
   minicpt resume runs/first
@@ -54,8 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
     machine = flags.given(arguments, Machine)
     steps = flags.build(arguments, Length).steps
     folder = run_folder(arguments.folder)
-    with locked(folder):
-        checkpoint.clean(folder)
+    with held(folder, lambda: checkpoint.clean(folder)):
         return_freed_memory()
         run = resumed(arguments.folder, folder, machine, accept, arguments.json, steps)
         trainer = run.trainer

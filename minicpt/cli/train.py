@@ -5,6 +5,7 @@ import contextlib
 import itertools
 import os
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,15 +14,19 @@ from minicpt import checkpoint, remedies
 from minicpt.cli import flags
 from minicpt.common.errors import InputError
 from minicpt.common.settings import Checked, setting
+from minicpt.common.terminal import duration
 from minicpt.remedies.base import details
 from minicpt.runs import metrics
 from minicpt.runs.assembly import fitting, objective_kind, trainable
 from minicpt.runs.build import build
 from minicpt.runs.config import Base, Length, RunConfig, Text, Vocabulary, Watch
+from minicpt.runs.config_file import settings_in
 from minicpt.runs.console import command, print_json, say, tell
+from minicpt.runs.forecast import forecast
 from minicpt.runs.lock import locked, missing
 from minicpt.terms import Terms
 from minicpt.training.device import Machine, return_freed_memory
+from minicpt.training.distributed import current
 from minicpt.training.preparing import Selecting
 from minicpt.training.trainer import Training
 
@@ -30,6 +35,15 @@ EXAMPLES = """examples:
   minicpt train {name} --init runs/first --corpus builtin:code --replay base --out runs/second
 """
 LOGGED = f"""every step and every evaluation is a line of {metrics.NAME} in the folder of the run
+"""
+# Names in the folder of a run, and those that a run leaves that was killed before its first save.
+OURS = rf"\.lock|\.?step-\d+.*|{re.escape(metrics.NAME)}"
+LEFT = OURS.replace(r"\.?step", r"\.step")
+PROCESSES = True  # torchrun may start it
+SEVERAL = """several processes train one model with: torchrun --nproc-per-node 2 -m minicpt train …
+where torchrun --standalone hangs, the host's name does not resolve; say instead:
+torchrun --nproc-per-node 2 --local-addr 127.0.0.1 --rdzv-backend c10d
+--rdzv-endpoint 127.0.0.1:0 -m minicpt train …
 """
 SENTENCES = "It rained. The cat slept."  # a text for a model that needs one
 
@@ -46,6 +60,7 @@ def add(train: argparse.ArgumentParser) -> None:
         "`minicpt train OBJECTIVE --help` lists the flags of an objective\n"
         "long text is kept tokenised in ~/.cache/minicpt; MINICPT_CACHE names another folder\n"
         + LOGGED
+        + SEVERAL
         + "\n"
         + EXAMPLES.format(name="causal-lm")
     )
@@ -55,7 +70,7 @@ def add(train: argparse.ArgumentParser) -> None:
         summary = flags.summary(kind)
         usage = f"minicpt train {name} [FLAG …]"
         parser = names.add_parser(name, help=summary, description=summary, usage=usage)
-        parser.epilog = LOGGED + "\n" + EXAMPLES.format(name=name)
+        parser.epilog = LOGGED + SEVERAL + "\n" + EXAMPLES.format(name=name)
         models = fitting(kind)
         flags.add(parser, "length", Length)
         flags.add(parser, "text", Text, Vocabulary)
@@ -76,11 +91,31 @@ def add(train: argparse.ArgumentParser) -> None:
         flags.add(parser, "staying near the base, with --init", *near)
         flags.add(parser, "evaluation and saving", Watch)
         flags.add(parser, "the machine", Machine)
+        parser.add_argument(
+            "--config", metavar="FILE",
+            help=f"settings of another run, from its folder, its {checkpoint.RECORD}, or JSON like"
+            " that; flags win over it",
+        )  # fmt: skip
+        parser.add_argument(
+            "--dry-run", action="store_true",
+            help="set everything up, time two steps, say what the run will take, and stop; nothing"
+            " stays but the tokenised text in the cache",
+        )  # fmt: skip
         parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.config is not None:
+        from_file = settings_in(arguments.config, arguments.objective, vars(arguments))
+        arguments = argparse.Namespace(**from_file | vars(arguments))
     config = config_of(arguments)
+    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)):
+        raise InputError(
+            "torchrun has started this run anew, perhaps with other processes; start it without"
+            " --max-restarts, and go on with: minicpt resume"
+        )
+    if arguments.dry_run:
+        return rehearsed(config, flags.build(arguments, Where).out, arguments.json)
     with own_folder(flags.build(arguments, Where).out, arguments.objective) as folder:
         return_freed_memory()
         run = build(config, folder, quiet=arguments.json)
@@ -94,6 +129,23 @@ def run(arguments: argparse.Namespace) -> int:
         text = [SENTENCES] if run.trainer.objective.needs_text else []
         tell(f"saved in {run.folder}; try: {command('generate', run.folder, *text)}")
     return status
+
+
+def rehearsed(config: RunConfig, out: str | None, as_json: bool) -> int:
+    """Says what a run would take; its folder is neither made nor touched."""
+    if out is not None:
+        check_out(Path(out), LEFT)
+    begun = time.perf_counter()
+    run = build(config, Path(out or f"runs/{config.objective}-…"), quiet=as_json)
+    ready = time.perf_counter() - begun
+    found = forecast(run)
+    if as_json:
+        print_json({"config": run.record["config"], "set_up_seconds": ready} | found.plain())
+    else:
+        for line in found.lines():
+            tell(line)
+        tell(f"set up in {duration(ready)}; nothing was trained or saved: this was --dry-run")
+    return 0
 
 
 def config_of(arguments: argparse.Namespace) -> RunConfig:
@@ -136,13 +188,17 @@ def asked(arguments: argparse.Namespace) -> dict[str, dict]:
 def own_folder(out: str | None, objective: str) -> Iterator[Path]:
     """The run's folder, known to be writable and this run's alone; removed if it stays empty.
 
+    The first process makes it, and the others are told.
     Without ``out`` it is the first of runs/OBJECTIVE-1, -2, … that nobody has taken.
     """
-    made = None
+    world, made = current(), None
+    if not world.is_first:
+        yield Path(world.told(None))
+        return
     if out is not None:
         folder = Path(out)
         # Nothing foreign, before it is touched.
-        check_out(folder, ours=rf"\.lock|\.?step-\d+.*|{re.escape(metrics.NAME)}")
+        check_out(folder, OURS)
     for number in itertools.count(1) if out is None else ():
         folder = Path("runs", f"{objective}-{number}")
         made = missing(folder)
@@ -157,7 +213,7 @@ def own_folder(out: str | None, objective: str) -> Iterator[Path]:
         checkpoint.clean(folder)
         metrics.clear(folder)
         check_out(folder, ours=r"\.lock")
-        yield folder
+        yield Path(world.told(str(folder)))
 
 
 def check_out(folder: Path, ours: str) -> None:

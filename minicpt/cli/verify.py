@@ -1,27 +1,25 @@
 """``minicpt verify``: proofs that the losses are computed rightly, and faults that they catch."""
 
 import argparse
-import contextlib
 import dataclasses
 import math
-import os
 import shutil
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator
 
-import torch
-
 from minicpt import models
 from minicpt.common.errors import InputError
 from minicpt.common.terminal import needs_ascii
-from minicpt.proofs import faults, suite
+from minicpt.common.threads import one_thread
+from minicpt.proofs import faults, processes, suite
 from minicpt.proofs.black_box.endings import SECONDS
 from minicpt.proofs.black_box.loading import load_model
 from minicpt.proofs.black_box.probing import ROWS
 from minicpt.proofs.black_box.verdict import prove_model
 from minicpt.proofs.faults.base import Fault
 from minicpt.proofs.result import Proof, unchecked
+from minicpt.proofs.subject import Subject
 from minicpt.runs.assembly import objective_kind
 from minicpt.runs.console import print_json, say
 
@@ -56,6 +54,10 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--break", dest="faults", metavar="FAULT", action="append",
         help="make a mistake, or all; may be given several times",
     )  # fmt: skip
+    parser.add_argument(
+        "--processes", type=whole, metavar="N", help="also prove that N processes, which it starts"
+        " itself, make the gradient of one",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
@@ -79,7 +81,13 @@ def run(arguments: argparse.Namespace) -> int:
     names = [name for name in arguments.objectives if name != "all"]
     for name in names:
         objective_kind(name)
-    if arguments.model is not None and arguments.model not in models.known():
+    own_model = arguments.model is not None and arguments.model not in models.known()
+    if arguments.processes and (own_model or arguments.faults):
+        raise InputError(
+            "--processes belongs to the proofs of our own objectives; faults of several processes"
+            " are made with two: leave it out"
+        )
+    if own_model:
         if arguments.faults or arguments.objectives:
             raise InputError(
                 f"--model {arguments.model} is not one of {', '.join(models.known())}; a model of"
@@ -95,25 +103,12 @@ def run(arguments: argparse.Namespace) -> int:
         return ours(arguments, names)
 
 
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Our models are so small that a second thread costs more than it brings. Who sets
-    OMP_NUM_THREADS has as many as that says."""
-    before = torch.get_num_threads()
-    if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def ours(arguments: argparse.Namespace, names: list[str]) -> int:
     """The proofs of our own objectives, or the faults that they must catch."""
     if arguments.faults is not None:
         return broken(wanted_faults(arguments.faults, names), arguments.json)
     found = {
-        subject.name: show(subject.name, suite.prove(subject), arguments)
+        subject.name: show(subject.name, proofs_of(subject, arguments), arguments)
         for subject in suite.subjects(names, arguments.model or "")
     }
     if arguments.json:
@@ -126,6 +121,13 @@ def ours(arguments: argparse.Namespace, names: list[str]) -> int:
             for proof in proofs
         ], arguments)  # fmt: skip
     return int(any(proof.passed is False for each in found.values() for proof in each))
+
+
+def proofs_of(subject: Subject, arguments: argparse.Namespace) -> Iterator[Proof]:
+    """Those of one process, and of several if they are asked for."""
+    yield from suite.prove(subject)
+    if arguments.processes:
+        yield processes.prove(subject, arguments.processes, arguments.model or "")
 
 
 # --- what is shown

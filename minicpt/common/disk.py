@@ -106,24 +106,35 @@ def put_folder(folder: Path, write: Callable[[Path], None], shared: bool = False
     Raises OSError when the disk refuses; then what was there before is whole.
     """
     suffix = f"{secrets.token_hex(4)}.tmp" if shared else "tmp"
-    temporary, previous = hidden(folder, suffix), hidden(folder, "previous")
+    temporary = hidden(folder, suffix)
     try:
-        remove(temporary)
-        temporary.mkdir()
+        fresh(temporary)
         write(temporary)
-        for path in [*sorted(temporary.iterdir()), temporary]:
-            sync(path)
-        if folder.exists() and not shared:
-            folder.rename(previous)
-        try:
-            temporary.rename(folder)
-        except OSError:
-            if previous.exists():
-                previous.rename(folder)
-            raise
-        sync(folder.parent)
+        put_in_place(temporary, folder, shared)
     finally:
         remove(temporary)
+
+
+def fresh(temporary: Path) -> None:
+    """An empty folder. Raises OSError."""
+    remove(temporary)
+    temporary.mkdir()
+
+
+def put_in_place(temporary: Path, folder: Path, shared: bool = False) -> None:
+    """The second half of ``put_folder``: what was written is synced, and renamed to ``folder``."""
+    previous = hidden(folder, "previous")
+    for path in [*sorted(temporary.iterdir()), temporary]:
+        sync(path)
+    if folder.exists() and not shared:
+        folder.rename(previous)
+    try:
+        temporary.rename(folder)
+    except OSError:
+        if previous.exists():
+            previous.rename(folder)
+        raise
+    sync(folder.parent)
     remove(previous)
 
 

@@ -2,7 +2,7 @@
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from torch import Tensor, nn
 
@@ -36,10 +36,12 @@ def switched_off(model: nn.Module) -> Iterator[None]:
             each.on = on
 
 
-def merged_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+def merged_weights(
+    model: nn.Module, merged: Callable[[Beside], Tensor] = lambda each: each.merged()
+) -> Iterator[tuple[str, Tensor]]:
     """Each parameter's name and value, tied ones once; what stands beside a matrix is added to it.
 
-    The sums are made one by one, so that no two of them exist at once.
+    The sums are made one by one, by ``merged``, so that no two of them exist at once.
     """
     beside = {name: each for name, each in model.named_modules() if isinstance(each, Beside)}
     for name, parameter in model.named_parameters():
@@ -47,4 +49,4 @@ def merged_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
         if place not in beside or own == "bias":
             yield name, parameter
         elif own == "weight":
-            yield name, beside[place].merged()
+            yield name, merged(beside[place])

@@ -88,6 +88,30 @@ def wrap(text: str, width: int, ascii: bool = False) -> list[str]:
     return lines
 
 
+def amount(size: int) -> str:
+    """Bytes for people.
+
+    >>> amount(17), amount(123_456), amount(5 << 30)
+    ('17 B', '121 KiB', '5.0 GiB')
+    """
+    value, units = float(size), ["B", "KiB", "MiB", "GiB", "TiB"]
+    while value >= 1000 and len(units) > 1:
+        value, units = value / 1024, units[1:]
+    return f"{value:.{int(units[0] != 'B' and value < 100)}f} {units[0]}"
+
+
+def duration(seconds: float) -> str:
+    """A time for people.
+
+    >>> duration(0.0123), duration(7), duration(200), duration(90_000)
+    ('0.012 s', '7 s', '3.3 min', '25 h')
+    """
+    for size, unit in ((3600, "h"), (60, "min")):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.{int(seconds < 10 * size)}f} {unit}"
+    return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+
+
 def bar(value: float, full: float, width: int, ascii: bool = False) -> str:
     """A bar of ``width`` columns for ``full``, in steps of an eighth of a column.
 

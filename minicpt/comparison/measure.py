@@ -19,6 +19,7 @@ from torch import nn
 from minicpt.batch import IGNORE
 from minicpt.comparison.statistics import Figures
 from minicpt.data.split import FEW
+from minicpt.training.distributed import current
 from minicpt.training.evaluation import HIDDEN, evaluate, nats_of, text_losses
 from minicpt.training.evaluation import in_bits as says_bits
 
@@ -40,7 +41,7 @@ def measure(
 
     parts  what learnt beside the model; None: new ones
     """
-    rows: list[tuple[object, str, float, float]] = []  # passage, head, sum, size
+    rows: list[tuple[str, str, str, float, float]] = []  # document, place, head, sum, size
 
     def collect(together, batch, losses) -> None:
         if bits:
@@ -56,13 +57,14 @@ def measure(
 
     def add(together, head, of_row) -> None:
         for passage, value, size in zip(together, *of_row.tolist(), strict=True):
-            rows.append((passage, head, value, size))
+            rows.append((passage.document, passage.place, head, value, size))
 
     evaluate(model, objective, corpus, passages, each=collect, parts=parts)
-    many = len({passage.document for passage, *_ in rows}) >= FEW
+    rows = [tuple(row) for some in current().gathered(rows) for row in some]
+    many = len({document for document, *_ in rows}) >= FEW
     heads: dict[str, dict[str, list]] = {}
-    for passage, head, value, size in rows:
-        name = passage.document if many else passage.place
+    for document, place, head, value, size in rows:
+        name = document if many else place
         entry = heads.setdefault(head, {}).setdefault(name, [0.0, 0])
         entry[0] += value
         entry[1] += size

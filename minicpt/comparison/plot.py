@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from minicpt.common.outputs import plotting
+from minicpt.common.outputs import plotting, write_picture
 from minicpt.comparison.plan import CONTROL
 from minicpt.comparison.summary import Row, front
 
@@ -30,9 +30,7 @@ def plot(path: str, rows: Sequence[Row], label: Callable[[str], str]) -> None:
         axis.set_ylabel(f"forgotten of the old text, {mine[0].unit}")
         handles, labels = axis.get_legend_handles_labels()
         lines |= dict(zip(labels, handles, strict=True))
-    figure.legend(lines.values(), lines, loc="outside lower center", ncols=4, fontsize="small")
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)
+    write_picture(path, figure, lines)
 
 
 def _panel(

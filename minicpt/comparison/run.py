@@ -30,23 +30,24 @@ from minicpt.comparison.plan import (
 from minicpt.comparison.plot import plot as draw
 from minicpt.comparison.store import Store
 from minicpt.comparison.summary import SIDES, Base, Row, bases, front, rows
-from minicpt.comparison.table import sentences, text
+from minicpt.comparison.table import as_html, sentences, text
 from minicpt.comparison.work import Work
 from minicpt.data.tokenizer import Tokenizer
 from minicpt.remedies.base import Situation
 from minicpt.runs import assembly, console
 from minicpt.runs.describe import vocabulary, vocabulary_lines
 from minicpt.runs.fitting import check_fit, check_kind
-from minicpt.runs.lock import locked
+from minicpt.runs.lock import held
 from minicpt.runs.loop import versions
 from minicpt.runs.signals import Interrupted, Signals
 from minicpt.runs.texts import check_plans
+from minicpt.training.distributed import current
 from minicpt.training.evaluation import HIDDEN, in_bits, too_much_hidden
 
 DECIDES = "which weights learn"  # what such a remedy claims can be too much for a small model
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """What a finished comparison has to say.
 
@@ -91,6 +92,11 @@ class Result:
     def __str__(self) -> str:
         return self.text()
 
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return as_html(self.rows, self.bases, self.sentences, self.label)
+
     def plot(self, path: str) -> None:
         """Draws forgotten against gained (matplotlib)."""
         draw(path, self.rows, self.label)
@@ -116,11 +122,16 @@ def compare(
     check_writable(plot)
     if plot:
         plotting()
+    if asked.machine.shard != "none":
+        raise InputError("compare's models are whole in each process; leave out --shard")
+    asked = dataclasses.replace(asked, machine=current().machine(asked.machine))
     asked.machine.prepare(console.say)
+    current().check_sum(asked.machine)
     job = prepare(asked, tell)
     store = job.work.store
-    with locked(store.folder):
-        store.open(job.settings, job.strengths)
+    with held(store.folder):
+        with current().in_turn():
+            store.open(job.settings, job.strengths)
         result = job.through(tell)
     if plot:
         result.plot(plot)
@@ -264,7 +275,7 @@ class Job:
         if len(missing) < len(wanted):
             tell(f"{len(wanted) - len(missing)} of {len(wanted)} parts are done already")
         total = sum(part.steps(asked.comparison) for part in missing)
-        with Signals() as signals, tqdm(
+        with Signals(current()) as signals, tqdm(
             total=total, unit="step", disable=None, dynamic_ncols=True, smoothing=0
         ) as bar:
 
@@ -278,7 +289,8 @@ class Job:
                     bar.set_description(part.name)
                     signals.check()
                     results[part] = self.work.do(part, watch)
-                    store.keep(part, results[part])
+                    if current().is_first:
+                        store.keep(part, results[part])
                     bar.clear()
                     tell(line(part, results))
             except Interrupted as interrupted:

@@ -8,6 +8,7 @@ import textwrap
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from minicpt.common import html
 from minicpt.comparison.plan import CONTROL, NOTHING
 from minicpt.comparison.statistics import Interval, interval, less
 from minicpt.comparison.summary import Base, Row, lead
@@ -19,6 +20,9 @@ NOTE = (
     "behind it what the bases and guessing score."
 )
 NOISE = "within noise"
+CHANGES = ("", "gained", "forgotten")  # the headings of an objective's table
+PROBE = ("probe", "new text", "old text")
+NO_PROBE = "No probe: neither text has two parts of several documents."
 SEVERAL = "Brackets: 95 % intervals over seeds and held-out text."
 ONE = (
     "Brackets: 95 % intervals over held-out text alone; one seed does not show how far another "
@@ -42,6 +46,27 @@ def text(
     return "\n\n".join(blocks)
 
 
+def as_html(
+    rows: Sequence[Row],
+    bases: Sequence[Base],
+    sentences: Sequence[str],
+    label: Callable[[str], str],
+) -> str:
+    """The same for a notebook."""
+    names = dict.fromkeys(row.objective for row in rows)
+    tables = []
+    for name in names:
+        mine = [row for row in rows if row.objective == name]
+        heading, headings = _heading(mine[0]), ("training", *CHANGES[1:])
+        drawn = html.table(headings, _changes(mine, label), caption=heading, numbers=(1, 2))
+        tables.append((drawn, name))
+    if cells := _shares(rows, bases, label):
+        tables.append((html.table(PROBE, cells, numbers=(1, 2)), "probe"))
+    said = html.element("ul", *(html.element("li", each) for each in sentences))
+    note = NOTE.format(brackets=ONE if max(row.seeds for row in rows) == 1 else SEVERAL)
+    return html.fragment(*(html.wide(*each) for each in tables), html.paragraphs([note]), said)
+
+
 def table(
     rows: Sequence[Row], bases: Sequence[Base], label: Callable[[str], str], width: int
 ) -> str:
@@ -55,26 +80,37 @@ def table(
 
 
 def _block(mine: Sequence[Row], label: Callable[[str], str], width: int) -> list[str]:
-    first = mine[0]
+    return textwrap.wrap(_heading(mine[0]), width) + _lines(CHANGES, _changes(mine, label), width)
+
+
+def _heading(first: Row) -> str:
     before = ", ".join(f"{side} text {first.before[side]:.3f}" for side in ("old", "new"))
-    heading = f"{first.objective}, in {first.unit} (bases: {before}; {count(first.seeds)})"
-    cells = [(label(row.arm), figure(row.gained), figure(row.forgotten)) for row in mine]
-    lines = textwrap.wrap(heading, width)
-    return lines + _lines(("", "gained", "forgotten"), cells, width)
+    return f"{first.objective}, in {first.unit} (bases: {before}; {count(first.seeds)})"
+
+
+def _changes(mine: Sequence[Row], label: Callable[[str], str]) -> list[tuple[str, ...]]:
+    return [(label(row.arm), figure(row.gained), figure(row.forgotten)) for row in mine]
 
 
 def _probes(
     rows: Sequence[Row], bases: Sequence[Base], label: Callable[[str], str], width: int
 ) -> list[str]:
     """The probe of every model, on the new and on the old text."""
+    cells = _shares(rows, bases, label)
+    return _lines(PROBE, cells, width) if cells else [NO_PROBE]
+
+
+def _shares(
+    rows: Sequence[Row], bases: Sequence[Base], label: Callable[[str], str]
+) -> list[tuple[str, ...]]:
+    """The cells of the probe's table; none where there is no probe."""
     if not any(value for base in bases for value in base.probe.values()):
-        return ["No probe: neither text has two parts of several documents."]
-    cells = [
+        return []
+    return [
         ("guessing", *(share(bases[0].majority[side]) for side in ("new", "old"))),
         *((f"{each.role} base", *_scores(each.probe)) for each in bases),
         *((f"{row.objective}, {label(row.arm)}", *_scores(row.probe)) for row in rows),
     ]
-    return _lines(("probe", "new text", "old text"), cells, width)
 
 
 def _scores(probe: dict[str, Interval | None]) -> list[str]:

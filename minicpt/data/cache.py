@@ -75,14 +75,17 @@ def corpus(
     tokenizer: Tokenizer,
     progress: bool = False,
     say: Callable[[str], None] = print,
+    small: int | None = None,
 ) -> Corpus:
     """As ``Corpus.build``, from the cache or into it, where the text is not small.
+
+    small  characters up to which it is; None: SMALL
 
     A cached corpus that is damaged is made anew, and it is said. Where the cache cannot be written
     it is said, and the corpus is one for this process alone. Raises WorkError where that cannot be
     written either.
     """
-    if documents.characters <= SMALL:
+    if documents.characters <= (SMALL if small is None else small):
         return Corpus.build(documents, tokenizer, progress)
     key = f"{FORMAT} {documents.key} {tokenizer.sha256}"
     entry = folder() / hashlib.sha256(key.encode()).hexdigest()

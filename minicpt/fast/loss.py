@@ -27,12 +27,16 @@ LOGITS, ROWS = 1 << 22, 512
 def head_losses(head: nn.Module, hidden: Tensor, targets: Tensor) -> Tensor:
     """The cross-entropy of each hidden state (N, D) with its target (N,), in nats: (N,)."""
 
-    def cross_entropy(logits: Tensor, rows: slice) -> Tensor:
+    def cross_entropy(logits: Tensor, rows: slice, again: Callable[[], Tensor]) -> Tensor:
         place = targets[rows, None]  # (n, 1)
-        torch.log_softmax(logits, dim=1, out=logits)
-        losses = -logits.gather(1, place)
+        # One pass in place of two: log-softmax, and exp for the gradient.
+        torch.softmax(logits, dim=1, out=logits)
+        losses = -logits.gather(1, place).log_()
+        if (losses > -math.log(torch.finfo(losses.dtype).tiny)).any():
+            # A probability with few digits, or 0: its logarithm is not what the logits give.
+            losses = -torch.log_softmax(again(), dim=1).gather(1, place)
         # The gradient: the probabilities, less 1 at the target.
-        logits.exp_().scatter_add_(1, place, torch.full_like(losses, -1.0))
+        logits.scatter_add_(1, place, torch.full_like(losses, -1.0))
         return losses[:, 0]
 
     return swept_losses(head, hidden, cross_entropy)
@@ -52,7 +56,7 @@ def losses_with_terms(
     never = (bias == -math.inf).nonzero()[:, 0]  # the classes that get no share
     classes = len(head.weight) - len(never)
 
-    def with_terms(logits: Tensor, rows: slice) -> Tensor:
+    def with_terms(logits: Tensor, rows: slice, again: Callable[[], Tensor]) -> Tensor:
         place = targets[rows, None]  # (n, 1)
         highest = logits.amax(dim=1, keepdim=True)
         picked = logits.gather(1, place) - highest
@@ -77,13 +81,13 @@ def losses_with_terms(
 
 
 def swept_losses(
-    head: nn.Module, hidden: Tensor, losses_of: Callable[[Tensor, slice], Tensor]
+    head: nn.Module, hidden: Tensor, losses_of: Callable[[Tensor, slice, Callable], Tensor]
 ) -> Tensor:
     """A loss of each row of logits, (N,), from hidden states (N, D), some of them at a time.
 
-    losses_of  called with some rows of logits (n, V), and with the slice of the N rows that they
-               are. It returns their losses (n,) and overwrites the logits with the gradient of each
-               loss with respect to them.
+    losses_of  called with some rows of logits (n, V), with the slice of the N rows that they are,
+               and with a function that computes the logits again. It returns their losses (n,) and
+               overwrites the logits with the gradient of each loss with respect to them.
     """
     weight, bias = head.weight, head.bias
     if hasattr(head, "transform"):  # a plain nn.Linear has nothing before its projection
@@ -155,7 +159,7 @@ def sweep(
     hidden: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    losses_of: Callable[[Tensor, slice], Tensor],
+    losses_of: Callable[[Tensor, slice, Callable], Tensor],
     dtype: torch.dtype,
     learns: tuple[bool, bool, bool],
     factors: Tensor | None = None,
@@ -176,15 +180,19 @@ def sweep(
     if for_weight is not None and (not count or dtype != for_weight.dtype):
         for_weight.zero_()
     for_bias = losses.new_zeros(classes) if learns[2] else None
+
+    def multiply(part: slice, out: Tensor | None = None) -> Tensor:
+        """The logits of some rows, in the type of the losses."""
+        if bias is None:
+            found = torch.mm(hidden[part], weight.t(), out=out)
+        else:
+            found = torch.addmm(bias.to(dtype), hidden[part], weight.t(), out=out)
+        return found.to(losses.dtype)  # itself, but for half precision
+
     for begin in range(0, count, max(1, rows)):
         part = slice(begin, min(begin + rows, count))
-        some = logits[: part.stop - begin]
-        if bias is None:
-            torch.mm(hidden[part], weight.t(), out=some)
-        else:
-            torch.addmm(bias.to(dtype), hidden[part], weight.t(), out=some)
-        derivatives = some.to(losses.dtype)  # itself, but for half precision
-        losses[part] = losses_of(derivatives, part)
+        derivatives = multiply(part, logits[: part.stop - begin])
+        losses[part] = losses_of(derivatives, part, functools.partial(multiply, part))
         if not any(learns):
             continue
         if factors is not None:

@@ -1,10 +1,13 @@
 """The RMS norm in fewer passes: the same values as ``minicpt.models.norm``.
 
 Written out, autograd keeps and walks through an intermediate result for each operation. Here the
-root of the mean square is kept, one number a position, and the backward pass is written by hand.
-With s = x / rms(x), y = w s and g the gradient with respect to y, that with respect to x is
+root of the mean square is kept, one number a position. With s = x / rms(x), y = w s and g the
+gradient with respect to y, that with respect to x is
 
     (w g - s mean(w g s)) / rms(x)
+
+torch computes (w g - mean(w g) - s mean(w g s)) / rms(x) in one pass: the gradient of a layer norm,
+here with the mean of x taken as 0. Its second term is added again.
 
 tests/test_fast.py holds this form equal to the definition.
 
@@ -34,16 +37,16 @@ class _RMSNorm(torch.autograd.Function):
         if torch.is_grad_enabled():  # ``inverse`` would be a constant in it
             raise InputError("create_graph=True: the fused norm has none; build with fused=False")
         x, weight, inverse = ctx.saved_tensors
-        scaled = x * inverse  # (N, D)
-        product = (scaled * gradient).flatten(0, -2)
-        for_x = for_weight = None
-        if ctx.needs_input_grad[1]:
-            for_weight = product.sum(dim=0).to(weight.dtype)
-        if ctx.needs_input_grad[0]:
-            mean = (product @ weight.to(product.dtype)).view_as(inverse) / x.size(-1)
-            for_x = gradient * weight
-            for_x = for_x.addcmul(scaled, mean, value=-1).mul(inverse).to(x.dtype)
-        return for_x, for_weight, None
+        dtype = inverse.dtype
+        wide = [each.to(dtype) for each in (gradient, x, weight)]
+        asked = [*ctx.needs_input_grad[:2], False]
+        for_x, for_weight, _ = torch.ops.aten.native_layer_norm_backward(
+            wide[0], wide[1], weight.shape, torch.zeros_like(inverse), inverse, wide[2], None, asked
+        )
+        if for_x is not None:
+            mean = (wide[0] @ wide[2])[..., None] / x.size(-1)
+            for_x = for_x.addcmul_(mean, inverse).to(x.dtype)
+        return for_x, None if for_weight is None else for_weight.to(weight.dtype), None
 
 
 def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:

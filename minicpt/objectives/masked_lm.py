@@ -13,7 +13,7 @@ Devlin et al. 2018, arXiv 1810.04805 (80 % / 10 % / 10 % of 15 %); Liu et al. 20
 both references draw from the whole vocabulary.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -123,14 +123,29 @@ class Masker:
 
             tokens [1 10 11 12 2]  ->  inputs [1 10 4 12 2],  targets [. . 11 . .]
         """
-        settings = self.settings
-        chosen = choose(self.is_ordinary[tokens], words, settings, generator).nonzero()[:, 0]
+        chosen = choose(self.is_ordinary[tokens], words, self.settings, generator).nonzero()[:, 0]
         fate = torch.rand(len(chosen), generator=generator)
-        replaced = chosen[(fate >= settings.mask) & (fate < settings.mask + settings.random)]
-        drawn = torch.randint(len(self.ordinary), (len(replaced),), generator=generator)
+
+        def random(places: Tensor) -> Tensor:
+            drawn = torch.randint(len(self.ordinary), (len(places),), generator=generator)
+            return self.ordinary[drawn]
+
+        return self.hide(tokens, chosen, fate, random)
+
+    def hide(
+        self, tokens: Tensor, chosen: Tensor, fate: Tensor, random: Callable[[Tensor], Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """The same for positions that are chosen already.
+
+        chosen  (N,) int64: these are predicted
+        fate    (N,) uniform in [0, 1): decides what becomes of each
+        random  from positions (n,) to the random tokens (n,) that are put there
+        """
+        share = self.settings.mask
+        replaced = chosen[(fate >= share) & (fate < share + self.settings.random)]
         inputs, targets = tokens.clone(), torch.full_like(tokens, IGNORE)
-        inputs[chosen[fate < settings.mask]] = self.mask
-        inputs[replaced] = self.ordinary[drawn]
+        inputs[chosen[fate < share]] = self.mask
+        inputs[replaced] = random(replaced)
         targets[chosen] = tokens[chosen]
         return inputs, targets
 

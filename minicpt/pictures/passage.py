@@ -13,21 +13,24 @@ T positions of the targets' stream.
 import copy
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from minicpt.batch import IGNORE, Batch, seen_by, target_stream
+from minicpt.batch import IGNORE, Batch, seen_by, target_stream, valid_positions
 from minicpt.common.evaluating import evaluating
 from minicpt.data.order import Draw
 from minicpt.loss import TargetLosses
 from minicpt.objectives.base import Objective
 from minicpt.pictures import characters
+from minicpt.pictures.likeliest import likeliest
 from minicpt.proofs.bounds import additions, nats, tolerance
 
 TRIANGLE = 12  # prefixes that are run alone
+Losses = Callable[[nn.Module, nn.ModuleDict, Batch], Mapping[str, TargetLosses]]
+Visibility = Mapping[str, Mapping[str, Tensor]]
 
 
 @torch.no_grad()
@@ -40,6 +43,9 @@ def as_data(
     parts: nn.ModuleDict | None = None,
     triangle: int = TRIANGLE,
     number: tuple[int, int] | None = None,
+    company: Sequence[tuple[object, Draw]] = (),
+    losses: Losses | None = None,
+    best: int = 0,
 ) -> dict:
     """What the objective does with a passage, as plain data, ready for JSON.
 
@@ -47,27 +53,36 @@ def as_data(
     parts     those that learn beside the model; None: untrained ones
     triangle  how many prefixes are run alone, at the most
     number    which passage it is, from 1, and of how many
+    company   other passages with their draws, which stand before it in the batch: where one of
+              them is longer, the passage is padded
+    losses    (model, parts, batch) -> each target's loss by head; None: the objective's own
+    best      how many of the likeliest classes are named at each target
 
     The model is left as it was.
 
-    ``streams``: the positions that are read. ``visibility``: head -> stream -> for each of the T
-    positions a string of one character for each position of the stream, "1" where it may be seen.
+    ``streams``: the positions that are read; ``padding`` where one is no text. ``visibility``: head
+    -> stream -> for each of the T positions a string of one character for each position of the
+    stream, "1" where it may be seen.
     ``heads``: each head's targets with their losses in nats, and ``uniform``, the loss of a guess
     that holds all classes alike. A target has its ``token``, or the ``name`` of its class if that
     has one; its ``weight`` where the batch weights that head; its ``fate`` ("hidden", "replaced" or
     "kept") where the objective changes what it predicts: what is read instead stands ``ahead``
     positions behind its own, 0 in an encoder and 1 elsewhere; and ``reads``, the token that the
     model reads there for this head, where that is not what the batch holds (after a first pass).
+    With ``best`` it has its ``probability``, and the ``likeliest`` classes with theirs.
     ``triangle``: see ``prefix_runs``; None where targets may see something else than what stands up
     to them.
     """
     parts = objective.parts(model) if parts is None else parts
-    batch = objective.batch([passage], [draw])
+    both = [*company, (passage, draw)]
+    batch = objective.batch([each for each, _ in both], [each for _, each in both])
     visibility = objective.visibility(batch)
     device = next(model.parameters()).device
     with evaluating(model), evaluating(parts):
-        found = objective.losses(model, parts, batch.to(device))
-    fates = {head: rows[0] for head, rows in objective.fates(batch).items()}
+        found = (losses or objective.losses)(model, parts, batch.to(device))
+    fates = {head: rows[-1] for head, rows in objective.fates(batch).items()}
+    if company:
+        batch, visibility, found = last_row(batch, visibility, found)
     ahead = 0 if objective.role == "encoder" else 1
     read, predicted = labels(objective.tokenizer, batch, ahead)
     predicted |= later(objective.tokenizer, objective, batch)
@@ -77,6 +92,10 @@ def as_data(
     causal = [
         head for head in found if batch.counts()[head] and is_causal(batch, visibility[head])
     ]
+    likely = {
+        head: likeliest(objective, head, each, objective.head_of(head, model, parts), best)
+        for head, each in (found.items() if best else ())
+    }
     runs = None
     if causal and triangle > 0:
         sees = visibility[causal[0]]
@@ -112,6 +131,7 @@ def as_data(
                     objective.classes.get(head),
                     fates.get(head),
                     reads_instead(objective.tokenizer, batch, each),
+                    likely.get(head),
                     weighted=head in batch.weights,
                 ),
             }
@@ -119,6 +139,27 @@ def as_data(
         },
         "triangle": runs,
     }
+
+
+def last_row(batch: Batch, visibility: Visibility, found: Mapping[str, TargetLosses]) -> tuple:
+    """The last row alone of a batch, of what its targets may see, and of their losses."""
+    parts = (batch.inputs, batch.targets, batch.weights, batch.noise)
+    row = Batch(*({name: each[-1:] for name, each in part.items()} for part in parts), batch.terms)
+    sees = {
+        head: {stream: each[-1:] for stream, each in streams.items()}
+        for head, streams in visibility.items()
+    }
+    names = ("losses", "targets", "rows", "positions", "weights", "hidden")
+    own = {}
+    for head, each in found.items():
+        kept = each.rows == len(batch.targets[head]) - 1
+        own[head] = replace(
+            each,
+            **{name: getattr(each, name)[kept] for name in names},
+            count=row.counts()[head],
+            inputs={name: value[-1:] for name, value in each.inputs.items()},
+        )
+    return row, sees, own
 
 
 def summary(objective: Objective) -> str:
@@ -200,6 +241,7 @@ def targets(
     names: Sequence[str] | None,
     fates: Mapping[int, str] | None,
     reads: Mapping[int, str],
+    likely: Sequence[dict] | None = None,
     weighted: bool = False,
 ) -> list[dict]:
     """One head's targets, and by position what they are called, what became of them, and what is
@@ -218,14 +260,20 @@ def targets(
         | ({"name": names[chosen]} if names else {})
         | ({"fate": fates[position]} if fates else {})
         | ({"reads": reads[position]} if position in reads else {})
-        for position, chosen, loss, weight in rows
+        | (likely[place] if likely else {})
+        for place, (position, chosen, loss, weight) in enumerate(rows)
     ]
 
 
 def positions(batch: Batch, stream: str, read: Sequence[str]) -> list[dict]:
-    """What is read at each position of a stream, and its segment where there are any."""
+    """What is read at each position of a stream, its segment where there are any, and whether it
+    is padding."""
     ids = batch.inputs[stream][0].tolist()
-    found = [{"id": id, "token": token} for id, token in zip(ids, read, strict=True)]
+    real = valid_positions(batch.inputs[stream.replace("tokens", "mask")])[0].tolist()
+    found = [
+        {"id": id, "token": token} | ({} if valid else {"padding": True})
+        for id, token, valid in zip(ids, read, real, strict=True)
+    ]
     if stream == "tokens" and "segments" in batch.inputs:
         for each, segment in zip(found, batch.inputs["segments"][0].tolist(), strict=True):
             each["segment"] = segment

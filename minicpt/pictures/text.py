@@ -4,20 +4,18 @@ Takes the plain data that ``passage.as_data`` gathers, and knows neither models 
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from minicpt.common.terminal import Column, bar, columns, draw, fit, paint, printable, words, wrap
 from minicpt.pictures import triangle
 from minicpt.pictures.characters import PART
+from minicpt.pictures.likeliest import percent
+from minicpt.pictures.sentences import counted, means, number, remarks, which
 
 LEAST = 60  # columns; a narrower terminal gets lines of this many
 BAR = 7  # columns of the bars of losses, where there is room
 PICTURES = 14  # columns that the pictures of visibility get at the least
-FATES = {  # of a token that is predicted where it stands
-    "hidden": "hidden behind the mask token",
-    "replaced": "replaced by the token that is read there",
-    "kept": "kept as it is",
-}
+LEAKS, LEAK = "2", "!"  # what is seen and must not be: in a row of visibility, and drawn
 
 
 def as_text(data: dict, width: int, *, ascii: bool = False, color: bool = False) -> str:
@@ -35,20 +33,16 @@ def as_text(data: dict, width: int, *, ascii: bool = False, color: bool = False)
     say(printable(data["summary"], ascii), "1")
     say(f"{which(data)}: {printable(data['place'], ascii)}")
     say(counted(data))
-    for name, stream in data["streams"].items():
-        lines.append("")
-        if name == data["target_stream"]:
-            of = "" if len(data["streams"]) == 1 else " of each stream"
-            say(f"The {stream['reader']} reads, may see{of}, and must predict:")
-            table, blocks = predictions(data, width, ascii)
-        else:
-            say(f"The {stream['reader']} reads:")
-            table = reading(stream["positions"], range(len(stream["positions"])), ascii)
-        lines += draw(table, width, color)
+    drawn, blocks = tables(data, width, ascii, color)
+    lines += drawn
     lines.append("")
     say(legend(data, blocks, ascii))
     for text in remarks(data):
         say(text)
+    if table := likely(data, ascii):
+        lines.append("")
+        say("How likely the model holds each target, and what it holds likeliest:")
+        lines += draw(table, width, color)
     lines.append("")
     for text in means(data):
         say(text)
@@ -63,28 +57,28 @@ def as_text(data: dict, width: int, *, ascii: bool = False, color: bool = False)
     return "\n".join(lines)
 
 
-def which(data: dict) -> str:
-    """Which passage it is: "Window 2 of 5"."""
-    unit = data["unit"][0].upper() + data["unit"][1:]
-    return f"{unit} {data['number']} of {data['of']}" if data["of"] else unit
+def tables(
+    data: dict, width: int, ascii: bool, color: bool, marked: Collection[int] | None = None
+) -> tuple[list[str], dict[str, int]]:
+    """The tables of the streams, an empty line before each; and the ``blocks`` of ``predictions``.
+
+    marked  the positions of the targets' stream that get a mark; None: there is no such column
+    """
+    lines: list[str] = []
+    blocks: dict[str, int] = {}
+    for name, stream in data["streams"].items():
+        if name == data["target_stream"]:
+            of = "" if len(data["streams"]) == 1 else " of each stream"
+            text = f"The {stream['reader']} reads, may see{of}, and must predict:"
+            table, blocks = predictions(data, width, ascii, marked)
+        else:
+            text = f"The {stream['reader']} reads:"
+            table = reading(stream["positions"], range(len(stream["positions"])), ascii)
+        lines += ["", *wrap(text, width, ascii), *draw(table, width, color)]
+    return lines, blocks
 
 
-def counted(data: dict) -> str:
-    """How many positions are read, and how many targets there are."""
-    read = " and ".join(
-        f"the {each['reader']} reads {plural(len(each['positions']), 'position')}"
-        for each in data["streams"].values()
-    )
-    several = len(data["heads"]) > 1
-    predicted = " and ".join(
-        plural(found["count"], "target") + (f" of the head '{head}'" if several else "")
-        for head, found in data["heads"].items()
-    )
-    return f"{read[0].upper()}{read[1:]}; {predicted}."
 
-
-def plural(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 # --- the tables ------------------------------------------------------------------------------
@@ -119,7 +113,9 @@ def reading(
     return [*table, words("read", cells, ascii=ascii, most=24, least=8)]
 
 
-def predictions(data: dict, width: int, ascii: bool) -> tuple[list[Column], dict[str, int]]:
+def predictions(
+    data: dict, width: int, ascii: bool, marked: Collection[int] | None = None
+) -> tuple[list[Column], dict[str, int]]:
     """The table of the stream with targets, a row for each position or each of its targets; and how
     many positions of each stream one block of its picture stands for."""
     read = data["streams"][data["target_stream"]]["positions"]
@@ -134,6 +130,9 @@ def predictions(data: dict, width: int, ascii: bool) -> tuple[list[Column], dict
     losses = ["" if each is None else number(each["loss"]) for each in found]
     instead = [each and each.get("reads") for each in found]
     before = reading(read, [place for place, _, _ in rows], ascii, instead)
+    if marked is not None:
+        marks = ["*" if place in marked else "" for place, _, _ in rows]
+        before.insert(0, words("", marks, most=1, least=1, ascii=ascii, style="1;31"))
     changed = any(each and "fate" in each for each in found)
     if changed:
         before.append(chosen(rows, read, data["ahead"], ascii))
@@ -178,6 +177,33 @@ def chosen(rows: Sequence[tuple], read: Sequence[dict], ahead: int, ascii: bool)
     )
 
 
+def likely(data: dict, ascii: bool) -> list[Column]:
+    """The table of each target's probability and the likeliest classes; empty without them."""
+    rows = [
+        (place, head, each)
+        for head, found in data["heads"].items()
+        for place, each in ((each["position"], each) for each in found["targets"])
+        if "likeliest" in each
+    ]
+    if not rows:
+        return []
+    targets = [each for _, _, each in rows]
+    most = max(len(each["likeliest"]) for each in targets)
+    columns = [
+        words("pos", [str(place) for place, _, _ in rows], 6, 3, ascii, right=True),
+        words("target", [label(head, each, ascii) for _, head, each in rows], 16, 8, ascii),
+        words("p", [percent(each["probability"]) for each in targets], 7, 7, ascii, right=True),
+    ]
+    for rank in range(most):
+        cells = [
+            f"{shown(best['token'], ascii)} {percent(best['probability'])}"
+            for best in (each["likeliest"][rank] for each in targets)
+        ]
+        columns.append(words("likeliest" if not rank else "", cells, 24, 12, ascii))
+    return columns
+
+
+
 def rows_of(data: dict, place: int) -> list[tuple[int, str, dict | None]]:
     """(position, head, target) of one position; without a target, the first head's view of it."""
     found = [
@@ -194,10 +220,12 @@ def picture(seen: str, size: int, ascii: bool) -> str:
 
     >>> picture("11100", 1, ascii=False), picture("11100", 2, ascii=False)
     ('███··', '█▒·')
+    >>> picture("11120", 1, ascii=False), picture("11120", 2, ascii=False)
+    ('███!·', '█!·')
     """
     marks = signs(ascii)
     blocks = ("".join(set(seen[at : at + size])) for at in range(0, len(seen), size))
-    return "".join(marks.get(each, marks["mixed"]) for each in blocks)
+    return "".join(LEAK if LEAKS in each else marks.get(each, marks["mixed"]) for each in blocks)
 
 
 def signs(ascii: bool) -> dict[str, str]:
@@ -210,6 +238,8 @@ def legend(data: dict, blocks: dict[str, int], ascii: bool) -> str:
     seen, hidden, mixed = signs(ascii).values()
     rows = [row for sees in data["visibility"].values() for may in sees.values() for row in may]
     parts = [f"{seen} may see" + (f", {hidden} may not" if any("0" in row for row in rows) else "")]
+    if any(LEAKS in row for row in rows):
+        parts.append(f"{LEAK} sees, and must not")
     for stream, size in blocks.items():
         if size > 1:
             reader = data["streams"][stream]["reader"]
@@ -220,37 +250,6 @@ def legend(data: dict, blocks: dict[str, int], ascii: bool) -> str:
     parts.append(f"loss in nats, a full bar is {number(full_bar(data))}")
     return "; ".join(parts) + "."
 
-
-def remarks(data: dict) -> list[str]:
-    """What became of the chosen tokens, and what a position without a target means."""
-    lines = []
-    for found in data["heads"].values():
-        fates = [each["fate"] for each in found["targets"] if "fate" in each]
-        if fates:
-            counts = ", ".join(f"{fates.count(fate)} {what}" for fate, what in FATES.items())
-            early = ", each one position before its own" if data["ahead"] else ""
-            whole = plural(len(fates), "token")
-            lines.append(f"Chosen to be predicted{early}: {whole}, {counts}.")
-    for head, found in data["heads"].items():
-        if any("reads" in each for each in found["targets"]):
-            lines.append(
-                f"For the head '{head}' the model reads again what came of a first pass: where that"
-                " is another token, it stands below the first one."
-            )
-    size = len(data["streams"][data["target_stream"]]["positions"])
-    predicted = {each["position"] for head in data["heads"].values() for each in head["targets"]}
-    if any("weight" in each for head in data["heads"].values() for each in head["targets"]):
-        weights = {
-            each["weight"] for head in data["heads"].values() for each in head["targets"]
-        }
-        its = f"its weight, {number(weights.pop())}" if len(weights) == 1 else "its weight"
-        lines.append(
-            f"Each loss is shown without {its}; in the sum it is multiplied by it. A target of"
-            " weight 0 is not shown; it counts in what the sum is divided by."
-        )
-    elif len(predicted) < size:
-        lines.append("Where the target is blank, nothing is predicted and nothing counts.")
-    return lines
 
 
 def tokens(data: dict) -> Iterator[str]:
@@ -285,42 +284,3 @@ def narrow(target: dict) -> dict:
 def shown(token: str, ascii: bool) -> str:
     """A token for a table; in ASCII in quotes, which show its spaces."""
     return f"'{printable(token.replace('␣', ' '), ascii)}'" if ascii else printable(token)
-
-
-def number(value: float) -> str:
-    return f"{value:.3f}" if abs(value) < 1000 else f"{value:.3g}"
-
-
-# --- the mean --------------------------------------------------------------------------------
-
-
-def means(data: dict) -> list[str]:
-    """Sum over count for each head, beside a guess, and what training minimises."""
-    lines = []
-    for head, found in data["heads"].items():
-        name = "Loss" if len(data["heads"]) == 1 else f"Loss of the head '{head}'"
-        if not found["count"]:
-            lines.append(f"{name}: no position has a target, so there is nothing to predict.")
-            continue
-        classes, uniform, mean = found["classes"], found["uniform"], found["mean"]
-        gain = uniform - mean
-        verdict = f"this model is {number(abs(gain))} nats {'better' if gain > 0 else 'worse'}"
-        if any("weight" in each for each in found["targets"]):
-            verdict = "with weights that is the mean over many draws, and a single draw varies"
-        lines.append(
-            f"{name}: {number(found['sum'])} nats / {plural(found['count'], 'target')} ="
-            f" {number(mean)} nats per target."
-            f" A uniform guess among {classes} classes costs ln {classes} ="
-            f" {number(uniform)}: {verdict}."
-        )
-    if len(data["heads"]) > 1:
-        pairs = [(each["head_weight"], each["mean"]) for each in data["heads"].values()]
-        plain = all(weight == 1 for weight, _ in pairs)
-        factors = ["" if plain else f"{weight:.4g} * " for weight, _ in pairs]
-        terms = [factor + number(mean) for factor, (_, mean) in zip(factors, pairs, strict=True)]
-        total = number(sum(weight * mean for weight, mean in pairs))
-        lines.append(
-            f"Training minimises the sum of the {'' if plain else 'weighted '}means:"
-            f" {' + '.join(terms)} = {total}."
-        )
-    return lines

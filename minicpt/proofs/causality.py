@@ -3,7 +3,6 @@
 B batch, T positions of the outputs, S positions of a stream of inputs, D width.
 """
 
-import functools
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import replace
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from minicpt.batch import IGNORE, Batch, target_stream
 from minicpt.possible import pooled
 from minicpt.proofs.both_ways import Losses
-from minicpt.proofs.influence import Ids, Influence, by_changes, by_derivatives
+from minicpt.proofs.influence import Ids, Influence, Run, by_changes, by_derivatives
 from minicpt.proofs.leaks import (
     BY_CHANGES,
     BY_DERIVATIVES,
@@ -61,35 +60,62 @@ def prove_causality(
     model = deepcopy(model).double().eval()
     proofs = []
     for head, visible in visibility.items():
-        target = batch.targets[head]
-        cells = target != IGNORE
-        if head in batch.weights:
-            cells = cells & (batch.weights[head] > 0)
-        ids = {stream: batch.inputs[stream].contiguous() for stream in visible}
-
-        def run(tokens: Ids, head: str = head) -> Tensor:
-            inputs = {**batch.inputs, **tokens}
-            if losses:
-                found = losses(replace(batch, inputs=inputs))[head]
-                outputs = found.losses.new_zeros(batch.targets[head].shape)  # (B, T)
-                places = found.rows, found.positions
-                return outputs.index_put(places, found.losses)[..., None]  # (B, T, 1)
-            hidden = model(**inputs)  # (B, T, D)
-            hidden = pooled(model.heads[head], hidden, inputs)
-            return model.heads[head](hidden.flatten(0, 1)).unflatten(0, hidden.shape[:2])
-
+        cells = asked(batch, head)
         for form in (BY_DERIVATIVES, BY_CHANGES):
             if form == BY_DERIVATIVES:
-                read = read_by(losses, batch, head) if losses else {}
-                leaves = {stream: read.get(stream, each) for stream, each in ids.items()}
-                unchanged = functools.partial(run, ids)  # the tokens stay as they are
-                influence = by_derivatives(lambda _, r=unchanged: r(), leaves, visible, cells)
+                influence = derivatives(model, batch, head, visible, losses)
             else:
+                run, ids = outputs_of(model, batch, head, visible, losses)
                 influence = by_changes(run, ids, visible, cells, allowed)
             title = " ".join(filter(None, [name, f"causality by {form}, head {head}"]))
             what = f"{'losses' if losses else 'logits'} along {target_stream(batch)}"
             proofs.append(exact_proof(title, form, influence, visible, cells, what))
     return proofs
+
+
+def asked(batch: Batch, head: str) -> Tensor:
+    """(B, T) bool: the positions whose target counts."""
+    cells = batch.targets[head] != IGNORE
+    return cells & (batch.weights[head] > 0) if head in batch.weights else cells
+
+
+def outputs_of(
+    model: nn.Module, batch: Batch, head: str, visible: Ids, losses: Losses | None
+) -> tuple[Run, Ids]:
+    """A head's logits, or losses, as a function of the tokens; and the tokens of the batch."""
+    ids = {stream: batch.inputs[stream].contiguous() for stream in visible}
+
+    def run(tokens: Ids) -> Tensor:
+        inputs = {**batch.inputs, **tokens}
+        if losses:
+            found = losses(replace(batch, inputs=inputs))[head]
+            outputs = found.losses.new_zeros(batch.targets[head].shape)  # (B, T)
+            places = found.rows, found.positions
+            return outputs.index_put(places, found.losses)[..., None]  # (B, T, 1)
+        hidden = model(**inputs)  # (B, T, D)
+        hidden = pooled(model.heads[head], hidden, inputs)
+        return model.heads[head](hidden.flatten(0, 1)).unflatten(0, hidden.shape[:2])
+
+    return run, ids
+
+
+def derivatives(
+    model: nn.Module,
+    batch: Batch,
+    head: str,
+    visible: Ids,
+    losses: Losses | None,
+    cells: Tensor | None = None,
+) -> Influence:
+    """How much each target of a head depends on each token, by derivatives.
+
+    cells  (B, T) bool, the positions that are asked for; None: all whose target counts
+    """
+    run, ids = outputs_of(model, batch, head, visible, losses)
+    read = read_by(losses, batch, head) if losses else {}
+    leaves = {stream: read.get(stream, each) for stream, each in ids.items()}
+    cells = asked(batch, head) if cells is None else cells
+    return by_derivatives(lambda _: run(ids), leaves, visible, cells)  # the tokens stay
 
 
 def read_by(losses: Losses, batch: Batch, head: str) -> Mapping[str, Tensor]:

@@ -4,15 +4,14 @@ Parts with different numbers of targets must be weighed by them: (x1/n1 + x2/n2)
 means, is not (x1 + x2)/(n1 + n2).
 """
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor, nn
 
-from minicpt.batch import IGNORE, Batch
+from minicpt.batch import Batch
 from minicpt.proofs.bounds import additions, gap, largest, tolerance
 from minicpt.proofs.result import Proof, worse
 from minicpt.proofs.subject import SEED, Subject
+from minicpt.training.distributed import without_targets
 
 ORDER = 60
 PASSAGES = 6
@@ -80,11 +79,6 @@ def partition(subject: Subject) -> Proof:
         worst=nearest[0],
         tolerance=nearest[1],
     )
-
-
-def without_targets(batch: Batch) -> Batch:
-    targets = {head: torch.full_like(each, IGNORE) for head, each in batch.targets.items()}
-    return replace(batch, targets=targets)
 
 
 def weights(learner: nn.Module) -> Tensor:

@@ -5,17 +5,48 @@
 """
 
 import math
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from minicpt.common import html
 from minicpt.common.terminal import fit, paint, wrap
 
 VERDICTS = {True: "proved", False: "FAILED", None: "not checked"}
 STYLES = {True: "32", False: "1;31", None: "33"}  # green, bold red, yellow
 LABEL = 13  # columns of the labels on the left
 VERDICT = 25  # columns of a line for the verdict, the worst number and its tolerance
+WIDE = 1 << 20  # columns, where a browser breaks the lines
 BELOW = 7  # columns by which what stands below a line is indented
+
+
+class Proofs(list):
+    """A list of proofs; it shows itself as text in a terminal, and as a table in a notebook."""
+
+    def __str__(self) -> str:
+        width = shutil.get_terminal_size((100, 24)).columns
+        lines = [proof.as_line(min(width, 100)) for proof in self]
+        return "\n".join([*lines, *filter(None, [self.held(), unchecked(self, width)])])
+
+    __repr__ = __str__
+
+    def held(self) -> str:
+        """ "5 of 6 proofs hold." """
+        checked = [proof for proof in self if proof.passed is not None]
+        return f"{sum(bool(each.passed) for each in checked)} of {len(checked)} proofs hold."
+
+    def _repr_html_(self) -> str:
+        rows = [
+            [each.name, VERDICTS[each.passed], each.against(), html.element("div",
+             each.compared if each.passed else each.message, class_="text")]
+            for each in self
+        ]  # fmt: skip
+        failed = [place for place, each in enumerate(self) if each.passed is False]
+        headings = ["proof", "verdict", "worst, tolerance", "what was compared, or what is wrong"]
+        drawn = html.table(headings, rows, caption=self.held(), marked=failed)
+        open_ends = unchecked(self, WIDE).splitlines()
+        return html.fragment(html.wide(drawn, "proofs"), html.paragraphs(open_ends))
 
 
 class NotChecked(Exception):

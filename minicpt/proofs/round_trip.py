@@ -44,7 +44,7 @@ def round_trip(subject: Subject) -> Proof:
             more = seen(resumed)
             for _ in resumed.run():
                 pass
-            if places[STOP:] != more:
+            if places[STOP * settings.batch_size :] != more:
                 problems.append("after resuming, other passages are read than without the stop")
             for of in (lambda trainer: trainer.model, lambda trainer: trainer.parts):
                 end = of(whole).state_dict(), of(resumed).state_dict()
@@ -71,13 +71,13 @@ def trainer(subject: Subject, model, settings: Training, state: dict | None = No
     return result
 
 
-def seen(trainer: Trainer) -> list[list[str]]:
-    """The places of the passages of each step, filled in as the trainer reads them."""
+def seen(trainer: Trainer) -> list[str]:
+    """The places of the passages, filled in as the trainer reads them."""
     places, passages = [], trainer.stream.passages
 
     def recorded(position, count):
         found = passages(position, count)
-        places.append([passage.place for passage in found[0]])
+        places.extend(passage.place for passage in found[0])
         return found
 
     trainer.stream.passages = recorded

@@ -24,6 +24,7 @@ from minicpt.objectives.base import Objective
 from minicpt.proofs.result import NotChecked
 from minicpt.runs.assembly import make_objective, new_model
 from minicpt.training import evaluation
+from minicpt.training.distributed import Processes
 from minicpt.training.preparing import Selection
 from minicpt.training.stream import Stream
 from minicpt.training.trainer import Learner, train_step
@@ -95,6 +96,7 @@ class Subject:
     stream    the sequence of passages of a training run
     save, load   a checkpoint
     select    (share, objective, reference, its parts) -> what thins the targets of a batch
+    world     what several processes do together
     """
 
     name: str
@@ -111,6 +113,7 @@ class Subject:
     save: Callable = folder.save
     load: Callable = folder.load
     select: Callable = Selection
+    world: Callable = Processes
     _places: dict = field(default_factory=dict, init=False, repr=False)
 
     @property

@@ -1,6 +1,7 @@
 """All proofs on all subjects, and all faults against all proofs."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 
@@ -9,16 +10,16 @@ from minicpt.common import registry
 from minicpt.common.errors import InputError
 from minicpt.models.layers import Model
 from minicpt.objectives.base import Objective
-from minicpt.proofs import rules
+from minicpt.proofs import processes, rules
 from minicpt.proofs.black_box.verdict import verify_model
 from minicpt.proofs.faults.base import Fault
-from minicpt.proofs.result import NotChecked, Proof
+from minicpt.proofs.result import NotChecked, Proof, Proofs
 from minicpt.proofs.subject import Subject, Variant, subject
 from minicpt.runs import assembly
 from minicpt.runs.assembly import fitting, model_kind, objective_kind
 
 
-def verify(objective: str = "", model: Callable | str | None = None, **given) -> list[Proof]:
+def verify(objective: str = "", model: Callable | str | None = None, **given) -> Proofs:
     """Every proof of an objective, of all objectives, or of a causal model that is not ours.
 
         verify("causal-lm")
@@ -29,13 +30,13 @@ def verify(objective: str = "", model: Callable | str | None = None, **given) ->
     InputError where no objective has that name, or the model cannot be called.
     """
     if callable(model):
-        return verify_model(model, **given)
+        return Proofs(verify_model(model, **given))
     every = subjects([objective] if objective else (), model or "")
-    return [
+    return Proofs(
         replace(proof, name=f"{each.name}: {proof.name}") if len(every) > 1 else proof
         for each in every
         for proof in prove(each)
-    ]
+    )
 
 
 def known(trains: bool | None = None) -> dict[str, Callable]:
@@ -76,6 +77,24 @@ def subjects(names: Collection[str] = (), model: str = "") -> list[Subject]:
     return result
 
 
+@functools.cache
+def sound(name: str) -> Subject:
+    """The subject of this name, made once: to be copied by those who change it.
+
+    Raises KeyError where there is none.
+    """
+    return {each.name: each for each in subjects([kinds()[name]])}[name]
+
+
+def kinds() -> dict[str, str]:
+    """The names of the subjects with the usual models, each with its objective."""
+    return {
+        name: kind
+        for kind in trainable()
+        for name in (kind, *getattr(rules.known().get(kind), "VARIANTS", ()))
+    }
+
+
 def chosen(objective: type[Objective], model: str, must_fit: bool) -> dict[str, type[Model]]:
     """The model that is asked for, or the default one of each role; by name.
 
@@ -105,6 +124,8 @@ def prove(subject: Subject, trains: bool | None = None) -> Iterator[Proof]:
 
 def catch(fault: Fault, sound: Subject) -> list[Proof]:
     """The proofs that fail on the mistaken subject; those that train run only if no other does."""
+    if fault.processes:
+        return processes.catch(fault.name, sound)
     mistaken = fault.make(sound)
     for trains in (False, True):
         failed = [proof for proof in prove(mistaken, trains) if proof.passed is False]

@@ -9,7 +9,7 @@ in nats, on the text that is being learnt. The base reads the same input, withou
 nothing flows back into it. Its logits, like the model's, exist a few rows at a time.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -68,7 +68,7 @@ def divergences(head: nn.Module, hidden: Tensor, base_head: nn.Module, expected:
         if hasattr(base_head, "transform"):
             expected = base_head.transform(expected)
 
-    def divergence(logits: Tensor, rows: slice) -> Tensor:
+    def divergence(logits: Tensor, rows: slice, again: Callable[[], Tensor]) -> Tensor:
         base = F.linear(expected[rows], base_head.weight, base_head.bias)  # (n, V)
         base = base.to(logits.dtype).log_softmax(dim=1)
         found = logits.log_softmax(dim=1)

@@ -7,10 +7,11 @@ several of them, their products are stacked in the same way. The sum is never ma
 
     x W^T + (alpha/R) (x A^T) B^T
 
-costs two thin products more than the base, and W, which is frozen, no gradient. A folder holds the
-sum, under the usual names, so that other tools can open it. W, A and B are in the state that
-resuming needs. There is no dropout on the product's input. Without the second term the model is the
-base: a remedy that needs the base's predictions needs no copy.
+costs two thin products more than the base, and W, which is frozen, no gradient. It exists twice:
+``products`` is the definition, and ``minicpt.fast.low_rank`` computes the same in fewer passes. A
+folder holds the sum, under the usual names, so that other tools can open it. W, A and B are in the
+state that resuming needs. There is no dropout on the product's input. Without the second term the
+model is the base: a remedy that needs the base's predictions needs no copy.
 
 N positions, R rank, P projections that stand in one matrix, (out, in) the shape of that matrix.
 """
@@ -27,6 +28,7 @@ from minicpt.common.errors import InputError
 from minicpt.common.merging import Beside, switched_off
 from minicpt.common.randomness import generator
 from minicpt.common.settings import Checked, setting
+from minicpt.fast.low_rank import low_rank
 from minicpt.remedies.base import Remedy, Situation
 
 # The projections of an attention by name, and how many stand in the one matrix.
@@ -85,17 +87,24 @@ class LowRank(Beside):
         self.B = nn.Parameter(self.weight.new_zeros(parts, out // parts, settings.lora))
 
     def forward(self, x: Tensor) -> Tensor:
+        if not self.on:
+            return F.linear(x, self.weight, self.bias)  # (..., out)
         rows = x.flatten(0, -2)  # (N, in)
-        result = F.linear(rows, self.weight, self.bias)  # (N, out)
-        if self.on:
-            thin = self.scale * F.linear(rows, self.A.flatten(0, 1))  # (N, P*R)
-            # Each of the P products has rows of its own: one matrix with blocks, (P*R, out).
-            blocks = torch.block_diag(*self.B.transpose(1, 2)).to(result.dtype)
-            result.addmm_(thin, blocks)  # in place: no second result
+        # Each of the P products has rows of its own: one matrix with blocks, (P*R, out).
+        factors = self.A.flatten(0, 1), torch.block_diag(*self.B.transpose(1, 2))
+        form = products if torch.is_autocast_enabled(x.device.type) else low_rank
+        result = form(rows, self.weight, self.bias, *factors, self.scale)
         return result.unflatten(0, x.shape[:-1])  # (..., out)
 
     def merged(self) -> Tensor:
         return self.weight + self.scale * (self.B @ self.A).flatten(0, 1)  # (out, in)
+
+
+def products(
+    x: Tensor, weight: Tensor, bias: Tensor | None, first: Tensor, second: Tensor, scale: float
+) -> Tensor:
+    """Written out what ``minicpt.fast.low_rank`` computes in fewer passes."""
+    return F.linear(x, weight, bias) + scale * F.linear(F.linear(x, first), second.t())
 
 
 def add_adapters(model: nn.Module, settings: Settings, draws: Generator) -> None:

@@ -4,15 +4,14 @@
 find all that can be wrong before the training starts.
 """
 
-import copy
 import dataclasses
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from minicpt import checkpoint, models, objectives
+from minicpt.common.disk import digest
 from minicpt.common.errors import InputError
 from minicpt.common.parts import said, take_over
 from minicpt.data.split import sample
@@ -35,7 +34,8 @@ from minicpt.runs.config import Length, RunConfig, Text, Vocabulary
 from minicpt.runs.console import say, tell
 from minicpt.runs.describe import describe, vocabulary, weights
 from minicpt.runs.fitting import fitted
-from minicpt.runs.loop import Run
+from minicpt.runs.forecast import seconds_per_step
+from minicpt.runs.loop import Run, versions
 from minicpt.runs.measuring import beside, check_beside
 from minicpt.runs.needs import check_needs
 from minicpt.runs.reference import record_of, selection
@@ -50,11 +50,11 @@ from minicpt.runs.texts import (
     settings_of,
     texts,
 )
-from minicpt.training.device import keep_freed_memory
+from minicpt.training.distributed import check_same, current
 from minicpt.training.preparing import Preparing, Selecting
 from minicpt.training.trainer import Trainer
 
-TIMED_STEPS = 5  # steps that --minutes times, after two that it does not
+ASKED = "objective settings model sizes length training terms remedies".split()
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,10 @@ def build(config: RunConfig, folder: Path | None = None, quiet: bool = False) ->
     folder  where its checkpoints go; None: nowhere
     quiet   prints nothing on the standard output
     """
+    world = current()
+    config = dataclasses.replace(config, machine=world.machine(config.machine, config.training))
     config.machine.prepare(say)
+    world.check_sum(config.machine)
     if config.selecting.reference:
         checkpoint.find(config.selecting.reference)  # before any text is read
     start = continued(config) if config.base.init else from_scratch(config)
@@ -94,7 +97,7 @@ def build(config: RunConfig, folder: Path | None = None, quiet: bool = False) ->
     run = assembled(config, start, None if timed else config.length.count, folder, quiet)
     trainer = run.trainer
     if timed:
-        trainer.steps = steps_of(config.length, trainer)
+        trainer.steps = world.told(steps_of(config.length, trainer))
     run.record |= {"steps": trainer.steps, "vocabulary": {}, "before": {}, "base": None}
     if config.base.init:
         run.record["vocabulary"] = vocabulary(run.tokenizer, start.text, start.old)
@@ -167,11 +170,28 @@ def assembled(
         Preparing(config.terms.strengths(), chosen, config.machine),
         start.parts,
     )
-    if state is None and config.base.init and (new := take_over(trainer.parts, start.parts)):
-        say(said(new))
+    if state is None and config.base.init:
+        if new := take_over(trainer.parts, start.parts, checkpoint.put):
+            say(said(new))
+    check_same(trainer.world, facts(record, trainer.step))
     if (needed := check_needs(trainer)) and not quiet:
         tell(f"memory    {needed}")
     return Run(trainer, tokenizer, evaluated, config.watch, record, folder, quiet, also)
+
+
+def facts(record: dict, step: int) -> dict[str, object]:
+    """What all processes of a run must agree on, by the words for it."""
+    texts = [each["sha256"] for each in (*record["texts"], *record["old_texts"])]
+    own = versions()
+    return {
+        "the version of minicpt": own["minicpt"],
+        "the version of torch": own["torch"],
+        "the corpus": digest([texts, record["held_out"]]),
+        "the tokenizer": record["tokenizer"],
+        "the reference": digest(record["reference"]),
+        "the step to go on from": step,
+        "what is asked for": digest([record["config"][each] for each in ASKED]),
+    }
 
 
 # --- a new run -------------------------------------------------------------------------------
@@ -251,7 +271,7 @@ def refuse(names: Sequence[str], why: str) -> None:
 def steps_of(length: Length, trainer: Trainer) -> int:
     """The length of a run in epochs or minutes, in steps, fixed once."""
     if length.minutes:
-        seconds = seconds_per_step(trainer)
+        seconds = current().told(seconds_per_step(trainer))
         steps = max(1, round(length.minutes * 60 / seconds))
         say(f"{seconds:.3f} s a step: {length.minutes:g} minutes are {steps} steps")
         return steps
@@ -259,22 +279,3 @@ def steps_of(length: Length, trainer: Trainer) -> int:
     passages = sum(trainer.stream.epoch_length(epoch) for epoch in range(int(whole)))
     passages += part * trainer.stream.epoch_length(int(whole)) if part else 0
     return max(1, math.ceil(passages / trainer.settings.batch_size))
-
-
-def seconds_per_step(trainer: Trainer) -> float:
-    """Times a few steps, and takes them back. Dropout is seeded by the step, so nothing stays."""
-    keep_freed_memory()  # as the run's steps will have it
-    before = copy.deepcopy((trainer.learner.state_dict(), trainer.optimizer.state_dict()))
-    remedies, trainer.remedies = trainer.remedies, ()  # what they do after a step is not done
-    for _ in range(2):
-        trainer.advance()
-    begun = time.perf_counter()
-    for _ in range(TIMED_STEPS):
-        trainer.advance()
-    seconds = (time.perf_counter() - begun) / TIMED_STEPS
-    trainer.learner.load_state_dict(before[0])
-    trainer.optimizer.load_state_dict(before[1])
-    trainer.remedies, trainer.step, trainer.steps_without_targets = remedies, 0, 0
-    return seconds
-
-

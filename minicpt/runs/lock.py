@@ -7,11 +7,12 @@ not the file: a killed process leaves the file behind, and locks nothing.
 import contextlib
 import errno
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from minicpt.common.errors import InputError, WorkError
 from minicpt.runs.console import say
+from minicpt.training.distributed import current
 
 NAME = ".lock"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
@@ -40,6 +41,29 @@ def locked(folder: Path, made: Sequence[Path] | None = None) -> Iterator[None]:
             os.unlink(folder / NAME)  # before the lock is let go: nobody else's is removed
         os.close(descriptor)
         remove_empty(made)
+
+
+def running(folder: Path) -> bool:
+    """Whether a process holds the lock of a run's folder. Asking takes it for an instant."""
+    try:
+        descriptor = os.open(folder / NAME, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        return not lock(descriptor, folder / NAME)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def held(folder: Path, begin: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """The lock of a folder for all processes of a run: the first one has it, and then begins."""
+    world = current()
+    with locked(folder) if world.is_first else contextlib.nullcontext():
+        if world.is_first:
+            begin()
+        world.barrier()
+        yield
 
 
 def missing(folder: Path) -> list[Path]:

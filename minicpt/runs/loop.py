@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from minicpt import __version__, checkpoint
+from minicpt.batch import Batch
 from minicpt.common.disk import discard
 from minicpt.common.errors import InputError, WorkError
 from minicpt.common.randomness import generator
@@ -21,6 +22,7 @@ from minicpt.data.choosing import typical
 from minicpt.data.corpus import Corpus
 from minicpt.data.order import Draw, planned
 from minicpt.generation import Sampling
+from minicpt.loss import TargetLosses
 from minicpt.objectives.base import Objective
 from minicpt.runs.config import Watch
 from minicpt.runs.console import bar_over, command, progress, say, tell
@@ -28,6 +30,7 @@ from minicpt.runs.metrics import Metrics
 from minicpt.runs.signals import Interrupted, Signals
 from minicpt.runs.table import changes, named, row, shortened
 from minicpt.training.device import keep_freed_memory
+from minicpt.training.distributed import World
 from minicpt.training.evaluation import evaluate
 from minicpt.training.resuming import state_of
 from minicpt.training.trainer import NotFinite, Trainer
@@ -58,12 +61,22 @@ class Run:
     saved: tuple[int, int] = (0, 0)  # step and evaluations of the newest checkpoint
     metrics: Metrics = field(init=False)
 
+    @property
+    def world(self) -> World:
+        return self.trainer.world
+
+    @property
+    def speaks(self) -> bool:
+        """Whether this process shows a sample: the first one, where it holds the whole model."""
+        return self.world.is_first and self.trainer.machine.shard == "none"
+
     def go(self) -> int:
         """Trains to the end; returns the exit status."""
         keep_freed_memory()
         evaluated = self.history[-1]["step"] if self.history else -1
-        metrics = Metrics(self.folder, self.trainer.step, evaluated, say)
-        with Signals() as signals, metrics as self.metrics:
+        own = self.folder if self.world.is_first else None
+        metrics = Metrics(own, self.trainer.step, evaluated, say)
+        with Signals(self.world) as signals, metrics as self.metrics:
             try:
                 self.loop(signals)
             except Interrupted as interrupted:
@@ -71,6 +84,8 @@ class Run:
             except (InputError, NotFinite) as error:
                 if self.folder is None or self.trainer.step == 0:
                     raise
+                if self.world.size > 1 and not isinstance(error, NotFinite):
+                    raise  # the others may not have met it, and would not save
                 try:
                     self.save()
                     saved = f"step {self.trainer.step} is saved in {self.folder}"
@@ -99,6 +114,7 @@ class Run:
                 self.metrics.add(
                     "step",
                     step.number,
+                    loss=loss,
                     losses=losses,
                     terms=step.terms,
                     learning_rate=step.learning_rate,
@@ -138,11 +154,12 @@ class Run:
         seconds = time.perf_counter() - begun
         self.metrics.add("evaluation", self.trainer.step, **found, seconds=seconds)
         entry = {"step": self.trainer.step, "training": None, "terms": {}} | step | found
-        entry["sample"] = self.sample()
+        entry["sample"] = self.sample() if self.speaks else ""
         self.history.append(entry)
         if not self.quiet:
             tell(row(entry))
-            tell(f"        {shortened(entry['sample'])}")
+            if self.speaks:
+                tell(f"        {shortened(entry['sample'])}")
 
     def measured(self, objective, signals: Signals, parts=None) -> dict[str, dict]:
         """The model by one objective, on the same passages of each held-out text."""
@@ -161,6 +178,8 @@ class Run:
                     progress=watched,
                     parts=parts,
                     draws=min(1, len(self.also)),  # where objectives are compared, by likelihood
+                    losses=self.losses_of,
+                    world=self.world,
                 ).summary()
             if not any(results[name]["targets"].values()):
                 raise InputError(
@@ -168,6 +187,10 @@ class Run:
                     " settings, or the text"
                 )
         return results
+
+    def losses_of(self, objective: Objective, batch: Batch) -> dict[str, TargetLosses]:
+        """Each target's loss, from weights that several processes may hold."""
+        return self.trainer.alone.within(objective.losses, batch)
 
     def sample(self) -> str:
         """What the model does with a held-out passage of middling length."""
@@ -185,7 +208,9 @@ class Run:
         standing = self.trainer.step, len(self.history)
         if self.folder is None or standing == self.saved:
             return
-        if not all(torch.isfinite(each).all() for each in self.trainer.model.parameters()):
+        own = (getattr(each, "_local_tensor", each) for each in self.trainer.model.parameters())
+        broken = sum(not torch.isfinite(each).all() for each in own)
+        if self.world.added({"weights": broken})["weights"]:
             raise WorkError(
                 f"step {self.trainer.step} is not saved: its weights are not finite any more;"
                 " go on from an older checkpoint with a lower --learning-rate"
@@ -196,10 +221,13 @@ class Run:
             "evaluations": self.history,
             "versions": versions(),
             "threads": torch.get_num_threads(),
+            "processes": self.world.size,
         }
         state = state_of(self.trainer)
         checkpoint.save(folder, self.trainer.model, self.tokenizer, record, state)
         self.saved = standing
+        if not self.world.is_first:
+            return
         # A later step that is there is damaged, or the run would have gone on from it.
         found = checkpoint.steps(self.folder)
         found = found[: found.index(folder) + 1]

@@ -1,12 +1,26 @@
 """``metrics.jsonl`` in the folder of a run: a line of JSON for each step and each evaluation.
 
-    {"kind": "step", "step": 7, "losses": {"tokens": 3.2}, "terms": {"kl": 0.01},
+    {"kind": "step", "step": 7, "loss": 3.2, "losses": {"tokens": 3.2}, "terms": {"kl": 0.01},
      "learning_rate": 0.001, "tokens": 512, "tokens_per_second": 9000.0, "seconds": 0.057}
     {"kind": "evaluation", "step": 10, "held out": {...}, "old text": {...},
      "gained": {"bits/byte": 0.2}, "forgotten": {"bits/byte": 0.1}, "seconds": 1.2}
 
-Losses are nats per target, by head; a head without a target in this step is left out. Seconds are
-those of this step or evaluation alone. A number that is not finite is null.
+Of a step:
+
+    loss           nats per target: the sum over heads of head weight times the head's loss
+    losses         nats per target by head; a head without a target in this step is left out
+    terms          what each term and remedy added to the loss, by name
+    learning_rate  with which the weights were changed
+    tokens         the real positions that the model read
+
+Of an evaluation:
+
+    held out, old text   as ``Evaluation.summary`` gives them; ``total`` is what ``loss`` is above
+    gained, forgotten    by unit, see ``table``; only where there is a base
+    also                 objective -> text -> summary, with ``--also``
+
+Seconds are those of this step or evaluation alone. A number that is not finite is null.
+``history`` reads the file.
 
 Each line goes to the system at once, so a kill leaves at most a torn last line. ``resume`` cuts off
 all that came after its checkpoint. So no step stands here twice, and the file ends as that of a run

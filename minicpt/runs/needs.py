@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from minicpt.batch import Batch
+from minicpt.checkpoint.pieces import is_sharded
 from minicpt.common.errors import InputError
 from minicpt.common.memory import free_memory, machine_memory, resident
 from minicpt.common.randomness import seeded
@@ -70,18 +71,20 @@ def needs(trainer: Trainer) -> Needs:
 
 
 def bytes_of(tensors) -> int:
-    return sum({each.data_ptr(): each.nbytes for each in tensors}.values())
+    """Of what this process holds of them, what is tied counted once."""
+    own = [getattr(each, "_local_tensor", each) for each in tensors]
+    return sum({each.data_ptr(): each.nbytes for each in own}.values())
 
 
 def activations(trainer: Trainer) -> int:
     """What a micro-batch keeps for the backward pass, and the logits that are held at once."""
     settings, objective = trainer.settings, trainer.objective
-    size = settings.micro_batch_size or settings.batch_size
+    size = settings.micro_batch_size or -(-settings.batch_size // trainer.world.size)
     chosen = zip(*trainer.stream.passages(0, size), strict=True)
     alone = [objective.batch([passage], [draw]) for passage, draw in chosen]
     longest = max(alone, key=lambda each: each.inputs["tokens"].numel())
-    longest = trainer.prepare(trainer.model, trainer.parts, longest.to(trainer.machine.device))
-    layers = recomputed_layers(trainer.learner)
+    longest = trainer.alone.within(trainer.prepare, longest.to(trainer.machine.device))
+    layers = recomputed_layers(trainer.alone)
     kept = kept_by(trainer, longest)
     if layers:
         with kept_whole(layers):
@@ -98,13 +101,14 @@ def activations(trainer: Trainer) -> int:
 
 def kept_by(trainer: Trainer, batch: Batch) -> int:
     """Bytes that a forward pass of the learner keeps, parameters apart."""
-    learner = getattr(trainer.learner, "_orig_mod", trainer.learner)  # as it was before a compiler
-    known = {each.untyped_storage().data_ptr() for each in learner.parameters()}
+    learner = trainer.alone  # as it was before a compiler
+    spread, known = is_sharded(learner), addresses(learner)
     kept: dict[int, int] = {}
 
     def keep(value: Tensor) -> Tensor:
         storage = value.untyped_storage()
-        if storage.data_ptr() not in known:
+        # Weights that are spread over processes are gathered for the layer that computes.
+        if storage.data_ptr() not in (addresses(learner) if spread else known):
             kept[storage.data_ptr()] = storage.nbytes()
         return value.detach()  # a result would hold the graph, and the graph the result: for ever
 
@@ -113,7 +117,15 @@ def kept_by(trainer: Trainer, batch: Batch) -> int:
         with trainer.machine.autocast():
             found = learner(batch)  # while it is there, no storage is used twice
     del found
+    if spread:
+        learner.reshard()  # no backward pass follows, which would do it
     return sum(kept.values())
+
+
+def addresses(learner: nn.Module) -> set[int]:
+    """Where the weights lie in this process."""
+    own = (getattr(each, "_local_tensor", each) for each in learner.parameters())
+    return {each.untyped_storage().data_ptr() for each in own}
 
 
 def check_needs(trainer: Trainer) -> str:
@@ -121,7 +133,7 @@ def check_needs(trainer: Trainer) -> str:
 
     Raises InputError where it needs clearly more than the machine has.
     """
-    if 4 * bytes_of(trainer.learner.parameters()) < SMALL:
+    if 4 * bytes_of(trainer.alone.parameters()) < SMALL:
         return ""
     found, most, free = needs(trainer), machine_memory(), free_memory()
     if most and found.total > CLEARLY * most:

@@ -19,6 +19,8 @@ from minicpt.runs.reference import record_of
 from minicpt.runs.table import CHANGES
 from minicpt.runs.texts import check_held_out, old_texts, recorded_texts
 from minicpt.training.device import Machine
+from minicpt.training.distributed import current
+from minicpt.training.joining import launched
 from minicpt.training.resuming import lengthened
 
 
@@ -70,7 +72,13 @@ def revived(
         if record["versions"][name] != value:
             say(f"{name} was {record['versions'][name]} and is {value}: results may differ")
     machine = machine_of(config.machine, record["threads"], changes)
+    world = current()
+    machine = world.machine(machine, config.training)
     machine.prepare(say)
+    world.check_sum(machine)
+    before = record.get("processes", 1)
+    if before != world.size:
+        say(f"going on with {world.size} processes, after {before}: results may differ")
     kind = objective_kind(config.objective)
     check_kind(base.model, config.objective, base.folder)
     settings = kind.Settings(**config.settings)
@@ -141,6 +149,8 @@ def machine_of(asked: Machine, threads: int, changes: Mapping[str, object]) -> M
     threads  how many the run had
     """
     began = dataclasses.replace(asked, threads=threads)
+    if not launched() and "shard" not in changes:
+        began = dataclasses.replace(began, shard="none")
     own = torch.get_num_threads()
     if asked.threads is None and "threads" not in changes and own != threads:
         say(f"going on with {threads} threads, as the run began; torch would take {own} here")

@@ -63,7 +63,13 @@ def unraisable(lost) -> None:
 
 
 class Signals:
-    """Remembers SIGINT and SIGTERM, so that a step is finished before they take effect."""
+    """Remembers SIGINT and SIGTERM, so that a step is finished before they take effect.
+
+    Several processes stop together: after the step in which the first of them got the signal.
+    """
+
+    def __init__(self, world=None):
+        self.world = world
 
     def __enter__(self) -> "Signals":
         self.number: int | None = None
@@ -80,8 +86,11 @@ class Signals:
             signal.signal(number, handler)
 
     def check(self) -> None:
-        if self.number is not None:
-            raise Interrupted(self.number)
+        number = self.number or 0
+        if self.world:
+            number = max(self.world.gathered(number))
+        if number:
+            raise Interrupted(number)
 
     def watching(self, iterable: Iterable) -> Iterable:
         """The same items, with a stop between them when a signal has come."""

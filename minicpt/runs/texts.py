@@ -25,6 +25,7 @@ from minicpt.data.split import divide, has_words, without
 from minicpt.data.tokenizer import Tokenizer
 from minicpt.runs.config import Text
 from minicpt.runs.console import say
+from minicpt.training.distributed import current
 
 ENOUGH = 10_000  # characters: where copies leave less to evaluate on, it is said
 
@@ -204,8 +205,13 @@ def corpora(
 
 
 def corpus(documents: Documents, tokenizer: Tokenizer) -> Corpus:
-    """The corpus of some documents, from the cache if it was tokenised before."""
-    return cache.corpus(documents, tokenizer, progress=True, say=say)
+    """The corpus of some documents, from the cache if it was tokenised before.
+
+    Of several processes one tokenises, and all map its files into memory.
+    """
+    small = None if current().size == 1 else 0
+    with current().in_turn():
+        return cache.corpus(documents, tokenizer, progress=True, say=say, small=small)
 
 
 def check_plans(objective, corpora: dict[str, Corpus]) -> None:

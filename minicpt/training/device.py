@@ -5,7 +5,7 @@ weights moves the model. Autocast is a context around forward and loss. ``torch.
 learner, which the training step calls.
 
 What this machine lacks is found by trying it on one number, before long work begins. Several
-devices at once are not supported.
+processes: ``distributed``.
 """
 
 import ctypes
@@ -44,6 +44,11 @@ class Machine(Checked):
         False,
         "keep of each layer its input alone, and compute it again for the backward pass: less"
         " memory, up to a third more time, the same numbers",
+    )
+    shard: Literal["none", "weights"] = setting(
+        "none",
+        "with several processes: none, each holds the model (DDP); weights, each holds a share of"
+        " weights, gradients and moments (FSDP2)",
     )
     threads: int | None = setting(None, "CPU threads (default: torch's choice)", least=1, most=1024)
 

@@ -12,8 +12,9 @@ B passages of a batch, T positions of the targets' stream, K draws.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 
 import torch
 from torch import Tensor, nn
@@ -21,9 +22,11 @@ from torch import Tensor, nn
 from minicpt.batch import IGNORE, Batch, pad, target_stream, valid_positions
 from minicpt.common.evaluating import evaluating
 from minicpt.common.randomness import generator, seeded
+from minicpt.common.shown import LOSSES, Shown, Table, loss_rows
 from minicpt.data.choosing import spread
 from minicpt.data.order import Draw, planned
 from minicpt.loss import Loss, TargetLosses, objective_loss
+from minicpt.training.distributed import World, current
 
 # The share of the bytes that unknown tokens may hide. A model that predicts "unknown" pays next to
 # nothing for what stands there; paid for at 8 bits a byte, 1 % would add 0.08 bits per byte.
@@ -32,8 +35,8 @@ ESTIMATED = ("bound", "pseudo")  # kinds of likelihood that are means over draws
 SEED = 0  # of the order and noise of every evaluation, whatever the seed of the training
 
 
-@dataclass(frozen=True)
-class Evaluation:
+@dataclass(frozen=True, repr=False)
+class Evaluation(Shown):
     """The loss by head, and what is needed to see it in bits per byte.
 
     head_weights  what each head's mean counts in ``total``; 1 where not named
@@ -100,6 +103,13 @@ class Evaluation:
             "draws": self.draws,
         }
 
+    def shown(self) -> Table:
+        bits = self.bits_per_byte
+        remark = f"{bits:.4f} bits per byte of the text" if bits is not None else (
+            f"no bits per byte: {self.no_bits_per_byte}"
+        )
+        return Table("held-out loss", LOSSES, loss_rows(self.losses), [remark])
+
     def summary(self) -> dict:
         """Plain numbers, for a file or ``--json``."""
         return {
@@ -128,21 +138,27 @@ def evaluate(
     each=lambda passages, batch, losses: None,
     parts: nn.ModuleDict | None = None,
     draws: int = 0,
+    losses: Callable | None = None,
+    world: World | None = None,
 ) -> Evaluation:
     """The loss of ``passages`` passages, evenly spread over the corpus' plan (default: of all).
+
+    Several processes take the batches in turns, each one once, and the results are added in the
+    order of the plan: so their number does not matter.
 
     each   called for every batch with its passages, the batch, and their ``TargetLosses`` by head
     parts  what learnt beside the model; None: new ones
     draws  of each passage, where the likelihood is estimated. 0: a bound takes one, since its
            losses are those of the estimator; a pseudo-likelihood, which is more work, is left out
+    losses  (objective, batch) -> their ``TargetLosses``; None: as the objective makes them
+    world  the processes that take part; None: all
     """
+    world = world or current()
     plan = planned(objective, corpus, SEED, 0)
     places = spread(plan, min(len(plan), passages or len(plan)))
     device = next(model.parameters()).device
     bound, pseudo = (objective.likelihood == kind for kind in ESTIMATED)
     drawn = max(draws, 1) if bound else draws if pseudo else 0
-    losses: dict[str, Loss] = {}
-    nats, size, hidden, variance = 0.0, 0, 0, 0.0
     whole = in_bits(objective) or pseudo and drawn > 0
     if parts is None:
         with seeded("parts", SEED):
@@ -150,39 +166,59 @@ def evaluate(
 
     def run(batch: Batch) -> tuple[Batch, dict[str, TargetLosses]]:
         batch = batch.to(device)
-        return batch, objective.losses(model, parts, batch)
+        return batch, losses(objective, batch) if losses else objective.losses(model, parts, batch)
 
+    def measured(some: Sequence[int], whole: bool, counts: bool) -> dict:
+        """The sums of a batch, as plain numbers."""
+        together = [plan[place] for place in some]
+        batches = [
+            objective.likelihood_batch(together, noise(some, number)) for number in range(drawn)
+        ]
+        estimates = [run(batch) for batch in batches]
+        own = estimates if bound else [run(objective.batch(together, noise(some)))]
+        for batch, found in own if counts else ():
+            each(together, batch, found)
+        sums = {
+            name: [sum(float(nats_of(found[name]).sum()) for _, found in own) / len(own), x.count]
+            for name, x in own[0][1].items()
+        }
+        of_text = [
+            text_losses(objective, corpus, together, batch, found)
+            for batch, found in estimates or own
+            if whole
+        ]
+        if not whole or None in of_text:
+            return {"losses": sums, "text": None}
+        by_draw = torch.stack([text.nats for text in of_text])  # (K, B)
+        variance = float(by_draw.var(dim=0).sum()) / drawn if drawn > 1 else 0.0
+        sizes, hidden = int(of_text[0].sizes.sum()), int(of_text[0].hidden.sum())
+        text = [float(by_draw.mean(dim=0).sum()), sizes, hidden, variance]
+        return {"losses": sums, "text": text}
+
+    shares = world.share(range(len(places)), batch_size)
+    mine: list[dict] = []
     with evaluating(model), evaluating(parts):
-        begins: Iterable[int] = range(0, len(places), batch_size)
-        for begin in progress(begins):
-            some = places[begin : begin + batch_size]
-            together = [plan[place] for place in some]
-            batches = [
-                objective.likelihood_batch(together, noise(some, number)) for number in range(drawn)
-            ]
-            estimates = [run(batch) for batch in batches]
-            own = estimates if bound else [run(objective.batch(together, noise(some)))]
-            for batch, found in own:
-                each(together, batch, found)
-            for name, of_head in own[0][1].items():
-                sums = [nats_of(found[name]).sum() for _, found in own]
-                loss = Loss(sum(sums) / len(sums), of_head.count)
-                losses[name] = losses[name] + loss if name in losses else loss
-            if whole:
-                of_text = [
-                    text_losses(objective, corpus, together, batch, found)
-                    for batch, found in estimates or own
-                ]
-                whole = None not in of_text
-            if whole:
-                by_draw = torch.stack([text.nats for text in of_text])  # (K, B)
-                nats += float(by_draw.mean(dim=0).sum())
-                size += int(of_text[0].sizes.sum())
-                hidden += int(of_text[0].hidden.sum())
-                if drawn > 1:  # each passage is drawn apart from the others
-                    variance += float(by_draw.var(dim=0).sum()) / drawn
-    if not whole:
-        nats, size, hidden = 0.0, 0, 0
+        for share in progress(shares):
+            # A process that has fewer batches reads one again, which does not count.
+            chosen = share or range(min(batch_size, len(places)))
+            found = measured([places[number] for number in chosen], whole, bool(share))
+            whole = whole and found["text"] is not None
+            mine += [found] * bool(share)
+    rounds = zip_longest(*world.gathered(mine))
+    return added_up(objective, [x for each in rounds for x in each if x], drawn)
+
+
+def added_up(objective, batches: Sequence[dict], drawn: int) -> Evaluation:
+    """The evaluation from what its batches measured, in their order."""
+    losses: dict[str, Loss] = {}
+    for batch in batches:
+        for name, (total, count) in batch["losses"].items():
+            loss = Loss(torch.tensor(total, dtype=torch.float64), count)
+            losses[name] = losses[name] + loss if name in losses else loss
+    texts = [batch["text"] for batch in batches]
+    whole = bool(texts) and None not in texts
+    columns = zip(*texts, strict=True) if whole else [[0.0], [0], [0], [0.0]]
+    nats, size, hidden, variance = map(sum, columns)
     kind = objective.likelihood if whole else ""
     error = math.sqrt(variance) if whole and drawn > 1 else None
     return Evaluation(losses, nats, size, hidden, objective.head_weights, kind, drawn, error)

@@ -4,6 +4,7 @@ import dataclasses
 
 import torch
 
+from minicpt.checkpoint import pieces
 from minicpt.common.errors import InputError
 from minicpt.training.optimizer import Optimization, learning_rate
 from minicpt.training.trainer import Trainer
@@ -29,7 +30,7 @@ def restore(trainer: Trainer, state: dict) -> None:
         step, without = state["step"], state["steps_without_targets"]
         if not (type(step) is type(without) is int and 0 <= without <= step <= trainer.steps):
             raise InputError(f"step {step!r:.20} is none of the run's {trainer.steps}")
-        trainer.parts.load_state_dict(state["parts"])
+        pieces.put(trainer.parts.state_dict(), state["parts"])
         restore_optimizer(trainer.optimizer, state["optimizer"])
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:120]
@@ -50,13 +51,17 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict) -> None:
     parameters = [each for group in optimizer.param_groups for each in group["params"]]
     if not state["state"].keys() <= set(range(len(parameters))):
         raise InputError(f"the optimizer's state is not one of {len(parameters)} parameters")
+    values, owners = {}, {}
     for index, moments in state["state"].items():
         for name, shape in fields.items():
             own = parameters[index] if shape is None else torch.zeros(shape)  # the step: float32
             value = moments[name]
             if (value.shape, value.dtype) != (own.shape, own.dtype) or len(moments) != len(fields):
                 raise InputError(f"the optimizer's {name} of parameter {index} does not fit it")
-    optimizer.load_state_dict(state)
+            values[index, name], owners[index, name] = value, own
+    values = pieces.spread(values, owners)
+    moments = {at: {name: values[at, name] for name in fields} for at in state["state"]}
+    optimizer.load_state_dict(state | {"state": moments})
 
 
 def lengthened(step: int, old: int, new: int, settings: Optimization) -> Optimization:

@@ -4,8 +4,8 @@
 
 What makes it exact:
 
-* The targets of a step are counted over all its micro-batches before the first backward pass, and
-  every micro-batch is divided by that count. However a step is split, it has one gradient.
+* The targets of a step are counted over all its micro-batches (of all processes) before the first
+  backward pass. Each is divided by that count. However a step is split, it has one gradient.
 * Dropout is the only use of torch's own generator. It is seeded by (step, micro-batch).
 * A step without targets changes nothing, weight decay included. A loss or gradient that is not
   finite stops the run before the weights change.
@@ -25,7 +25,9 @@ from minicpt.common.settings import MOST, setting
 from minicpt.loss import Loss, objective_loss
 from minicpt.terms import apart
 from minicpt.training.device import CPU, Machine
+from minicpt.training.distributed import ALONE, World, add_losses, current, whole, without_targets
 from minicpt.training.optimizer import Optimization, learning_rate, make_optimizer
+from minicpt.training.step import Step
 from minicpt.training.stream import Stream
 
 
@@ -33,7 +35,7 @@ from minicpt.training.stream import Stream
 class Training(Optimization):
     batch_size: int = setting(16, "passages of a step", least=1, most=2**20)
     micro_batch_size: int = setting(
-        0, "passages of a forward pass, to save memory; 0: all of the step", least=0, most=2**20
+        0, "passages of a forward pass, to save memory; 0: all that it has", least=0, most=2**20
     )
     seed: int = setting(0, "seed of weights, order, noise and dropout", least=0, most=MOST)
     fused_loss: bool = setting(True, "the loss a few rows at a time, without holding all logits")
@@ -69,6 +71,10 @@ class Learner(nn.Module):
                 result[remedy.name] = {"weights": Loss(value, 1)}
         return result
 
+    def within(self, function: Callable, *given):
+        """``function(model, parts, …)`` as another forward: its weights may be shared out."""
+        return function(self.model, self.parts, *given)
+
 
 def train_step(
     learner: nn.Module,
@@ -78,8 +84,9 @@ def train_step(
     machine: Machine = CPU,
     seed: int | None = None,
     head_weights=None,
+    world: World = ALONE,
 ) -> dict[str, dict[str, Loss]]:
-    """One update of the weights from the micro-batches of a step.
+    """One update of the weights from the micro-batches of a step, or from a process's share.
 
     max_grad_norm  a longer gradient is shortened to it; 0: none is
     seed           of the step's dropout; None: torch's generator is left alone
@@ -87,10 +94,12 @@ def train_step(
     Returns the step's losses as ``Learner`` does. Raises NotFinite, with the weights unchanged, if
     one of them or the gradient's norm is not finite.
     """
-    counts = sum((Counter(batch.counts()) for batch in batches), Counter())
+    counts = world.added(sum((Counter(batch.counts()) for batch in batches), Counter()))
     optimizer.zero_grad(set_to_none=True)
     total: dict[str, dict[str, Loss]] = {}
-    for number, batch in enumerate(batches):
+    for place, batch in enumerate(batches):
+        number = place * world.size + world.rank  # of the step's micro-batches: see ``deal``
+        world.communicate(learner, now=place == len(batches) - 1)
         if seed is not None:
             torch.manual_seed(generator("dropout", seed, number).initial_seed())
         with machine.autocast():
@@ -101,14 +110,12 @@ def train_step(
                 objective_loss(losses, divisors, None if name else head_weights)
                 for name, losses in found.items()
             ).backward()
-        for name, losses in found.items():
-            known = total.setdefault(name, {})
-            for head, loss in losses.items():
-                known[head] = known[head] + loss.detach() if head in known else loss.detach()
+        add_losses(total, found)
+    total = world.added_losses(total)
     if not counts:
         return total
     parameters = [each for group in optimizer.param_groups for each in group["params"]]
-    norm = nn.utils.clip_grad_norm_(parameters, max_grad_norm or float("inf"))
+    norm = whole(nn.utils.clip_grad_norm_(parameters, max_grad_norm or float("inf")))
     values = {}
     for name, losses in total.items():
         for head, loss in losses.items():
@@ -121,22 +128,6 @@ def train_step(
 
 
 # ---------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Step:
-    """What one step did.
-
-    losses  by head: the objective's
-    terms   by name: what each term or remedy added to the loss
-    tokens  the real positions that the model read
-    """
-
-    number: int
-    losses: dict[str, Loss]
-    terms: dict[str, float]
-    tokens: int
-    learning_rate: float
 
 
 @dataclass
@@ -160,6 +151,7 @@ class Trainer:
     step: int = 0
     steps_without_targets: int = 0
     prepare: Callable = lambda model, parts, batch: batch
+    world: World = field(default_factory=current)
     stream: object = field(init=False)
 
     def __post_init__(self):
@@ -167,8 +159,8 @@ class Trainer:
         self.model.to(self.machine.device)
         with seeded("parts", settings.seed):
             learner = Learner(self.model, self.objective, self.remedies, settings.fused_loss)
-        self.parts = learner.parts.to(self.machine.device)
-        self.learner = self.machine.compiled(learner)
+        self.parts, self.alone = learner.parts.to(self.machine.device), learner
+        self.learner = self.world.wrapped(self.machine.compiled(learner), self.machine.shard)
         self.stream = Stream(self.objective, self.corpus, settings.seed)
         for remedy in self.remedies:
             self.stream = remedy.mixed(self.stream)
@@ -182,14 +174,9 @@ class Trainer:
     def advance(self) -> Step:
         self.learner.train()
         settings = self.settings
-        passages, draws = self.stream.passages(self.step * settings.batch_size, settings.batch_size)
-        size = settings.micro_batch_size or settings.batch_size
-        batches = [
-            self.objective.batch(passages[at : at + size], draws[at : at + size])
-            for at in range(0, len(passages), size)
-        ]
-        batches = [batch.to(self.machine.device) for batch in batches]
-        batches = [self.prepare(self.model, self.parts, batch) for batch in batches]
+        at, size = self.step * settings.batch_size, settings.batch_size
+        shares = self.world.share(range(at, at + size), settings.micro_batch_size)
+        batches = [self.batch(share) for share in shares]
         rate = learning_rate(self.step, self.steps, settings)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -202,9 +189,11 @@ class Trainer:
                 self.machine,
                 generator("dropout", settings.seed, self.step).initial_seed(),
                 self.objective.head_weights,
+                self.world,
             )
         except NotFinite as error:
-            raise error.at(self.step + 1, [passage.place for passage in passages]) from None
+            passages, _ = self.stream.passages(at, size)
+            raise error.at(self.step + 1, [each.place for each in passages]) from None
         for remedy in self.remedies:
             remedy.after_step(self.model)
         self.step += 1
@@ -214,5 +203,13 @@ class Trainer:
         losses = found.pop("")
         self.steps_without_targets += not any(loss.count for loss in losses.values())
         terms = {name: float(sum(x.mean for x in each.values())) for name, each in found.items()}
-        tokens = sum(int(valid_positions(batch.inputs["mask"]).sum()) for batch in batches)
-        return Step(self.step, losses, terms, tokens, rate)
+        own = zip(batches, shares, strict=True)
+        tokens = sum(valid_positions(x.inputs["mask"]).sum().item() for x, share in own if share)
+        return Step(self.step, losses, terms, self.world.added({"": tokens})[""], rate)
+
+    def batch(self, places: range) -> Batch:
+        """A micro-batch, as training has it; of no places, a passage without its targets."""
+        found = self.stream.passages(places.start, len(places) or 1)
+        batch = self.objective.batch(*found).to(self.machine.device)
+        batch = self.alone.within(self.prepare, batch)
+        return batch if places else without_targets(batch)

@@ -101,6 +101,8 @@ def main(folder: Path, rooms: list[str]) -> None:
     import tqdm  # noqa: F401
 
     sys.path.insert(0, str(folder))
+    # An editable install finds a deleted file's module in the checkout that it was made from.
+    sys.meta_path = [each for each in sys.meta_path if "ditable" not in repr(each)]
     found = {}
     for name in in_a_child(lambda: discovered(folder, rooms)):
         file, aside = folder / name, folder / "deleted"

@@ -52,7 +52,7 @@ def runs() -> dict:
 
     Path("text.txt").write_text(TEXT)
     words = ["train", "toy-task", "--corpus", "text.txt", *TINY, "--model", "toy", "--steps", "6"]
-    words += ["--vocab-size", "256", "--save-every", "3", "--toy-share", "0.25", "--json"]
+    words += ["--vocab-size", "256", "--save-every", "3", "--toy-task-share", "0.25", "--json"]
     found = {"train": called(*words, "--out", "run")}
     whole = weights("run/step-00000006")
     state = torch.load("run/step-00000003/state.pt", weights_only=True)
@@ -82,7 +82,7 @@ def main(folder: str) -> None:
         "help": helps(),
         "verb": called("toy-verb"),
         "runs": runs(),
-        "verify": called("verify", "toy-task"),
+        "verify": called("verify", "toy-task", "--model", "toy"),
         "compare": compared(),
     }))  # fmt: skip
 

@@ -1,7 +1,7 @@
 """A fault: a mistake that people make, as a small patch of one piece of a sound subject.
 
 Each has the number of the known mistake that it is an example of; several faults can be examples of
-one. Numbers 19 to 23 come with what they belong to.
+one. Number 23 comes with what it belongs to.
 """
 
 import copy
@@ -25,6 +25,7 @@ class Fault:
     what       the mistake, in words
     make       from the sound subject to the mistaken one
     needs      the role of a model that must be there beside the subject's own; "": none
+    processes  whether it is a mistake that several processes make together
     name, number  its own, the number counted from 1
     """
 
@@ -34,16 +35,25 @@ class Fault:
     what: str
     make: Callable[[Subject], Subject]
     needs: str = ""
+    processes: bool = False
     name: str = ""
     number: int = 0
 
 
-def fault(mistake: int, objective: str, what: str, subject: str = "", needs: str = ""):
+def fault(
+    mistake: int,
+    objective: str,
+    what: str,
+    subject: str = "",
+    needs: str = "",
+    processes: bool = False,
+):
     """Makes a fault of a function from a sound subject to a mistaken one."""
 
     def register(make: Callable[[Subject], Subject]) -> Fault:
         name = make.__name__.replace("_", "-")
-        return Fault(mistake, objective, subject or objective, what, make, needs, name)
+        of = mistake, objective, subject or objective
+        return Fault(*of, what, make, needs, processes, name)
 
     return register
 

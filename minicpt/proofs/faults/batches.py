@@ -203,7 +203,8 @@ def openings_are_wrong(subject):
         firsts = itertools.cycle([pair.first for pair in pairs if pair.first.first])
         for pair in pairs:
             own = pair.first.document
-            yield next(first for first in firsts if first.document != own)
+            once = itertools.islice(firsts, len(pairs))  # not for ever, where no other one opens
+            yield next(first for first in once if first.document != own)
 
     return other_wrong_text(as_in_the_document(subject), opening)
 

@@ -1,4 +1,8 @@
-"""Toy: a decoder that looks at the mean of what stands before (of this test alone)."""
+"""Toy piece: a decoder that looks at the mean of what stands before.
+
+A skeleton: say here which published architecture it is, and what is left out. Losses do not belong
+here: a model turns tokens into hidden states, and objectives do the rest.
+"""
 
 from dataclasses import dataclass
 
@@ -12,16 +16,18 @@ from minicpt.models.layers import Model, Sizes, TiedHead, causal_mask_of, initia
 
 
 @dataclass(frozen=True)
-class ToyConfig(Sizes):
-    toy_gain: float = setting(1.0, "what the mean counts", above=0)
+class ToyPieceConfig(Sizes):
+    """Each field becomes a flag of ``minicpt train OBJECTIVE --model toy-piece``."""
+
+    toy_piece_gain: float = setting(1.0, "what the mean counts", above=0)
 
 
-class Toy(Model):
+class ToyPiece(Model):
     ROLE = "decoder"
-    INPUTS = ("tokens", "mask", "positions")
-    Config = ToyConfig
+    INPUTS = ("tokens", "mask", "positions")  # of all inputs, those that ``forward`` takes
+    Config = ToyPieceConfig
 
-    def __init__(self, config: ToyConfig) -> None:
+    def __init__(self, config: ToyPieceConfig) -> None:
         super().__init__()
         self.config = config
         self.tokens = nn.Embedding(config.vocabulary, config.width)
@@ -33,10 +39,11 @@ class Toy(Model):
     def forward(
         self, tokens: Tensor, mask: Tensor | None = None, positions: Tensor | None = None
     ) -> Tensor:
-        x = self.dropout(look_up("Toy", tokens=(self.tokens, tokens)))  # (B, T, D)
-        seen = causal_mask_of(tokens, mask)
+        """Hidden states (B, T, D) of tokens (B, T)."""
+        x = self.dropout(look_up("ToyPiece", tokens=(self.tokens, tokens)))  # (B, T, D)
+        seen = causal_mask_of(tokens, mask)  # True: may be looked at
         seen = seen.reshape(-1, *seen.shape[-2:]).to(x)  # (B or 1, T, T)
         for layer in self.layers:
             mean = seen @ x / seen.sum(-1, keepdim=True).clamp(min=1)
-            x = x + self.config.toy_gain * torch.tanh(layer(mean))
+            x = x + self.config.toy_piece_gain * torch.tanh(layer(mean))
         return x
