@@ -138,9 +138,11 @@ def known(path: Path) -> dict[Cell, float | None]:
 
 
 def keep(path: Path, cell: Cell, loss: float | None) -> None:
+    """Adds a line; what a killed run left of one is parted from it."""
     line = json.dumps(asdict(cell) | {"loss": loss}) + "\n"
+    torn = path.exists() and not path.read_bytes().endswith(b"\n")
     with open(path, "a", encoding="utf-8") as file:
-        file.write(line)
+        file.write("\n" * torn + line)
         file.flush()
         os.fsync(file.fileno())
 

@@ -1,4 +1,4 @@
-"""The sweep of training defaults, and the wait for the same loss: what is computed, not how fast."""
+"""The sweep of training defaults, and the wait for a loss: what is computed, not how fast."""
 
 import doctest
 import json
