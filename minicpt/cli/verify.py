@@ -23,6 +23,7 @@ from minicpt.proofs.subject import Subject
 from minicpt.runs.assembly import objective_kind
 from minicpt.runs.console import print_json, say
 
+MOST_PROCESSES = 16  # each imports torch: 0.3 GB and seconds of CPU time
 EXAMPLES = """examples:
   minicpt verify causal-lm
   minicpt verify --break all
@@ -55,8 +56,8 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="make a mistake, or all; may be given several times",
     )  # fmt: skip
     parser.add_argument(
-        "--processes", type=whole, metavar="N", help="also prove that N processes, which it starts"
-        " itself, make the gradient of one",
+        "--processes", type=few, metavar="N", help="also prove that N processes, which it starts"
+        f" itself, make the gradient of one; at most {MOST_PROCESSES}",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
@@ -64,6 +65,12 @@ def add(parser: argparse.ArgumentParser) -> None:
 def whole(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def few(text: str) -> int:
+    if whole(text) > MOST_PROCESSES:
+        raise argparse.ArgumentTypeError(f"{text} processes are too many for one machine")
     return int(text)
 
 
