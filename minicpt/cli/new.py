@@ -3,6 +3,7 @@ rule and its test come with it; the files go into the checkout where minicpt's o
 """
 
 import argparse
+import re
 from pathlib import Path
 
 import minicpt
@@ -51,6 +52,8 @@ def run(arguments: argparse.Namespace) -> int:
     tell(f"\nIt runs as it is{there}:")
     test = next(path for path in paths if path.parent.name == "tests")
     for line in (f"python -m pytest tests/{test.name}", *NEXT[kind]):
+        # The installed `minicpt` is another checkout's.
+        line = line if arguments.to is None else re.sub("^minicpt", "python -m minicpt", line)
         tell(f"  {line.format(name)}")
     return 0
 

@@ -13,7 +13,7 @@ from minicpt.common.memory import free_memory, resident
 from minicpt.common.terminal import amount, duration
 from minicpt.data.order import planned
 from minicpt.runs.loop import Run
-from minicpt.runs.needs import Needs, bytes_of, needs
+from minicpt.runs.needs import Needs, needs
 from minicpt.training.device import keep_freed_memory
 from minicpt.training.trainer import Trainer
 
@@ -74,8 +74,10 @@ def forecast(run: Run) -> Forecast:
     """
     trainer, watch = run.trainer, run.watch
     memory, steps = needs(trainer), trainer.steps
-    learning = bytes_of(p for p in trainer.learner.parameters() if p.requires_grad)
-    saved = bytes_of(trainer.learner.parameters()) + 2 * learning
+    saved = sum(  # of what is spread over processes, the whole: all write into one folder
+        each.numel() * each.element_size() * (3 if each.requires_grad else 1)
+        for each in trainer.learner.parameters()
+    )
     per_evaluation = evaluation_seconds(run)
     keep_freed_memory()  # as the run's steps will have it
     trainer.remedies = ()  # what they do after a step, and at the end, is not done
@@ -130,5 +132,6 @@ def evaluation_seconds(run: Run) -> float:
         )
         whole += seconds * all / max(1, some)
     run.watch, begun = watch, time.perf_counter()
-    run.sample()
+    if run.speaks:
+        run.sample()
     return whole + time.perf_counter() - begun
