@@ -15,6 +15,7 @@ from minicpt.data.order import planned
 from minicpt.runs.loop import Run
 from minicpt.runs.needs import Needs, needs
 from minicpt.training.device import keep_freed_memory
+from minicpt.training.distributed import on_this_machine
 from minicpt.training.trainer import Trainer
 
 TIMED_STEPS = 5  # steps that --minutes times, after two that it does not
@@ -57,11 +58,13 @@ class Forecast:
         """The same for people."""
         free = free_memory()
         there = "" if free is None else f"; {amount(free + resident())} are free for it"
+        processes = on_this_machine()
+        each = f" in each of {processes} processes" if processes > 1 else ""
         return [
             f"time      about {duration(self.seconds)}: {self.steps:,} steps of"
             f" {duration(self.step_seconds)}, {self.evaluations:,} evaluations of"
             f" {duration(self.evaluation_seconds)} (an estimate from {TRIED} steps here and now)",
-            f"memory    about {amount(self.memory.total)}{there}",
+            f"memory    about {amount(self.memory.total)}{each}{there}",
             f"disk      {self.kept:,} of {self.checkpoints:,} checkpoints stay, each about"
             f" {amount(self.checkpoint_bytes)}",
         ]

@@ -17,6 +17,7 @@ from minicpt.common.memory import free_memory, machine_memory, resident
 from minicpt.common.randomness import seeded
 from minicpt.fast.loss import held_at_once
 from minicpt.models.recomputing import kept_whole, recomputed_layers
+from minicpt.training.distributed import on_this_machine
 from minicpt.training.trainer import Trainer
 
 GIBIBYTE = 1 << 30
@@ -136,10 +137,12 @@ def check_needs(trainer: Trainer) -> str:
     if 4 * bytes_of(trainer.alone.parameters()) < SMALL:
         return ""
     found, most, free = needs(trainer), machine_memory(), free_memory()
-    if most and found.total > CLEARLY * most:
+    processes = on_this_machine()
+    each = f" in each of {processes} processes" if processes > 1 else ""
+    if most and processes * found.total > CLEARLY * most:
         raise InputError(
-            f"the run {found}, and this machine has {gib(most)}; use --checkpoint-activations, a"
-            " smaller --micro-batch-size, --lora, or a smaller model"
+            f"the run {found}{each}, and this machine has {gib(most)}; use"
+            " --checkpoint-activations, a smaller --micro-batch-size, --lora, or a smaller model"
         )
     there = "" if free is None else f"; {gib(free + resident())} GiB are free for it"
-    return f"{found}{there}"
+    return f"{found}{each}{there}"
