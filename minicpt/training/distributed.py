@@ -144,6 +144,11 @@ def current() -> World:
     return worlds[-1]
 
 
+def on_this_machine() -> int:
+    """How many processes of the run share this machine's memory."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if current().size > 1 else 1
+
+
 class Processes(World):
     """Several processes, or one under torchrun: the real thing."""
 
