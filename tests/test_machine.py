@@ -239,7 +239,7 @@ def test_a_run_keeps_its_machine(text, tmp_path, capsys, monkeypatch):
     assert main([*words, "--out", str(out)]) == 0
     record = checkpoint.load(out).record
     assert record["config"]["machine"] == {
-        "device": "cpu", "dtype": "bfloat16", "compile": False, "threads": None,
+        "device": "cpu", "dtype": "bfloat16", "compile": False, "threads": None, "shard": "none",
         "checkpoint_activations": False,
     }  # fmt: skip
     results = []
