@@ -126,6 +126,9 @@ class Pool:
         lines = [each.stdout.readline() or gone for each in self.children]
         told = [json.loads(line) for line in lines]
         wrong = [each["error"] for each in told if each["error"]]
+        if wrong:  # they may be half in a group of processes: the next run starts new ones
+            self.close()
+            pool.cache_clear()
         return told[0]["found"], f"a process waits for others in vain ({wrong[0]})" if wrong else ""
 
     def close(self) -> None:
