@@ -327,7 +327,16 @@ def test_what_several_processes_cannot_use_is_refused(device, more, lacks, wrong
         Processes(0, 2, 0).machine(Machine(device=device, **more))
 
 
-def test_without_gloo_there_is_no_way_to_exchange(monkeypatch):
+@pytest.fixture
+def signals():
+    """A process that cannot join ignores signals until its end; this one goes on after it."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_without_gloo_there_is_no_way_to_exchange(monkeypatch, signals):
     monkeypatch.setattr(torch.distributed, "is_gloo_available", lambda: False)
     for name in LAUNCHER:
         monkeypatch.setenv(name, "0")
