@@ -32,9 +32,10 @@ def main() -> int:
         signals.leave(stopped.number)
     finally:
         signals.install(signals.leave)
-    # A thread that the library still holds must not delay the end: of an interrupted program, and
-    # of one whose other processes wait.
-    if status > 128 or status and "LOCAL_RANK" in os.environ:
+    # A thread that the library still holds must not delay the end of an interrupted program. Of
+    # several processes, now and then such a thread aborts one whose work is done ("terminate called
+    # without an active exception"), and torchrun would call the run failed.
+    if status > 128 or "LOCAL_RANK" in os.environ:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError):
                 stream.flush()
