@@ -60,7 +60,8 @@ def verbs() -> dict[str, str]:
     None of them is imported: a list of verbs must not wait for torch.
     """
     found = {}
-    for file in sorted(file for folder in cli.__path__ for file in Path(folder).glob("*.py")):
+    files = (file for folder in cli.__path__ for file in Path(folder).glob("*.py"))
+    for file in sorted(files, key=lambda file: file.stem):
         name = file.stem.replace("_", "-")
         first = ast.get_docstring(ast.parse(file.read_text("utf-8"))).split("\n\n")[0]
         begins, _, rest = first.partition(": ")
