@@ -5,7 +5,8 @@
     run.py         a whole comparison: prepares it, and does what is not done yet
     work.py        one part: trained as ``train`` does it, and measured
     measure.py     held-out losses by unit of text, before and after
-    probe.py       the linear classifier on frozen features
+    task.py        the probe's task: which part of a text a passage comes from
+    probe.py       the task, learnt from frozen features and by tuning the model
     store.py       the folder that keeps what is done, so that nothing is done twice
     statistics.py  intervals over seeds and text
     summary.py     gained, forgotten, what is within noise, the Pareto front

@@ -104,7 +104,7 @@ class Comparison(Checked):
     learning_rate: float = setting(1e-3, "highest rate of a continuation", above=0, most=10)
     evaluate_passages: int = setting(256, "held-out passages of each text for a loss", least=1)
     probe_passages: int = setting(
-        60, "passages of each part of a text from which the probe learns", least=1
+        64, "passages of each part of a text from which the probe learns, at most", least=1
     )
 
     @property
