@@ -116,7 +116,7 @@ def test_a_base_learns_the_old_text_with_settings_and_seed_of_its_own(kind, seed
 def test_a_continuation_differs_from_the_plain_one_in_its_arm_alone(name, seed, watched):
     objective, arm = name.split(".")
     trainer, before = trainer_of(watched, f"{name}.{seed}")
-    replay = getattr(trainer.stream, "old", None)
+    replay = getattr(trainer.stream, "second", None)
     assert side_of(trainer.corpus.names) == ({"wrong"} if arm == "control" else {"new"})
     assert {name: getattr(trainer.settings, name) for name in CONTINUED} == CONTINUED
     assert trainer.settings.seed == seed and trainer.steps == 2 and trainer.machine.threads == 1
@@ -148,7 +148,7 @@ def test_a_continuation_differs_from_the_plain_one_in_its_arm_alone(name, seed, 
     assert frozen == (arm in ("lora", "freeze"))
     assert (replay is not None) == ("replay" in arm)
     if replay:
-        assert float(trainer.stream.fraction) == 0.25
+        assert float(trainer.stream.share) == 0.25
     if arm == "replay":
         assert side_of(replay.corpus.names) == {"old"}
     if arm == "self-replay":  # a quarter of 2 steps of 4 passages of 24 tokens, and end-of-texts
