@@ -10,19 +10,9 @@ from making import close
 
 from minicpt.common.errors import InputError
 from minicpt.comparison import measure, probe, texts
-from minicpt.comparison.plan import (
-    QUICK_ARMS,
-    Asked,
-    Comparison,
-    Part,
-    arms,
-    arms_of,
-    base_objective,
-    compared,
-    model_of,
-    parts,
-    roles_of,
-)
+from minicpt.comparison.arms import QUICK_ARMS, arms, arms_of, compared
+from minicpt.comparison.parts import Part, base_objective, model_of, parts, roles_of
+from minicpt.comparison.plan import Asked, Comparison
 from minicpt.comparison.statistics import Figures, Interval, interval, less
 from minicpt.comparison.store import Store
 from minicpt.comparison.summary import front, lead, rows

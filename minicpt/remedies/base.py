@@ -111,6 +111,7 @@ class Remedy:
     needs      what must hold for it. A remedy is refused beside one that ``removes`` it
     removes    what does not hold any more with it, and why
     measured   its settings in ``compare``, where nothing else is said; None: it is not compared
+    swept      the strengths that a sweep of ``compare`` goes through, from weak to strong
     base_within  (model) -> a context in which the model is the base, whose weights stay in it;
                None: they do not
     """
@@ -122,6 +123,7 @@ class Remedy:
     needs: ClassVar[tuple[str, ...]] = ()
     removes: ClassVar[Mapping[str, str]] = {}
     measured: ClassVar[Mapping[str, object] | None] = None
+    swept: ClassVar[tuple[float, ...]] = ()
     base_within: Callable[[nn.Module], AbstractContextManager] | None = None
 
     def __init__(self, settings: Checked):
