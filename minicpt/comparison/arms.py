@@ -74,7 +74,7 @@ def knob(name: str) -> str:
 def at_end(arm: str) -> bool:
     """Whether an arm only changes a finished continuation, so that all of them share one."""
     kind = compared().get(parted(arm)[0])
-    return getattr(kind, "only_at_end", False)
+    return kind is not None and kind.only_at_end
 
 
 # --- which arms there are ----------------------------------------------------------------------
