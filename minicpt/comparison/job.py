@@ -16,6 +16,7 @@ from minicpt.comparison.arms import NOTHING
 from minicpt.comparison.measure import loss
 from minicpt.comparison.parts import Part, parts
 from minicpt.comparison.summary import SIDES
+from minicpt.comparison.tuning import RATES, chosen, trials
 from minicpt.comparison.work import Work
 from minicpt.remedies.base import Situation
 from minicpt.runs import assembly, console
@@ -46,7 +47,8 @@ class Job:
         """All that each part's result depends on, the remedies' strengths apart."""
         work, sources = self.work, self.work.asked.sources
         chosen = dataclasses.asdict(work.asked.comparison)
-        del chosen["seeds"]  # more seeds leave what is done as it is
+        for name in ("seeds", "probe_passages"):  # they leave what is done as it is
+            del chosen[name]
         sides = {"wrong": work.sides["old"]} | dict(work.sides)
         hashes = {side: [each.record["sha256"] for each in sides[side]] for side in sides}
         names = ("blocks", "errors", "held_out", "characters")
@@ -61,7 +63,8 @@ class Job:
     def strengths(self) -> dict[str, dict]:
         """The settings of each arm that has some: of a remedy, or of the training."""
         asked, found = self.work.asked, {}
-        for arm in sorted({arm for each in self.arms.values() for arm in each}):
+        arms = {arm for each in self.arms.values() for arm in each}
+        for arm in sorted(arms | {part.arm for part in self.trials if part.arm}):
             for settings in asked.remedies(arm).values():
                 found[arm] = settings
             if training := asked.training(arm):
@@ -71,11 +74,7 @@ class Job:
     def check(self, base: nn.Module | None) -> None:
         """InputError where an objective does not fit the base, the texts, or its remedies."""
         work = self.work
-        words = dict.fromkeys(
-            [(role, name) for name, role in work.roles.items()]
-            + [(role, word) for role, each in work.changes.items() for word in each]
-        )
-        for role, word in words:
+        for role, word in self.words:
             part = Part(role, 0, word, NOTHING)
             model = copy.deepcopy(base) if base else work.new_model(part.from_base)
             objective = work.objective(part, model)
@@ -117,10 +116,24 @@ class Job:
     # --- all parts ---------------------------------------------------------------------------
 
     @property
+    def words(self) -> list[tuple[str, str]]:
+        """Each role with each objective that continues its bases."""
+        work = self.work
+        found = [(role, name) for name, role in work.roles.items()]
+        found += [(role, word) for role, each in work.changes.items() for word in each]
+        return list(dict.fromkeys(found))
+
+    @property
+    def trials(self) -> list[Part]:
+        """The parts by which learning rates are chosen; they come first."""
+        return trials(self.words) if self.work.asked.comparison.tune_rates else []
+
+    @property
     def parts(self) -> list[Part]:
         work = self.work
         given = work.given is not None
-        return parts(work.asked.comparison, work.roles, self.arms, work.changes, given)
+        found = parts(work.asked.comparison, work.roles, self.arms, work.changes, given)
+        return list(dict.fromkeys([*self.trials, *found]))
 
     def through(self, tell: Callable[[str], None]) -> dict[Part, dict]:
         """Does what is not done yet, under a bar, and gives the results of all parts.
@@ -145,6 +158,8 @@ class Job:
 
             try:
                 for part in missing:
+                    if part not in self.trials:
+                        self.choose_rates(results, tell)
                     bar.set_description(part.name)
                     signals.check()
                     results[part] = self.work.do(part, watch)
@@ -162,7 +177,16 @@ class Job:
                 raise
             except (InputError, WorkError) as error:
                 raise WorkError(f"{part.name}: {error}") from None
+        self.choose_rates(results, tell)
         return results
+
+    def choose_rates(self, results: Mapping[Part, dict], tell: Callable[[str], None]) -> None:
+        """Once, when all trials are done."""
+        rates = self.work.rates
+        if self.trials and not rates:
+            rates |= chosen(results, self.trials)
+            found = ", ".join(f"{word} {rate:g}" for (_, word), rate in rates.items())
+            tell(f"learning rates, chosen among {', '.join(f'{x:g}' for x in RATES)}: {found}")
 
     def ordinary(self, results: Mapping[Part, dict]) -> dict[Part, dict]:
         """The results of the usual bases, continued with the objectives that are compared."""

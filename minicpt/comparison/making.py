@@ -40,8 +40,9 @@ class Making:
     given     the folder of a base that is there already; None: bases are trained
     changes   by role: the objectives that continue bases of all kinds, and measure what comes of it
     path      whether the old text's loss is followed while the control reads the old text again
+    probes    whether the models are probed
     ends      whether arms are to be done that act on a finished continuation
-    rates     the highest learning rates that were chosen, by objective; others have the usual one
+    rates     the highest learning rates that were chosen, by role and objective
     finished  the newest continuation without a remedy: what acts at the end shares it
     """
 
@@ -55,8 +56,9 @@ class Making:
 
     changes: Mapping[str, Sequence[str]] = field(default_factory=dict)
     path: bool = False
+    probes: bool = True
     ends: bool = False
-    rates: dict[str, float] = field(default_factory=dict)
+    rates: dict[tuple[str, str], float] = field(default_factory=dict)
     finished: dict[Part, tuple[Model, nn.ModuleDict]] = field(default_factory=dict)
 
     def config(self, part: Part) -> RunConfig:
@@ -65,7 +67,8 @@ class Making:
         if part.arm is None:
             seed, rate = part.base, comparison.base_learning_rate
         else:
-            seed, rate = part.seed, self.rates.get(part.objective, comparison.learning_rate)
+            seed, key = part.seed, (part.role, part.objective)
+            rate = self.rates.get(key, comparison.learning_rate)
         training = Training(batch_size=comparison.batch_size, seed=seed, learning_rate=rate)
         return RunConfig(
             objective=name,

@@ -87,6 +87,10 @@ class Comparison(Checked):
     layers: int = setting(2, "layers of the models", least=1, most=1024)
     base_learning_rate: float = setting(2e-3, "highest rate of a base", above=0, most=10)
     learning_rate: float = setting(1e-3, "highest rate of a continuation", above=0, most=10)
+    tune_rates: bool = setting(
+        False, "choose the highest rate of each objective among three by the same rule, in place of"
+        " --learning-rate",
+    )  # fmt: skip
     evaluate_passages: int = setting(256, "held-out passages of each text for a loss", least=1)
     probe_passages: int = setting(
         60, "passages of each part of a text from which the probe learns", least=1

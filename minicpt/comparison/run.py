@@ -175,7 +175,12 @@ def said(job: Job, results: dict[Part, dict]) -> Result:
         shapes=curves.sayings(drawn, asked.value) + curves.peak_sayings(own, units),
         label=asked.label,
         fit=job.fit,
-        settings=job.settings | {"seeds": asked.comparison.seeds, "remedies": job.strengths},
+        settings=job.settings
+        | {
+            "seeds": asked.comparison.seeds,
+            "remedies": job.strengths,
+            "rates": [[*key, rate] for key, rate in work.rates.items()],
+        },
         versions=work.store.versions,
         seconds=sum(sum(each["seconds"].values()) for each in results.values()),
         folder=work.store.folder,
@@ -225,8 +230,9 @@ def prepare(asked: Asked, tell: Callable[[str], None]) -> "Job":
     follows = "warmup" in sources.sweep or ALL in sources.sweep
     path, ends = follows and not sources.control, any(map(at_end, used))
     work = Work(
-        asked, roles, sides, domains, tokenizer, store, given, changes, path=path, ends=ends
-    )
+        asked, roles, sides, domains, tokenizer, store, given, changes,
+        path=path, probes=bool(roles) and not sources.sweep, ends=ends,
+    )  # fmt: skip
     job = Job(work, arms, vocabulary(tokenizer, sides["new"][0], sides["old"]))
     job.check(base and base.model)
     job.describe(tell)

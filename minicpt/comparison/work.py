@@ -31,6 +31,11 @@ AT_BASE = "@base"  # behind a measure: with what learnt beside the base, and sta
 class Work(Making):
     """What all parts share, and what does one."""
 
+    @property
+    def probing(self) -> str:
+        """What a result says that holds the probe."""
+        return f"{PROBED} {self.asked.comparison.probe_passages}"
+
     def measures(self, part: Part) -> list[str]:
         """What a part's result must say: the objectives that measure it, and more."""
         words = list(self.changes.get(part.role, ()))
@@ -46,8 +51,8 @@ class Work(Making):
         if words:
             found.append(KNOWN)
         plain = part.arm is None or part.objective in self.roles and "=" not in part.arm
-        if self.roles and plain and part.trained is None:
-            found.append(PROBED)
+        if self.probes and plain and part.trained is None:
+            found.append(self.probing)
         return list(dict.fromkeys(found))
 
     def do(self, part: Part, watch: Callable[[Iterable], None]) -> dict:
@@ -74,7 +79,7 @@ class Work(Making):
         trained = time.perf_counter()
         losses, known = {}, {}
         for word in measures:
-            if word in (PATH, KNOWN, PROBED):
+            if word in (PATH, KNOWN, self.probing):
                 continue
             if KNOWN in measures:
                 known[word] = self.is_known(part, word, model)
@@ -85,11 +90,11 @@ class Work(Making):
                 losses[word] = None
             if own and part.arm and KNOWN in measures and self.of_base(part, word, model)[1]:
                 losses[word + AT_BASE] = self.losses(part, word, model, None)
-        probes = PROBED in measures
+        probes = self.probing in measures
         result |= {
             "losses": losses,
             KNOWN: known,
-            PROBED: probes,
+            self.probing: probes,
             "probe": {side: self.probed(model, side) if probes else None for side in SIDES},
         }
         now = time.perf_counter()
