@@ -13,6 +13,7 @@ from tqdm import tqdm
 from minicpt.common.disk import sha256
 from minicpt.common.errors import InputError, WorkError
 from minicpt.comparison.arms import NOTHING
+from minicpt.comparison.forecast import said
 from minicpt.comparison.measure import loss
 from minicpt.comparison.parts import Part, parts
 from minicpt.comparison.summary import SIDES
@@ -36,11 +37,13 @@ class Job:
 
     arms  of each objective
     fit   how well the tokenizer fits the texts
+    base  the model that is given; None: bases are trained
     """
 
     work: Work
     arms: Mapping[str, list[str]]
     fit: dict[str, dict]
+    base: nn.Module | None = None
 
     @property
     def settings(self) -> dict:
@@ -71,9 +74,9 @@ class Job:
                 found[arm] = training
         return found
 
-    def check(self, base: nn.Module | None) -> None:
+    def check(self) -> None:
         """InputError where an objective does not fit the base, the texts, or its remedies."""
-        work = self.work
+        work, base = self.work, self.base
         for role, word in self.words:
             part = Part(role, 0, word, NOTHING)
             model = copy.deepcopy(base) if base else work.new_model(part.from_base)
@@ -144,8 +147,8 @@ class Job:
         wanted = self.parts
         results = {part: store.load(part, self.work.measures(part)) for part in wanted}
         missing = [part for part, result in results.items() if result is None]
-        if len(missing) < len(wanted):
-            tell(f"{len(wanted) - len(missing)} of {len(wanted)} parts are done already")
+        for each in said(wanted, results, self.work, self.base):
+            tell(each)
         total = sum(part.steps(asked.comparison) for part in missing)
         with Signals(current()) as signals, tqdm(
             total=total, unit="step", disable=None, dynamic_ncols=True, smoothing=0

@@ -280,5 +280,7 @@ def _grid(matrix: Matrix, side: str, width: int) -> list[str]:
     lines = []
     for number, (word, unit) in enumerate(matrix.units.items(), 1):
         lines += textwrap.wrap(f"measured by {word}, in {unit}", width)
-        lines += [f"  {row[0]}  {row[number]}" for row in body]
+        for row in body:
+            whole = f"  {row[0]}  {row[number]}"
+            lines += [whole] if len(whole) <= width else [f"  {row[0]}", f"    {row[number]}"]
     return lines

@@ -233,8 +233,9 @@ def prepare(asked: Asked, tell: Callable[[str], None]) -> "Job":
         asked, roles, sides, domains, tokenizer, store, given, changes,
         path=path, probes=bool(roles) and not sources.sweep, ends=ends,
     )  # fmt: skip
-    job = Job(work, arms, vocabulary(tokenizer, sides["new"][0], sides["old"]))
-    job.check(base and base.model)
+    fit = vocabulary(tokenizer, sides["new"][0], sides["old"])
+    job = Job(work, arms, fit, base and base.model)
+    job.check()
     job.describe(tell)
     return job
 
