@@ -11,8 +11,7 @@ import torch
 from minicpt.checkpoint import folder as checkpoint
 from minicpt.checkpoint import huggingface
 from minicpt.cli.main import main
-from minicpt.comparison import probe, work
-from minicpt.models.bert import BERT, BERTConfig
+from minicpt.comparison import work
 from minicpt.remedies.base import Situation
 from minicpt.remedies.lora import lora_state
 from minicpt.remedies.self_replay import SelfReplay
@@ -70,9 +69,9 @@ def watched(tmp_path_factory):
             watching.now["measured"].append((corpus, passages))
             return result | {"of": sorted(side_of(corpus.names))}
 
-        def probing(model, tokenizer, training, tested):
-            watching.now["probed"].append((training.units, tested.units))
-            return asked(model, tokenizer, training, tested)
+        def probing(model, tokenizer, task, rate):
+            watching.now["probed"].append(({each.document for each in task.passages}, rate))
+            return asked(model, tokenizer, task, rate)
 
         watching.now = {"trainers": []}  # of the estimate of the time, before the first part
         patch.setattr(work.Work, "do", watching)
@@ -118,7 +117,7 @@ def test_a_base_learns_the_old_text_with_settings_and_seed_of_its_own(kind, seed
 def test_a_continuation_differs_from_the_plain_one_in_its_arm_alone(name, seed, watched):
     objective, arm = name.split(".")
     trainer, before = trainer_of(watched, f"{name}.{seed}")
-    replay = getattr(trainer.stream, "old", None)
+    replay = getattr(trainer.stream, "second", None)
     assert side_of(trainer.corpus.names) == ({"wrong"} if arm == "control" else {"new"})
     assert {name: getattr(trainer.settings, name) for name in CONTINUED} == CONTINUED
     assert trainer.settings.seed == seed and trainer.steps == 2 and trainer.machine.threads == 1
@@ -150,7 +149,7 @@ def test_a_continuation_differs_from_the_plain_one_in_its_arm_alone(name, seed, 
     assert frozen == (arm in ("lora", "freeze"))
     assert (replay is not None) == ("replay" in arm)
     if replay:
-        assert float(trainer.stream.fraction) == 0.25
+        assert float(trainer.stream.share) == 0.25
     if arm == "replay":
         assert side_of(replay.corpus.names) == {"old"}
     if arm == "self-replay":  # a quarter of 2 steps of 4 passages of 24 tokens, and end-of-texts
@@ -206,30 +205,10 @@ def test_gained_is_of_the_new_held_out_text_and_forgotten_of_the_old(watched):
             (side,) = side_of(corpus.names)
             assert passages == 5 and not trained[side] & set(corpus.names)
         assert len(entry["probed"]) == 2
-        for place, (learnt, tested) in enumerate(entry["probed"]):
-            side = ("new", "old")[place]
-            assert side_of(learnt) == side_of(tested) == {side}
-            assert set(learnt) <= trained[side] and not trained[side] & set(tested)
-
-
-def passage(corpus, place):
-    return corpus.passage(place * 8, place * 8 + 8)
-
-
-def labelled(corpus, labels):
-    passages = [passage(corpus, place) for place in range(len(labels))]
-    return probe.Labelled(passages, torch.tensor(labels), ["u"] * len(labels), ("a", "b"))
-
-
-def test_the_probe_learns_nothing_from_what_it_is_tested_on(tokenizer, corpus):
-    """It is tested on the very passages that it has learnt, under the wrong names: all wrong."""
-    torch.manual_seed(0)
-    sizes = {"positions": 32, "width": 16, "layers": 1, "num_heads": 2}
-    model = BERT(BERTConfig(vocabulary=tokenizer.size, **sizes))
-    right = labelled(corpus, [0, 1, 0, 1])
-    wrong = labelled(corpus, [1, 0, 1, 0])
-    assert probe.probe(model, tokenizer, right, right) == [True] * 4
-    assert probe.probe(model, tokenizer, right, wrong) == [False] * 4
+        for side, (documents, rate) in zip(("new", "old"), entry["probed"], strict=True):
+            assert side_of(documents) == {side}
+            tuned = name.startswith("base") or ".nothing." in name
+            assert rate == (0.003 if tuned else None)  # that of the bases
 
 
 def test_a_comparison_without_a_control_text_takes_the_old_one(watched, tmp_path, monkeypatch):

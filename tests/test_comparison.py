@@ -9,7 +9,7 @@ import torch
 from making import close
 
 from minicpt.common.errors import InputError
-from minicpt.comparison import measure, probe, texts
+from minicpt.comparison import measure, probe, task, texts
 from minicpt.comparison.arms import QUICK_ARMS, arms, arms_of, compared
 from minicpt.comparison.parts import Part, base_objective, model_of, parts, roles_of
 from minicpt.comparison.plan import Asked, Comparison
@@ -17,7 +17,7 @@ from minicpt.comparison.statistics import Figures, Interval, interval, less
 from minicpt.comparison.store import Store
 from minicpt.comparison.summary import front, lead, rows
 from minicpt.comparison.table import sentences, text
-from minicpt.data.corpus import Corpus
+from minicpt.data.corpus import Corpus, Passage
 from minicpt.data.documents import Document, Documents
 from minicpt.models.bert import BERT
 from minicpt.models.gpt2 import GPT2
@@ -110,14 +110,18 @@ def test_the_probe_does_not_mind_a_feature_that_never_changes():
     assert probe.classify(points, torch.tensor([0, 1] * 4), points, 2).tolist() == [0, 1] * 4
 
 
-@pytest.mark.parametrize("kind", [BERT, GPT2, T5])
-def test_features_are_means_over_the_text_alone(kind, tokenizer, corpus):
-    """Each passage by itself, without padding, and its own positions picked by hand."""
+def small(kind, tokenizer):
     torch.manual_seed(0)
     sizes = {"vocabulary": tokenizer.size, "width": 16, "layers": 1, "num_heads": 2, "dropout": 0.5}
     if kind is not T5:
         sizes["positions"] = 64
-    model = kind(kind.Config(**sizes))
+    return kind(kind.Config(**sizes))
+
+
+@pytest.mark.parametrize("kind", [BERT, GPT2, T5])
+def test_features_are_means_over_the_text_alone(kind, tokenizer, corpus):
+    """Each passage by itself, without padding, and its own positions picked by hand."""
+    model = small(kind, tokenizer)
     passages = [corpus.passage(0, 9), corpus.passage(2, 6)]
     found = probe.features(model, tokenizer, passages)
     assert model.training  # as it was
@@ -157,14 +161,14 @@ def test_parts_are_folders_and_files_of_several_documents():
         Document("x/d.jsonl:3", "text", inside="x/d.jsonl"),
         Document("x/e.txt, block 2", "text", inside="x/e.txt"),
     ]
-    found = texts.parts([*alone, *several], ["x"])
+    found = task.parts([*alone, *several])
     assert found == ["a", "a", "c.py", "d.jsonl", "e.txt"]
 
 
 @pytest.mark.parametrize("name", ["x:3", "x, block 2", "x, token 5", "x, from character 5"])
 def test_a_name_that_looks_like_a_message_is_a_name(name, tokenizer):
     """Files may be called anything; where a text comes from stands in fields."""
-    assert texts.parts(documents("a/1", name), ["."]) == ["a", name]
+    assert task.parts(documents("a/1", name)) == ["a", name]
     given = Documents.of(documents(name, *(f"y{number}" for number in range(11))))
     kept = texts.bounded(given, 0)
     assert [each.source for each in kept] == [each.name for each in given]
@@ -184,18 +188,117 @@ def test_the_parts_of_a_document_are_one_unit(tokenizer):
     assert measured["units"] == sorted(f"{number}, token 1" for number in range(10))
 
 
-def test_the_sides_of_the_probe_share_no_document(tokenizer):
-    training = documents(*(f"{part}/{number}" for part in "abc" for number in range(4)))
-    held_out = documents("a/8", "a/9", "b/8", "b/9", "c/9")  # c has one: too few
-    domain = texts.domain(training, held_out, tokenizer, ["."], 16, 6)
-    learning, tested = domain.probe
-    assert learning.parts == tested.parts == ["a", "b"]
-    assert not set(learning.units) & set(tested.units)
-    assert len(learning.passages) <= 12 and len(tested.passages) <= 6
-    for side in domain.probe:
-        for passage, label, unit in zip(side.passages, side.labels, side.units, strict=True):
-            assert unit.startswith("ab"[label]) and passage.document == unit
-    assert texts.domain(training, documents("a/9", "b/9"), tokenizer, ["."], 16, 6).probe is None
+# --- the probe's task
+
+
+def of_parts(tokenizer, *sizes):
+    """The sides of a text for ``task``: by part, how many tokens are held out and how many not."""
+    sides = []
+    for side, each in zip("ht", zip(*sizes, strict=True), strict=True):
+        given = [
+            Document(f"{part}/{side}", "".join(chr(97 + (n + k) % 26) for k in range(size)))
+            for n, (part, size) in enumerate(zip("abcde", each, strict=False))
+            if size
+        ]
+        sides.append((given, Corpus.build(given, tokenizer)))
+    return sides
+
+
+def test_shots_and_what_is_asked_stand_in_different_stretches(tokenizer):
+    found = task.task(*of_parts(tokenizer, (9000, 50), (3000, 50), (70, 50)), 8, 4)
+    assert found.parts == ["a", "b"] and found.shots == [4] and not found.read
+    own = [each.document for each in found.passages]
+    assert own == [f"{'ab'[label]}/h" for label in found.labels]  # held out
+    assert all(4 < len(each.tokens) <= 8 for each in found.passages)
+    places = list(zip(found.labels.tolist(), found.stretches.tolist(), strict=True))
+    for stretch in set(places):  # neighbours of one document
+        starts = sorted(
+            each.start for each, place in zip(found.passages, places, strict=True)
+            if place == stretch
+        )  # fmt: skip
+        assert len(starts) <= task.STRETCH and starts[-1] - starts[0] == 8 * (len(starts) - 1)
+    draws = [found.draw(number) for number in range(task.DRAWS)]
+    for shots, asked in draws:
+        assert found.labels[shots].tolist() == [[0] * 4, [1] * 4]
+        learnt = {places[place] for place in shots.flatten().tolist()}
+        assert not learnt & {places[place] for place in asked.tolist()}
+        assert len(asked) >= len(found.passages) - 2 * (4 + task.STRETCH - 1)
+    assert len({tuple(shots.flatten().tolist()) for shots, _ in draws}) == task.DRAWS
+
+
+def test_every_unit_holds_a_like_share_of_every_part(tokenizer):
+    found = task.task(*of_parts(tokenizer, (9000, 50), (1000, 50)), 8, 16)
+    units = found.units
+    assert int(units.max()) + 1 <= task.UNITS
+    for label in (0, 1):
+        counts = units[found.labels == label].bincount()
+        assert len(counts) == int(units.max()) + 1
+        assert int(counts.max() - counts.min()) <= task.STRETCH
+
+
+def test_training_text_joins_where_too_little_is_held_out(tokenizer):
+    sides = of_parts(tokenizer, (400, 9000), (400, 9000))
+    found = task.task(*sides, 8, 4)
+    assert not found.read
+    found = task.task(*sides, 8, 64)
+    assert found.read and {each.document[-1] for each in found.passages} == {"h", "t"}
+    assert found.shots == [4, 16, 64] and "some of them from training text" in found.said
+
+
+def test_a_short_text_gives_fewer_shots_or_none(tokenizer):
+    assert task.task(*of_parts(tokenizer, (250, 50), (250, 50)), 8, 64).shots == [4, 16]
+    assert task.task(*of_parts(tokenizer, (900, 900), (20, 20)), 8, 64) is None
+
+
+def test_enough_answers_are_within_three_points():
+    """The binomial's own interval, for the share at which it is widest."""
+    assert 1.96 * math.sqrt(0.25 / (task.ENOUGH * task.SHOTS[-1])) < 0.03
+
+
+def by_letter(shots=8):
+    """A task whose passages say what part they come from, in every third token."""
+    size = 6 * shots
+    labels = torch.arange(2).repeat_interleave(size)
+    draws = torch.Generator().manual_seed(0)
+    passages = []
+    for label in labels.tolist():
+        tokens = torch.randint(20, 60, (12,), generator=draws)
+        tokens[::3] = 70 + label
+        passages.append(
+            Passage(tokens, tokens > 0, tokens > 0, True, True, None, 0, "x", 0)
+        )
+    stretches = torch.arange(size).repeat(2) // task.STRETCH
+    return task.Task(passages, labels, stretches, ["a", "b"], [4, shots], False)
+
+
+@pytest.mark.parametrize("kind", [BERT, GPT2, T5])
+def test_a_copy_of_the_model_learns(kind, tokenizer):
+    model = small(kind, tokenizer)
+    before = {name: each.clone() for name, each in model.state_dict().items()}
+    state, given = torch.get_rng_state(), by_letter(32)
+    found = probe.probe(model, tokenizer, given, 2e-2)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(before[name], each) for name, each in model.state_dict().items())
+    share = sum(found["tuned"]["right"]) / sum(found["tuned"]["asked"])
+    assert share > 0.9
+    assert found == probe.probe(model, tokenizer, given, 2e-2)
+    assert sum(found["asked"]) == sum(len(given.draw(n)[1]) for n in range(task.DRAWS))
+    assert found["right"] == found["frozen"]["32"]["right"] and found["majority"] == 0.5
+    assert probe.probe(model, tokenizer, given)["tuned"] is None
+
+
+def test_the_probe_learns_nothing_from_what_it_is_asked(tokenizer):
+    """The shots have the wrong names: every answer is wrong."""
+    given = by_letter()
+    model, wrong = small(BERT, tokenizer), given.labels.clone()
+    known = torch.nn.functional.one_hot(given.labels, 2).float()
+    shots, asked = given.draw(0)
+    assert probe.told(known, given.labels, shots.flatten(), asked).all()
+    wrong[shots.flatten()] = 1 - wrong[shots.flatten()]
+    assert not probe.told(known, wrong, shots.flatten(), asked).any()
+    turned = task.Task(given.passages, wrong, given.stretches, given.parts, given.shots, False)
+    right = probe.tune(model, tokenizer, turned, shots.flatten(), asked, 2e-2)
+    assert right.double().mean() < 0.5
 
 
 # --- measurements

@@ -18,11 +18,12 @@ from minicpt.data.corpus import Corpus
 from minicpt.data.documents import Document
 from minicpt.data.input_output import SENTINELS
 from minicpt.data.patterns import prefix_mask
+from minicpt.data.stacking import joined
 from minicpt.data.tokenizer import Tokenizer
 from minicpt.generation import Sampling
 from minicpt.loss import per_token_losses
 from minicpt.objectives.base import Objective
-from minicpt.objectives.mixture import Mixture, Settings, joined, with_front
+from minicpt.objectives.mixture import Mixture, Settings, with_front
 from minicpt.proofs import faults, suite
 from minicpt.proofs.bounds import additions, gap, nats, tolerance
 

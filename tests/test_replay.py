@@ -11,10 +11,11 @@ from making import close, model_of, objective_of
 from minicpt.common.randomness import generator
 from minicpt.data.corpus import Corpus
 from minicpt.data.documents import Document
+from minicpt.data.interleaving import of_second
 from minicpt.data.tokenizer import Tokenizer
 from minicpt.proofs.bounds import additions, largest
 from minicpt.remedies.base import Situation
-from minicpt.remedies.mixture import Mixture, replayed
+from minicpt.remedies.mixture import Mixture
 from minicpt.remedies.replay import Replay
 from minicpt.remedies.self_replay import Samples, SelfReplay, choose_each, sample
 from minicpt.training.stream import Stream
@@ -60,8 +61,8 @@ def make(objective, seed=0, dropout=0.0):
 def test_the_share_is_never_off_by_more_than_half_a_passage(fraction):
     exact = Fraction(str(fraction))
     for count in [*range(300), 10**6, 10**15, 10**15 + 1]:
-        assert abs(replayed(count, exact) - count * exact) <= Fraction(1, 2)
-    assert replayed(20 * 10**15, Fraction("0.05")) == 10**15  # in floating point it is not
+        assert abs(of_second(count, exact) - count * exact) <= Fraction(1, 2)
+    assert of_second(20 * 10**15, Fraction("0.05")) == 10**15  # in floating point it is not
 
 
 @pytest.mark.parametrize("fraction", [0.05, 0.3, 0.7])
@@ -74,7 +75,7 @@ def test_the_mixture_is_a_pure_function_of_the_position(objective, fraction):
     for count in range(121):
         assert abs(sum(of_old[:count]) - fraction * count) <= 0.5 + 1e-9
     # Each side keeps the order that it has alone.
-    for stream, name in ((mixture.old, "old"), (mixture.new, "new")):
+    for stream, name in ((mixture.second, "old"), (mixture.first, "new")):
         own = [place for place in places if place.startswith(name)]
         assert own == [passage.place for passage in stream.passages(0, len(own))[0]]
     for begin, count in ((0, 7), (33, 1), (50, 70)):
@@ -91,7 +92,7 @@ def test_an_epoch_is_over_when_the_new_text_has_been_seen(objective, fraction):
     for epoch in range(3):
         end += mixture.epoch_length(epoch)
         seen = [p.place for p in mixture.passages(0, end)[0] if p.place.startswith("new")]
-        expected = sum(mixture.new.epoch_length(each) for each in range(epoch + 1))
+        expected = sum(mixture.first.epoch_length(each) for each in range(epoch + 1))
         assert len(seen) == expected
         assert mixture.passages(end - 1, 1)[0][0].place.startswith("new")
 
@@ -113,8 +114,8 @@ def test_order_of_the_two_sides_differs_and_micro_batches_are_alike(objective, t
         list(trainer.run())
         results.append(model.state_dict())
         mixture = trainer.stream
-        assert mixture.new.corpus is new and mixture.old.corpus is old
-        assert mixture.old.seed != mixture.new.seed
+        assert mixture.first.corpus is new and mixture.second.corpus is old
+        assert mixture.second.seed != mixture.first.seed
     assert asked == [("somewhere",)] * 2
     batch = objective.batch(*trainer.stream.passages(0, 6))
     operations = 4 * additions(model, batch)  # each step goes through the model once more

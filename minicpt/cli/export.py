@@ -3,9 +3,8 @@
 import argparse
 from pathlib import Path
 
-from minicpt import checkpoint, objectives
+from minicpt import checkpoint
 from minicpt.common.errors import InputError
-from minicpt.objectives.base import Objective
 from minicpt.runs import parts
 from minicpt.runs.console import print_json, say
 
@@ -46,11 +45,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 def read_causally(base: checkpoint.Checkpoint) -> list[str]:
     """What to say of a decoder that was trained to look both ways: other tools do not."""
-    name = base.record.get("config", {}).get("objective")
-    kind = objectives.known().get(name, Objective)
-    if base.model.ROLE != "decoder" or not kind.looks_ahead:
+    names = [name for name, kind in parts.trained_by(base).items() if kind.looks_ahead]
+    if base.model.ROLE != "decoder" or not names:
         return []
     return [
-        f"the model was trained with {name}, in which positions also see what follows them;"
-        " transformers reads it causally"
+        f"the model was trained with {' and '.join(names)}, in which positions also see"
+        " what follows them; transformers reads it causally"
     ]

@@ -27,6 +27,7 @@ from minicpt.runs.lock import locked, missing
 from minicpt.terms import Terms
 from minicpt.training.device import Machine, return_freed_memory
 from minicpt.training.distributed import current
+from minicpt.training.mixing import Mixing
 from minicpt.training.preparing import Selecting
 from minicpt.training.trainer import Training
 
@@ -76,6 +77,7 @@ def add(train: argparse.ArgumentParser) -> None:
         flags.add(parser, "text", Text, Vocabulary)
         flags.add(parser, "where from and where to", Base, Where)
         flags.add(parser, f"the objective, {name}", kind.Settings)
+        flags.add(parser, "a second objective", Mixing)
         configs = [model.Config for model in models.values()]
         group = flags.add(
             parser, f"the model, {' or '.join(kind.roles)}", *configs, alternatives=True
@@ -157,6 +159,7 @@ def config_of(arguments: argparse.Namespace) -> RunConfig:
         settings=flags.given(arguments, kind.Settings),
         model=getattr(arguments, "model", ""),
         sizes=flags.given(arguments, *configs),
+        mixing=flags.build(arguments, Mixing),
         text=flags.build(arguments, Text),
         vocabulary=flags.build(arguments, Vocabulary),
         base=flags.build(arguments, Base),

@@ -106,7 +106,7 @@ class Job:
                 f" in {len(held_out.documents):,} documents"
             )
             if domain.probe:
-                tell(f"          the probe tells apart: {', '.join(domain.probe[0].parts)}")
+                tell(f"          {domain.probe.said}")
         hidden = max(work.domains[side].held_out.hidden for side in SIDES)
         kinds = [assembly.objective_kind(name) for name in work.roles]
         if hidden > HIDDEN and any(map(in_bits, kinds)):

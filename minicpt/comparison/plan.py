@@ -93,7 +93,7 @@ class Comparison(Checked):
     )  # fmt: skip
     evaluate_passages: int = setting(256, "held-out passages of each text for a loss", least=1)
     probe_passages: int = setting(
-        60, "passages of each part of a text from which the probe learns", least=1
+        64, "passages of each part of a text from which the probe learns, at most", least=1
     )
 
     @property

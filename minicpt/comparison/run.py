@@ -219,7 +219,6 @@ def prepare(asked: Asked, tell: Callable[[str], None]) -> "Job":
         side: texts.domain(
             *each,
             tokenizer,
-            [source for found in sides[side] for source in found.settings.corpus],
             comparison.window - 2,
             comparison.probe_passages,
         )

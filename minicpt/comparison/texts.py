@@ -1,13 +1,5 @@
-"""The texts of a comparison: read, held apart, bounded, tokenised, and labelled for the probe.
+"""The texts of a comparison: read, held apart, bounded and tokenised."""
 
-What the probe tells apart are the parts of a text: the first folder below the one that all files
-share (for builtin:code the package; modules that stand alone belong to none), or a file that holds
-several documents (.jsonl, --blocks). builtin:docs has no folders: there, topics on a statement are
-told from the rest.
-"""
-
-import os
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -17,17 +9,11 @@ from minicpt.checkpoint import Checkpoint
 from minicpt.common.errors import InputError
 from minicpt.common.randomness import generator
 from minicpt.comparison.plan import Sources
-from minicpt.comparison.probe import Labelled
+from minicpt.comparison.task import Task, task
 from minicpt.data.corpus import Corpus
 from minicpt.data.documents import Document, Documents
-from minicpt.data.order import windows
 from minicpt.data.tokenizer import Tokenizer
 from minicpt.runs.texts import Texts, clear, known_texts, nothing_left, texts
-
-MOST_PARTS = 8
-LEAST_TOKENS = 16  # of a passage that the probe sees
-DOCUMENTS = 2  # of a part, at least, on each side
-
 
 # --- reading ---------------------------------------------------------------------------------
 
@@ -95,68 +81,6 @@ def bounded(documents: Documents, characters: int) -> list[Document]:
     return [document for document in held if document.text.strip()]
 
 
-# --- the probe's labels ----------------------------------------------------------------------
-
-
-def parts(documents: Sequence[Document], sources: Sequence[str]) -> list[str]:
-    """The part that each document belongs to, by name.
-
-    >>> parts([Document("notes/a/1.txt", ""), Document("notes/b/2.txt", "")], ["notes"])
-    ['a', 'b']
-    """
-    if tuple(sources) == ("builtin:docs",):
-        titles = [each.text.strip().split("\n")[0] for each in documents]
-        return ["statement" if "statement" in title else "other" for title in titles]
-    files = [document.file for document in documents]
-    folders = {os.path.dirname(each) for each in files}
-    try:
-        shared = os.path.commonpath(folders)
-    except ValueError:  # relative and absolute paths
-        shared = ""
-    return [os.path.relpath(each, shared or ".").split(os.sep)[0] for each in files]
-
-
-def labelled(
-    training: Sequence[Document],
-    held_out: Sequence[Document],
-    corpora: Sequence[Corpus],
-    sources: Sequence[str],
-    size: int,
-    most: int,
-) -> tuple[Labelled, Labelled] | None:
-    """The probe's two sides, at most ``most`` passages of ``size`` tokens from a part; or None.
-
-    Held out are half as many. The largest parts are taken, those with DOCUMENTS on each side.
-    """
-    names = parts([*training, *held_out], sources)
-    sides = names[: len(training)], names[len(training) :]
-    counts = [Counter(side) for side in sides]
-    able = [part for part in counts[1] if min(each[part] for each in counts) >= DOCUMENTS]
-    able = sorted(sorted(able), key=lambda part: -counts[1][part])[:MOST_PARTS]
-    found = []
-    for documents, side, corpus, room in zip(
-        (training, held_out), sides, corpora, (most, max(1, most // 2)), strict=True
-    ):
-        places = [(document.source, document.start) for document in documents]
-        of_document = dict(zip(places, side, strict=True))
-        passages, labels, units = [], [], []
-        left = dict.fromkeys(able, room)
-        for start, stop in windows(corpus, size, 0, 0).tolist():
-            if stop - start < min(LEAST_TOKENS, size):
-                continue
-            passage = corpus.passage(start, stop)
-            part = of_document[passage.document, passage.character]
-            if left.get(part, 0):
-                left[part] -= 1
-                passages.append(passage)
-                labels.append(able.index(part))
-                units.append(passage.document)
-        if len(set(labels)) < 2 or len(set(labels)) < len(able):
-            return None
-        found.append(Labelled(passages, torch.tensor(labels), units, able))
-    return found[0], found[1]
-
-
 # --- the text as it is used ------------------------------------------------------------------
 
 
@@ -166,18 +90,18 @@ class Domain:
 
     training: Corpus
     held_out: Corpus
-    probe: tuple[Labelled, Labelled] | None = None
+    probe: Task | None = None
 
 
 def domain(
     training: Sequence[Document],
     held_out: Sequence[Document],
     tokenizer: Tokenizer,
-    sources: Sequence[str],
     size: int,
     most: int,
 ) -> Domain:
-    """The corpora of a divided text, and its probe: see ``labelled``."""
+    """The corpora of a divided text, and its probe: see ``task``."""
     both = training, held_out
     corpora = [Corpus.build(each, tokenizer, progress=True) for each in both]
-    return Domain(*corpora, labelled(*both, corpora, sources, size, most))
+    halves = list(zip(both, corpora, strict=True))
+    return Domain(*corpora, task(halves[1], halves[0], size, most))

@@ -95,7 +95,7 @@ class Work(Making):
             "losses": losses,
             KNOWN: known,
             self.probing: probes,
-            "probe": {side: self.probed(model, side) if probes else None for side in SIDES},
+            "probe": {side: self.probed(part, model, side) if probes else None for side in SIDES},
         }
         now = time.perf_counter()
         seconds = {"training": trained - begun, "measuring": now - trained}
@@ -164,21 +164,13 @@ class Work(Making):
         found = Stream(objective, self.domains["old"].training, 0).passages(0, 1)
         return objective.batch(*found).targets.keys() & model.heads.keys()
 
-    def probed(self, model: nn.Module, side: str) -> dict | None:
-        """The probe's right answers by unit; None where the text has too few parts."""
-        both = self.domains[side].probe
-        if both is None:
+    def probed(self, part: Part, model: nn.Module, side: str) -> dict | None:
+        """What the probe finds, see ``probe``; None where the text has too few parts.
+
+        Models are tuned where objectives are compared: without a remedy, on a base of our own.
+        """
+        if (task := self.domains[side].probe) is None:
             return None
-        right = probe(model, self.tokenizer, *both)
-        units = sorted(set(both[1].units))
-        counts = {unit: [0, 0] for unit in units}
-        for unit, yes in zip(both[1].units, right, strict=True):
-            counts[unit][0] += yes
-            counts[unit][1] += 1
-        return {
-            "units": units,
-            "right": [counts[unit][0] for unit in units],
-            "asked": [counts[unit][1] for unit in units],
-            "parts": list(both[1].parts),
-            "majority": float(both[1].labels.bincount().max() / len(both[1].labels)),
-        }
+        plain = self.given is None and part.arm in (None, NOTHING)
+        rate = self.asked.comparison.base_learning_rate if plain else None
+        return probe(model, self.tokenizer, task, rate)

@@ -33,6 +33,7 @@ from minicpt.data.corpus import Corpus, Passage
 from minicpt.data.input_output import GAP, SENTINELS, sees_the_input
 from minicpt.data.order import Draw, Plan, windows
 from minicpt.data.skipping import without_short
+from minicpt.data.stacking import stacked
 from minicpt.data.tokenizer import Tokenizer
 from minicpt.objectives.base import Objective
 
@@ -136,11 +137,7 @@ class Mixture(Objective):
             mode, denoiser = self.drawn(draw.generator)
             rows.append(with_front(denoiser.batch([passage], [draw]), self.modes[mode]))
         fills = {"tokens": self.start, "decoder_tokens": self.start}
-        inputs = {
-            name: joined([row.inputs[name] for row in rows], fills.get(name, 0))
-            for name in rows[0].inputs
-        }
-        return Batch(inputs, {"tokens": joined([row.targets["tokens"] for row in rows], IGNORE)})
+        return stacked(rows, self.role, fills)
 
     def visibility(self, batch: Batch) -> dict[str, dict[str, Tensor]]:
         """A decoder's targets see all of the input, and the output up to themselves."""
@@ -195,11 +192,3 @@ def with_front(row: Batch, token: int) -> Batch:
         targets = F.pad(targets, (1, 0), value=IGNORE)
     inputs = {name: grown(name, each) for name, each in row.inputs.items()}
     return Batch(inputs, {"tokens": targets})
-
-
-def joined(rows: Sequence[Tensor], fill: int) -> Tensor:
-    """Tensors (1, T) or (1, T, T) of different T as one, filled up on the right."""
-    longest = max(row.shape[1] for row in rows)
-    return torch.cat(
-        [F.pad(row, (0, longest - row.shape[1]) * (row.dim() - 1), value=fill) for row in rows]
-    )

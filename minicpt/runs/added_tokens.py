@@ -1,6 +1,6 @@
 """``--add-tokens``: the special tokens that an objective needs, where a tokenizer lacks them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from minicpt.checkpoint import Checkpoint
 from minicpt.checkpoint.growing import grown
@@ -12,6 +12,7 @@ from minicpt.runs.assembly import objective_kind
 from minicpt.runs.config import RunConfig
 from minicpt.runs.console import say
 from minicpt.runs.fitting import fitted
+from minicpt.runs.mixing import second_of
 
 
 def extended(base: Checkpoint, config: RunConfig) -> Checkpoint:
@@ -22,9 +23,11 @@ def extended(base: Checkpoint, config: RunConfig) -> Checkpoint:
         return grown(base, names, generator(*key)) if names else base
 
     def make(names: list[str]) -> Objective:
-        return fitted(larger(names), config.objective, config.settings)
+        own = fitted(larger(names), config.objective, config.settings)
+        second_of(config, own, base.model)
+        return own
 
-    found = larger(added := lacking(config.objective, make))
+    found = larger(added := lacking(asking(config), make))
     before, after = (each.model.config.vocabulary for each in (base, found))
     say_added(
         config.objective,
@@ -36,12 +39,18 @@ def extended(base: Checkpoint, config: RunConfig) -> Checkpoint:
     return found
 
 
-def lacking(name: str, make: Callable[[list[str]], object]) -> list[str]:
-    """The special tokens that an objective needs and a tokenizer lacks, in the order of their ids.
+def asking(config: RunConfig) -> list[str]:
+    """The names of the objectives that may need special tokens."""
+    return [config.objective, *config.mixing.mix[:1]]
 
-    make  makes the objective with the tokens that it is handed besides; raises LackingTokens
+
+def lacking(asked: Iterable[str], make: Callable[[list[str]], object]) -> list[str]:
+    """The special tokens that objectives need and a tokenizer lacks, in the order of their ids.
+
+    asked  the names of the objectives
+    make   makes them with the tokens that it is handed besides; raises LackingTokens
     """
-    order, added = objective_kind(name).reserved, []
+    order, added = [token for name in asked for token in objective_kind(name).reserved], []
     while True:
         try:
             make(added)

@@ -20,7 +20,7 @@ from minicpt.models.layers import Model
 from minicpt.objectives.base import Objective
 from minicpt.remedies.base import Remedy
 from minicpt.runs import parts
-from minicpt.runs.added_tokens import extended, lacking, say_added, say_frozen
+from minicpt.runs.added_tokens import asking, extended, lacking, say_added, say_frozen
 from minicpt.runs.assembly import (
     check_sizes,
     make_objective,
@@ -37,6 +37,7 @@ from minicpt.runs.fitting import fitted
 from minicpt.runs.forecast import seconds_per_step
 from minicpt.runs.loop import Run, versions
 from minicpt.runs.measuring import beside, check_beside
+from minicpt.runs.mixing import check_mix, mixed, second_of
 from minicpt.runs.needs import check_needs
 from minicpt.runs.reference import record_of, selection
 from minicpt.runs.texts import (
@@ -54,7 +55,7 @@ from minicpt.training.distributed import check_same, current
 from minicpt.training.preparing import Preparing, Selecting
 from minicpt.training.trainer import Trainer
 
-ASKED = "objective settings model sizes length training terms remedies".split()
+ASKED = "objective settings mixing model sizes length training terms remedies".split()
 
 
 @dataclass(frozen=True)
@@ -125,12 +126,17 @@ def assembled(
     state   of a run that goes on
     """
     objective, tokenizer = start.objective, start.objective.tokenizer
+    second = second_of(config, objective, start.model)
+    both = mixed(config, objective, second, config.machine)
     apart = held_out(start.text, start.old)
     corpus, evaluated = corpora(start.text, apart, tokenizer)
     check_plans(objective, {"training": corpus} | evaluated)
     if state is None:
         check_batch(config.training.batch_size, objective, corpus)
     also = beside(config.watch.also, objective, start.model)
+    if second:
+        check_plans(second, {"training": corpus} | evaluated)
+        also = {config.mixing.name: second} | also
     for each in also.values():
         check_plans(each, evaluated)
     old_text = OldText(
@@ -159,7 +165,7 @@ def assembled(
     chosen = selection(selecting, objective, start.model, config.machine)
     trainer = make_trainer(
         start.model,
-        objective,
+        both,
         corpus,
         config.training,
         steps,
@@ -208,6 +214,7 @@ def from_scratch(config: RunConfig) -> Start:
     model = model_kind(config.model, kind)
     check_sizes(model, config.sizes)
     check_beside(config.watch.also, config.objective, model.ROLE)
+    check_mix(config, model.ROLE)
     path = config.vocabulary.tokenizer
     if path and config.vocabulary != Vocabulary(tokenizer=path):
         refuse(["vocab_size"], "--tokenizer brings its own")
@@ -223,9 +230,12 @@ def from_scratch(config: RunConfig) -> Start:
     if config.base.add_tokens or not path:
 
         def make(names: list[str]) -> Objective:
-            return make_objective(kind, tokenizer.with_tokens(names), settings, model)
+            larger = tokenizer.with_tokens(names)
+            own = make_objective(kind, larger, settings, model)
+            second_of(config, own, model)
+            return own
 
-        tokenizer = tokenizer.with_tokens(added := lacking(config.objective, make))
+        tokenizer = tokenizer.with_tokens(added := lacking(asking(config), make))
         if path:
             say_added(config.objective, added, tokenizer)
     objective = make_objective(kind, tokenizer, settings, model)
@@ -243,11 +253,14 @@ def continued(config: RunConfig) -> Start:
     base = checkpoint.load(config.base.init, config.training.seed, **config.sizes)
     for note in base.notes:
         say(note)
+    check_mix(config, base.model.ROLE)
     if config.base.add_tokens:
         base = extended(base, config)
     objective = fitted(base, config.objective, config.settings)
     check_beside(config.watch.also, config.objective, base.model.ROLE)
-    remedies = make_remedies(config.remedies, base.model.ROLE, objective)
+    trained = [objective, *filter(None, [second_of(config, objective, base.model)])]
+    for each in trained:
+        remedies = make_remedies(config.remedies, base.model.ROLE, each)
     old = known_texts(base, config.base.old_corpus, config.text)
     known = [*base.record["texts"], *base.record["old_texts"]] if base.record else []
     missing = ""
@@ -258,7 +271,7 @@ def continued(config: RunConfig) -> Start:
         )
     split = settings_of(known[0]) if known else config.text
     split = dataclasses.replace(split, errors=config.text.errors)
-    text, learnt = texts(config.text), parts.kept(base, objective)
+    text, learnt = texts(config.text), parts.kept(base, *trained)
     return Start(base.model, objective, text, old, remedies, missing, split, parts=learnt)
 
 

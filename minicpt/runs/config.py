@@ -14,6 +14,7 @@ from minicpt.common.settings import Checked, setting
 from minicpt.data.bpe import LONGEST_WORD
 from minicpt.terms import Terms
 from minicpt.training.device import Machine
+from minicpt.training.mixing import Mixing
 from minicpt.training.preparing import Selecting
 from minicpt.training.trainer import Training
 
@@ -118,6 +119,7 @@ class RunConfig:
     settings: Mapping[str, object] = field(default_factory=dict)
     model: str = ""
     sizes: Mapping[str, object] = field(default_factory=dict)
+    mixing: Mixing = Mixing()
     text: Text = Text()
     vocabulary: Vocabulary = Vocabulary()
     base: Base = Base()

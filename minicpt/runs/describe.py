@@ -46,6 +46,8 @@ def describe(run: Run, text: Texts, size: int) -> None:
         f"model     {size:,} parameters{part}, {trainer.steps:,} steps of "
         f"{trainer.settings.batch_size} passages, into {run.folder}"
     )
+    if mix := run.record["config"]["mixing"]["mix"]:
+        tell(f"mix       {mix[0]} reads {float(mix[1]):g} of the passages")
     prepare = trainer.prepare
     if prepare.terms:
         tell(f"terms     {', '.join(f'{name} {value:g}' for name, value in prepare.terms.items())}")

@@ -20,21 +20,22 @@ from minicpt.runs.assembly import make_objective, objective_kind
 from minicpt.runs.fitting import fitted, long_window, objective_of
 
 
-def check_beside(names: Iterable[str], own: str, role: str) -> None:
+def check_beside(names: Iterable[str], own: str, role: str, flag: str = "--also") -> None:
     """InputError for a name that ``beside`` refuses, before any text is read.
 
     own   the name of the run's objective, and ``role`` that of its model
+    flag  that gives the names
     """
     known = objectives.known()
     for name in names:
         roles = objective_kind(name).roles
         if name == own:
-            raise InputError(f"--also {name} is the objective of the run; name another one")
+            raise InputError(f"{flag} {name} is the objective of the run; name another one")
         if role not in roles:
             fits = [each for each in known if role in known[each].roles and each != own]
             raise InputError(
-                f"--also {name} is for a model of the role {' or '.join(roles)}, and this one is of"
-                f" the role {role}; use {', '.join(fits) or 'no --also'}"
+                f"{flag} {name} is for a model of the role {' or '.join(roles)}, and this one is of"
+                f" the role {role}; use {', '.join(fits) or f'no {flag}'}"
             )
 
 

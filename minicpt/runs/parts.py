@@ -16,22 +16,26 @@ from minicpt.objectives.base import Objective
 SEED = 0  # of parts that are new where nothing is trained
 
 
-def kept(base: Checkpoint, objective: Objective) -> dict[str, Tensor]:
-    """The state of the parts that a checkpoint keeps for this objective; {} where it keeps none."""
-    kind, config = type(objective), base.record.get("config", {})
-    if kind.parts is Objective.parts or config.get("objective") != name_of(kind):
-        return {}
-    return base.state()["parts"]
+def trained_by(base: Checkpoint) -> dict[str, type[Objective]]:
+    """The objectives that have trained a checkpoint, as far as they are there: one, or a mix."""
+    config, known = base.record.get("config", {}), objectives.known()
+    names = [config.get("objective"), *config.get("mixing", {}).get("mix", ())[:1]]
+    return {name: known[name] for name in names if name in known}
+
+
+def kept(base: Checkpoint, *users: Objective) -> dict[str, Tensor]:
+    """The state of the parts that a checkpoint keeps for these objectives; {}: it keeps none."""
+    names = [name_of(type(each)) for each in users if type(each).parts is not Objective.parts]
+    return base.state()["parts"] if set(names) & trained_by(base).keys() else {}
 
 
 def left_out(base: Checkpoint) -> list[str]:
     """What an export says of the parts of a checkpoint."""
-    name = base.record.get("config", {}).get("objective")
-    kind = objectives.known().get(name, Objective)
-    if kind.parts is Objective.parts:
+    users = [name for name, kind in trained_by(base).items() if kind.parts is not Objective.parts]
+    if not users:
         return []
     names = dict.fromkeys(key.split(".")[0] for key in base.state()["parts"])
-    return [f"left out, as {name} alone uses it: {', '.join(names)}"]
+    return [f"left out, as {' and '.join(users)} alone uses it: {', '.join(names)}"]
 
 
 def of_checkpoint(base: Checkpoint, objective: Objective) -> tuple[nn.ModuleDict, list[str]]:

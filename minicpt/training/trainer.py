@@ -161,7 +161,8 @@ class Trainer:
             learner = Learner(self.model, self.objective, self.remedies, settings.fused_loss)
         self.parts, self.alone = learner.parts.to(self.machine.device), learner
         self.learner = self.world.wrapped(self.machine.compiled(learner), self.machine.shard)
-        self.stream = Stream(self.objective, self.corpus, settings.seed)
+        stream = getattr(self.objective, "stream", Stream)  # a mix has its own
+        self.stream = stream(self.objective, self.corpus, settings.seed)
         for remedy in self.remedies:
             self.stream = remedy.mixed(self.stream)
         self.optimizer = make_optimizer(nn.ModuleList([self.model, self.parts]), settings)
