@@ -73,6 +73,7 @@ def watched(tmp_path_factory):
             watching.now["probed"].append(({each.document for each in task.passages}, rate))
             return asked(model, tokenizer, task, rate)
 
+        watching.now = {"trainers": []}  # of the estimate of the time, before the first part
         patch.setattr(work.Work, "do", watching)
         patch.setattr(Trainer, "__init__", beginning)
         patch.setattr(work, "measure", measuring)
@@ -216,19 +217,21 @@ def test_a_comparison_without_a_control_text_takes_the_old_one(watched, tmp_path
     do, begin = work.Work.do, Trainer.__init__
 
     def doing(self, part, watch):
-        doing.now = part.name
+        doing.now = part.name  # before the first part, the time is estimated
         return do(self, part, watch)
 
     def beginning(self, model, *arguments, **options):
         begin(self, model, *arguments, **options)
         seen[doing.now] = side_of(self.corpus.names)
 
+    doing.now = ""
     monkeypatch.setattr(work.Work, "do", doing)
     monkeypatch.setattr(Trainer, "__init__", beginning)
     folder = watched[1].parent
     words = ["compare", *WORDS, "--old-corpus", str(folder / "old"), "--corpus"]
     words += [str(folder / "new"), "--objectives", "causal-lm", "--remedies", "control"]
     assert main([*words, "--seeds", "1", "--out", str(tmp_path / "out")]) == 0
+    del seen[""]
     assert seen == {
         "base.decoder.0": {"old"}, "causal-lm.nothing.0": {"new"}, "causal-lm.control.0": {"old"}
     }  # fmt: skip

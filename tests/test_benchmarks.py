@@ -303,25 +303,28 @@ class TestBatches:
 
 
 class TestContinuedPretraining:
-    SIZES = "--width 8 --layers 1 --window 16 --vocab-size 280 --batch-size 2 --steps 1 --seeds 1"
-    WORDS = [*SIZES.split(), "--base-steps", "1", "--evaluate-passages", "4", "--characters"]
-    WORDS += ["40000", "--objectives", "masked-lm", "--remedies", "control"]
+    SIZES = "--width 8 --window 16 --vocab-size 280 --batch-size 2 --steps 2 --base-steps 1"
+    WORDS = ["--quick", *SIZES.split(), "--stages", "weak", "--sweep", "interpolation", "warmup"]
 
     def test_the_result_and_what_is_shown(self, capsys, tmp_path):
         path = tmp_path / "result.json"
-        words = [*self.WORDS, "--out", str(tmp_path / "out"), "--json", str(path)]
+        words = [*self.WORDS, "--no-tune-rates", "--evaluate-passages", "4"]
+        words += ["--out", str(tmp_path / "out"), "--json", str(path)]
         assert continued_pretraining.main(words) == 0
         result = json.loads(path.read_text(encoding="utf-8"))
-        found = {(row["objective"], row["arm"]) for row in result["rows"]}
-        assert found == {("masked-lm", "nothing"), ("masked-lm", "control")}
+        assert result["machine"] == timing.machine()
+        curves = {curve["name"]: curve["arms"] for curve in result["weak"]["curves"]}
+        assert set(curves) == {"interpolation", "warmup"}
+        assert curves["warmup"] == ["warmup=0", "warmup=0.2", "warmup=0.5"]
         shown = capsys.readouterr().out
         assert shown.startswith(continued_pretraining.__doc__.splitlines()[0] + "\n")
-        assert timing.machine() in shown and result["machine"] == timing.machine()
-        assert "masked-lm, in nats/target" in shown and "wrong text" in shown
+        assert timing.machine() in shown and "interpolation 0.25" in shown
+        assert "plan      1 base, 5 continuations, 5 changes" in shown
+        assert "time      about" in shown
 
     def test_errors_are_one_line(self, capsys):
-        assert timing.run(continued_pretraining.main, ["--remedies", "hope"]) == 2
-        assert "no remedy is called 'hope'" in capsys.readouterr().err
+        assert timing.run(continued_pretraining.main, ["--sweep", "hope"]) == 2
+        assert "nothing called 'hope'" in capsys.readouterr().err
 
 
 class TestMachines:

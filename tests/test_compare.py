@@ -156,7 +156,7 @@ def test_more_seeds_add_to_what_is_done(finished, sources, tmp_path, counted, ca
     shutil.copytree(finished, out)
     assert main([*WORDS, *sources, *ONE, "--out", str(out), "--seeds", "3"]) == 0
     assert len(counted) == 4 and all(name.endswith(".2") for name in counted)
-    assert "8 of 12 parts are done already" in capsys.readouterr().out
+    assert "8 of 12 parts done" in capsys.readouterr().out
 
 
 def test_another_remedy_adds_to_what_is_done(finished, sources, tmp_path, counted):

@@ -10,19 +10,9 @@ from making import close
 
 from minicpt.common.errors import InputError
 from minicpt.comparison import measure, probe, task, texts
-from minicpt.comparison.plan import (
-    QUICK_ARMS,
-    Asked,
-    Comparison,
-    Part,
-    arms,
-    arms_of,
-    base_objective,
-    compared,
-    model_of,
-    parts,
-    roles_of,
-)
+from minicpt.comparison.arms import QUICK_ARMS, arms, arms_of, compared
+from minicpt.comparison.parts import Part, base_objective, model_of, parts, roles_of
+from minicpt.comparison.plan import Asked, Comparison
 from minicpt.comparison.statistics import Figures, Interval, interval, less
 from minicpt.comparison.store import Store
 from minicpt.comparison.summary import front, lead, rows
@@ -395,7 +385,8 @@ def test_every_base_comes_before_what_continues_it():
 
 
 def test_all_remedies_that_can_be_measured_are_arms():
-    assert arms() == [*QUICK_ARMS[:-1], "ewc", "freeze", "control"]
+    others = [name for name in compared() if name not in QUICK_ARMS]
+    assert arms() == [*QUICK_ARMS[:-1], *others, "control"] and "ewc" in others
     assert arms_of(ROLES, ("ewc",), quick=False)["masked-lm"] == ["nothing", "ewc"]
 
 
@@ -426,11 +417,15 @@ def test_strengths_are_the_remedies_own_settings():
     asked = Asked.of(kl=2.0, replay_fraction=0.1, lora=4, seeds=5, corpus="notes", remedies=["kl"])
     assert asked.comparison.seeds == 5 and asked.sources.corpus == ("notes",)
     assert asked.sources.remedies == ("kl",)
-    called = [asked.label(arm) for arm in arms()]
-    assert called == [
-        "no remedy", "replay 10 %", "self-replay 5 %", "kl 2", "l2 0.01", "lora rank 4", "ewc 1",
-        "freeze last 1 learn", "wrong text",
+    names = [*QUICK_ARMS, "ewc", "freeze", "kl=0.5", "replay=0.005", "learning-rate=0.003"]
+    assert [asked.label(arm) for arm in names] == [
+        "no remedy", "replay 10 %", "self-replay 5 %", "kl 2", "l2 0.01", "lora rank 4",
+        "wrong text", "ewc 1", "freeze last 1 learn", "kl 0.5", "replay 0.5 %",
+        "learning rate 0.003",
     ]  # fmt: skip
+    assert asked.remedies("kl=0.5") == {"kl": {"kl": 0.5}} and asked.value("kl") == 2.0
+    assert asked.remedies("learning-rate=0.003") == asked.training("kl=0.5") == {}
+    assert asked.training("learning-rate=0.003") == {"learning_rate": 0.003}
     assert asked.remedies("replay") == {"replay": {"replay": ("base",), "replay_fraction": 0.1}}
     assert asked.remedies("nothing") == asked.remedies("control") == asked.remedies(None) == {}
     for name, kind in compared().items():

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from minicpt.common.outputs import plotting, write_picture
-from minicpt.comparison.plan import CONTROL
+from minicpt.comparison.arms import CONTROL
 from minicpt.comparison.summary import Row, front
 
 

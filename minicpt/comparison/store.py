@@ -10,13 +10,13 @@ there, whenever the program is killed.
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
 from minicpt.common.disk import digest, read_json, write_file
 from minicpt.common.errors import InputError
-from minicpt.comparison.plan import Part
+from minicpt.comparison.parts import Part
 
 FILE = "comparison.json"
 REMEDIES = "remedies"  # in that file: the settings of each
@@ -68,16 +68,20 @@ class Store:
         if not path.exists() or strengths.keys() - known.keys():
             write_json(path, settings | {REMEDIES: known | dict(strengths)})
 
-    def load(self, part: Part) -> dict | None:
-        """The result of a part that is done, else None."""
+    def load(self, part: Part, measures: Iterable[str] = ()) -> dict | None:
+        """The result of a part that is done, else None; also where a measure is not in it."""
         path = self.path(part)
         if not path.exists():
             return None
         found = read_json(path, MOST)
         if found.get("key") != self.key(part):
             raise InputError(f"{path} is of other settings; give another folder with --out")
+        result = found["result"]
+        said = {*result.get("losses", ()), *(name for name, each in result.items() if each)}
+        if set(measures) - said:
+            return None
         self.hold(found["versions"])
-        return found["result"]
+        return result
 
     def hold(self, versions: dict) -> None:
         """Says, once, that parts were done with other versions than these."""
@@ -102,7 +106,7 @@ class Store:
 
     def base(self, part: Part) -> Path:
         """The checkpoint of a base."""
-        return self.folder / "bases" / f"{part.role}-{part.base}"
+        return self.folder / "bases" / part.name.removeprefix("base.").replace(".", "-")
 
 
 def write_json(path: Path, content: dict) -> None:

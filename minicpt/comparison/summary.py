@@ -10,7 +10,8 @@ zero.
 from dataclasses import asdict, dataclass, field
 
 from minicpt.comparison import measure
-from minicpt.comparison.plan import CONTROL, NOTHING, Part
+from minicpt.comparison.arms import CONTROL, NOTHING
+from minicpt.comparison.parts import Part
 from minicpt.comparison.statistics import Figures, Interval, interval, less, negative
 
 SIDES = ("new", "old")

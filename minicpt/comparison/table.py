@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from minicpt.common import html
-from minicpt.comparison.plan import CONTROL, NOTHING
+from minicpt.comparison.arms import CONTROL, NOTHING
 from minicpt.comparison.statistics import Interval, interval, less
 from minicpt.comparison.summary import Base, Row, lead
 

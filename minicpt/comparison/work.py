@@ -1,191 +1,168 @@
-"""One part of a comparison: how it is trained, and how it is measured.
+"""One part of a comparison: it is trained, and then measured on the new and on the old text.
 
-Every part is trained as ``train`` does it: a ``RunConfig`` says how, and ``runs.assembly`` makes
-model, remedies and trainer of it. Every part is measured in the same way, on the new and on the old
-text.
+Every part is measured in the same way. A part whose objective changes is measured by all objectives
+of its role, where what they ask of the model was trained.
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-import torch
 from torch import nn
 
-from minicpt import checkpoint
-from minicpt.checkpoint import Checkpoint
-from minicpt.common.parts import take_over
+from minicpt.comparison.arms import CONTROL, NOTHING, at_end
+from minicpt.comparison.making import Making
 from minicpt.comparison.measure import in_bits, measure
-from minicpt.comparison.plan import CONTROL, NOTHING, Asked, Part, base_objective, model_of
+from minicpt.comparison.parts import Part, understood
 from minicpt.comparison.probe import probe
-from minicpt.comparison.store import Store
 from minicpt.comparison.summary import SIDES
-from minicpt.comparison.texts import Domain
-from minicpt.data.tokenizer import Tokenizer
 from minicpt.models.layers import Model
 from minicpt.objectives.base import Objective
-from minicpt.runs import assembly, parts
-from minicpt.runs.config import Base, Length, RunConfig, Vocabulary
-from minicpt.runs.texts import Texts
-from minicpt.training.resuming import state_of
-from minicpt.training.trainer import Trainer, Training
+from minicpt.runs import parts
+from minicpt.training.stream import Stream
+from minicpt.training.trainer import Trainer
+
+PROBED, PATH, KNOWN = "probed", "path", "known"  # what a result may say beside the losses
+MARKS = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)  # of the steps: where a path is measured
+AT_BASE = "@base"  # behind a measure: with what learnt beside the base, and stayed as it was
 
 
 @dataclass(frozen=True)
-class Work:
-    """What all parts share.
+class Work(Making):
+    """What all parts share, and what does one."""
 
-    roles    of the model that each objective trains
-    sides    the texts that were read: "old", "new" and, if it is another text, "wrong"
-    domains  the same as they are used, and "wrong" always
-    given    the folder of a base that is there already; None: bases are trained
-    """
+    @property
+    def probing(self) -> str:
+        """What a result says that holds the probe."""
+        return f"{PROBED} {self.asked.comparison.probe_passages}"
 
-    asked: Asked
-    roles: Mapping[str, str]
-    sides: Mapping[str, Sequence[Texts]]
-    domains: Mapping[str, Domain]
-    tokenizer: Tokenizer
-    store: Store
-    given: Path | None
+    def measures(self, part: Part) -> list[str]:
+        """What a part's result must say: the objectives that measure it, and more."""
+        words = list(self.changes.get(part.role, ()))
+        if part.arm is None:
+            own = [name for name, role in self.roles.items() if role == part.role]
+        else:
+            own = [part.objective]
+            if part.arm != NOTHING or part.objective not in words:
+                words = []
+        found = [*own, *words] if part.trained is None or part.arm else words
+        if part.arm == CONTROL and self.path:
+            found.append(PATH)
+        if words:
+            found.append(KNOWN)
+        plain = part.arm is None or part.objective in self.roles and "=" not in part.arm
+        if self.probes and plain and part.trained is None:
+            found.append(self.probing)
+        return list(dict.fromkeys(found))
 
     def do(self, part: Part, watch: Callable[[Iterable], None]) -> dict:
         """The result of a part. ``watch`` goes through the steps, and may end them.
 
         A base gives the losses of every objective that continues it, a continuation those of its
-        own.
+        own; where the objective changes, both give those of all objectives of the role.
         """
         begun = time.perf_counter()
-        trainer = None
+        measures, result = self.measures(part), {}
         if part.arm is None and (folder := self.folder(part)).is_dir():
-            model = self.loaded(folder).model
+            model, learnt = self.loaded(folder).model, None
+        elif part.arm and at_end(part.arm):
+            model, learnt = self.ended(part, watch)
         else:
-            trainer = self.trainer(part)
-            watch(trainer.run())
-            model = trainer.model
+            trainer, path = self.trainer(part), {}
+            watch(self.followed(trainer, path) if PATH in measures else trainer.run())
+            model, learnt = trainer.model, trainer.parts
+            result = {PATH: path} if PATH in measures else {}
             if part.arm is None:
                 self.save(part, trainer)
+            elif part.arm == NOTHING and self.ends:
+                self.keep(part, trainer)
         trained = time.perf_counter()
-        names = [name for name, role in self.roles.items() if role == part.role]
-        result = {
-            "losses": {
-                name: self.losses(part, name, model, trainer)
-                for name in (names if part.arm is None else [part.objective])
-            },
-            "probe": {side: self.probed(part, model, side) for side in SIDES},
+        losses, known = {}, {}
+        for word in measures:
+            if word in (PATH, KNOWN, self.probing):
+                continue
+            if KNOWN in measures:
+                known[word] = self.is_known(part, word, model)
+            own = learnt if part.way == understood(word) else None
+            if known.get(word, True) or word in self.roles:
+                losses[word] = self.losses(part, word, model, own)
+            else:
+                losses[word] = None
+            if own and part.arm and KNOWN in measures and self.of_base(part, word, model)[1]:
+                losses[word + AT_BASE] = self.losses(part, word, model, None)
+        probes = self.probing in measures
+        result |= {
+            "losses": losses,
+            KNOWN: known,
+            self.probing: probes,
+            "probe": {side: self.probed(part, model, side) if probes else None for side in SIDES},
         }
         now = time.perf_counter()
         seconds = {"training": trained - begun, "measuring": now - trained}
         return result | {"seconds": seconds}
 
-    def config(self, part: Part) -> RunConfig:
-        """How a part is trained."""
-        comparison = self.asked.comparison
-        if part.objective is None:
-            name, settings = base_objective(part.role)
-            seed, rate = part.base, comparison.base_learning_rate
-        else:
-            name, settings, seed, rate = part.objective, {}, part.seed, comparison.learning_rate
-        side = "old" if part.objective is None else "wrong" if part.arm == CONTROL else "new"
-        return RunConfig(
-            objective=name,
-            settings={"window": comparison.window} | settings,
-            model=model_of(part.role) if self.given is None else "",
-            sizes=comparison.sizes,
-            text=self.sides.get(side, self.sides["old"])[0].settings,
-            vocabulary=Vocabulary(vocab_size=comparison.vocab_size),
-            base=Base(init=None if part.objective is None else str(self.folder(part.from_base))),
-            length=Length(steps=part.steps(comparison)),
-            training=Training(batch_size=comparison.batch_size, seed=seed, learning_rate=rate),
-            machine=self.asked.machine,
-            remedies=self.asked.remedies(part.arm),
-        )
-
-    def objective(self, part: Part, model: Model | type[Model]) -> Objective:
-        config = self.config(part)
-        kind = assembly.objective_kind(config.objective)
-        settings = kind.Settings(**config.settings)
-        return assembly.make_objective(kind, self.tokenizer, settings, model)
-
-    def new_model(self, part: Part) -> Model:
-        """The model of a base, untrained."""
-        config = self.config(part)
-        kind = assembly.model_kind(config.model, assembly.objective_kind(config.objective))
-        objective = self.objective(part, kind)
-        return assembly.new_model(kind, objective, config.sizes, config.training.seed)
-
-    def trainer(self, part: Part) -> Trainer:
-        config, learnt = self.config(part), {}
-        if part.arm is None:
-            model, side = self.new_model(part), "old"
-            objective = self.objective(part, model)
-        else:
-            base = self.loaded(self.folder(part.from_base))
-            model, objective = base.model, self.objective(part, base.model)
-            learnt = parts.kept(base, objective)
-            side = "wrong" if part.arm == CONTROL else "new"
-        trainer = assembly.make_trainer(
-            model,
-            objective,
-            self.domains[side].training,
-            config.training,
-            config.length.count,
-            config.machine,
-            assembly.make_remedies(config.remedies, part.role),
-            lambda sources: self.domains["old"].training,
-            parts=learnt,
-        )
-        take_over(trainer.parts, learnt)
-        return trainer
-
-    def folder(self, base: Part) -> Path:
-        return self.given or self.store.base(base)
-
-    def loaded(self, folder: Path) -> Checkpoint:
-        found = checkpoint.load(folder, dropout=0.0)
-        found.model.to(self.asked.machine.device)
-        return found
-
-    def save(self, part: Part, trainer: Trainer) -> None:
-        """Keeps a base as a checkpoint, as ``train`` would."""
-        record = {
-            "config": self.config(part).plain(),
-            "fused": trainer.model.config.fused,
-            "step": trainer.step,
-            "steps": trainer.steps,
-            "evaluations": [],
-            "before": {},
-            "texts": [each.record for each in self.sides["old"]],
-            "old_texts": [],
-            "held_out": {},
-            "read": {},
-            "vocabulary": {},
-            "tokenizer": self.tokenizer.sha256,
-            "versions": self.store.versions,
-            "threads": torch.get_num_threads(),
-            "base": None,
-        }
-        folder = self.folder(part)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        checkpoint.save(folder, trainer.model, self.tokenizer, record, state_of(trainer))
+    def followed(self, trainer: Trainer, path: dict) -> Iterator:
+        """The steps of a training; at some of them it is measured what the old text's loss is."""
+        marks = {max(1, round(share * trainer.steps)) for share in MARKS}
+        for step in trainer.run():
+            if trainer.step in marks:
+                objective, passages = trainer.objective, self.asked.comparison.evaluate_passages
+                corpus = self.domains["old"].held_out
+                bits = self.bits(objective)
+                found = measure(trainer.model, objective, corpus, passages, bits, trainer.parts)
+                path[str(trainer.step)] = found
+            yield step
 
     # --- measuring ---------------------------------------------------------------------------
 
-    def losses(self, part: Part, name: str, model: nn.Module, trainer: Trainer | None) -> dict:
-        """The held-out losses of one objective, by side."""
-        objective = self.objective(Part(part.role, part.base, name), model)
+    def losses(
+        self, part: Part, word: str, model: nn.Module, learnt: nn.ModuleDict | None
+    ) -> dict:
+        """The held-out losses of one objective, by side.
+
+        learnt  beside the model; None: what learnt beside the base, or is new
+        """
+        objective = self.measuring(part, word, model)
         passages = self.asked.comparison.evaluate_passages
-        bits = in_bits(objective, [self.domains[side].held_out for side in SIDES])
-        learnt = trainer.parts if trainer and self.config(part).objective == name else None
-        if trainer is None:  # a base that was there before may have learnt some
-            learnt, _ = parts.of_checkpoint(self.loaded(self.folder(part)), objective)
-            learnt.to(self.asked.machine.device)
-        found = {}
+        if learnt is None:
+            learnt, _ = self.of_base(part, word, model)
+        found, bits = {}, self.bits(objective)
         for side in SIDES:
             corpus = self.domains[side].held_out
             found[side] = measure(model, objective, corpus, passages, bits, learnt)
         return found
+
+    def measuring(self, part: Part, word: str, model: nn.Module) -> Objective:
+        return self.objective(Part(part.role, part.base, word, NOTHING), model)
+
+    def bits(self, objective: Objective) -> bool:
+        return in_bits(objective, [self.domains[side].held_out for side in SIDES])
+
+    def of_base(self, part: Part, word: str, model: nn.Module) -> tuple[nn.ModuleDict, bool]:
+        """The parts of an objective beside a base, and whether they learnt there."""
+        objective = self.measuring(part, word, model)
+        if type(objective).parts is Objective.parts:
+            return nn.ModuleDict(), False
+        learnt, new = parts.of_checkpoint(self.loaded(self.folder(part.from_base)), objective)
+        return learnt.to(self.asked.machine.device), not new
+
+    def is_known(self, part: Part, word: str, model: nn.Module) -> bool:
+        """Whether what an objective asks of a model was trained: its heads, and its parts."""
+        if part.arm and part.way == understood(word):
+            return True
+        own, base = self.measuring(part, word, model), self.objective(part.from_base, model)
+        if type(own).parts is not Objective.parts and not self.of_base(part, word, model)[1]:
+            return False
+        trained = [base, self.objective(part, model)] if part.arm else [base]
+        heads = set().union(*(self.heads(each, model) for each in trained))
+        return self.given is not None or self.heads(own, model) <= heads
+
+    def heads(self, objective: Objective, model: Model) -> set[str]:
+        """The heads of the model that an objective asks, and trains."""
+        if not objective.asks:
+            return set()
+        found = Stream(objective, self.domains["old"].training, 0).passages(0, 1)
+        return objective.batch(*found).targets.keys() & model.heads.keys()
 
     def probed(self, part: Part, model: nn.Module, side: str) -> dict | None:
         """What the probe finds, see ``probe``; None where the text has too few parts.

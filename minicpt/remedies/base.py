@@ -19,6 +19,11 @@ What every remedy keeps to, and tests/test_remedies.py holds it to:
 * While a term is computed, neither model nor batch changes, and the base does not learn.
 * No number is drawn from torch's generator.
 * Each setting has a help text, and the docstring names the paper with its arXiv number.
+
+A remedy that acts at the end alone keeps to this instead: at full strength it gives the base's bits
+or the trained ones, and the steps before are bitwise those of a run without it. Evaluations and
+checkpoints before the last step show the weights that are trained, those of the last step what
+``at_end`` made of them: what is evaluated is what is saved.
 """
 
 import copy
@@ -111,6 +116,9 @@ class Remedy:
     needs      what must hold for it. A remedy is refused beside one that ``removes`` it
     removes    what does not hold any more with it, and why
     measured   its settings in ``compare``, where nothing else is said; None: it is not compared
+    swept      the strengths that a sweep of ``compare`` goes through, from weak to strong
+    only_at_end  it changes the model after the last step and nothing before, so that one training
+               serves all its strengths: ``begin`` with the base, ``at_end`` on a copy of the model
     base_within  (model) -> a context in which the model is the base, whose weights stay in it;
                None: they do not
     """
@@ -122,6 +130,8 @@ class Remedy:
     needs: ClassVar[tuple[str, ...]] = ()
     removes: ClassVar[Mapping[str, str]] = {}
     measured: ClassVar[Mapping[str, object] | None] = None
+    swept: ClassVar[tuple[float, ...]] = ()
+    only_at_end: ClassVar[bool] = False
     base_within: Callable[[nn.Module], AbstractContextManager] | None = None
 
     def __init__(self, settings: Checked):

@@ -41,6 +41,7 @@ class EWC(Remedy):
     reads_old = True
     needs = ("weights that move",)
     measured = {"ewc": 1.0}
+    swept = (0.1, 1.0, 10.0, 100.0)
 
     def begin(self, situation: Situation, state: dict | None = None) -> None:
         """Estimates the Fisher diagonal from passages of old text, each by itself."""

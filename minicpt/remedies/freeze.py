@@ -15,6 +15,7 @@ from torch import nn
 from minicpt.common.errors import InputError
 from minicpt.common.settings import Checked, setting
 from minicpt.remedies.base import Remedy, Situation
+from minicpt.remedies.depth import layers_of
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,9 @@ class Freeze(Remedy):
 def train_last(model: nn.Module, count: int) -> None:
     """Freezes all that is computed before the last ``count`` layers.
 
-    The model files register their parts in the order of computation, and a tied matrix with the
-    embedding, so what comes before is what stands before in ``parameters()``.
+    The parameters stand in the order of computation: see ``depth``.
     """
-    stacks = [model] if hasattr(model, "layers") else [model.encoder, model.decoder]
-    layers = [layer for stack in stacks for layer in stack.layers]
+    layers = layers_of(model)
     if count > len(layers):
         raise InputError(f"--train-last is {count}, but the model has {len(layers)} layers")
     first = next(layers[-count].parameters())

@@ -31,6 +31,7 @@ class Settings(Checked):
 class KL(Remedy):
     Settings = Settings
     measured = {"kl": 1.0}
+    swept = (0.1, 1.0, 10.0, 100.0)
 
     @classmethod
     def refuses(cls, objective) -> str:

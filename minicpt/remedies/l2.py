@@ -22,6 +22,7 @@ class L2(Remedy):
     Settings = Settings
     needs = ("weights that move",)
     measured = {"l2": 0.01}
+    swept = (0.001, 0.01, 0.1, 1.0)
 
     def begin(self, situation: Situation, state: dict | None = None) -> None:
         self.base = situation.base

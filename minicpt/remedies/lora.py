@@ -52,6 +52,7 @@ class LoRA(Remedy):
         " place in the base; use --kl, or a smaller --lora"
     }
     measured = {"lora": 8}
+    swept = (1, 2, 4, 8, 16)
 
     @classmethod
     def label(cls, settings: Settings) -> str:

@@ -31,6 +31,7 @@ class Replay(Remedy):
     reads_old = True
     claims = ("what is mixed into the text",)
     measured = {"replay": ("base",), "replay_fraction": 0.05}
+    swept = (0.005, 0.01, 0.05, 0.1, 0.25, 0.5)  # the doses of the paper
 
     @classmethod
     def label(cls, settings: Settings) -> str:

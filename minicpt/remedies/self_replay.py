@@ -51,6 +51,7 @@ class SelfReplay(Remedy):
     roles = ("decoder",)
     claims = ("what is mixed into the text",)
     measured = {"self_replay": 0.05}
+    swept = (0.01, 0.05, 0.25, 0.5)
 
     @classmethod
     def label(cls, settings: Settings) -> str:

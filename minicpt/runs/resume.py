@@ -6,9 +6,10 @@ from pathlib import Path
 
 import torch
 
-from minicpt import checkpoint
+from minicpt import checkpoint, remedies
 from minicpt.checkpoint import Checkpoint
 from minicpt.common.errors import InputError
+from minicpt.remedies.base import Remedy
 from minicpt.runs.assembly import make_objective, make_remedies, objective_kind
 from minicpt.runs.build import Start, assembled
 from minicpt.runs.config import Length, RunConfig
@@ -139,6 +140,13 @@ def longer(base: Checkpoint, config: RunConfig, steps: int) -> tuple[int, RunCon
             f"--steps goes on from a run's newest checkpoint, and {base.folder} is not it; start a"
             f" new run: {command('train', config.objective, '--init', base.folder)}"
         )
+    if done == old:
+        for name in config.remedies:
+            if remedies.known()[name].at_end is not Remedy.at_end:
+                raise InputError(
+                    f"--steps cannot go on from the end of a run with --{name}, which changed the"
+                    " weights after the last step; start a new run with --init"
+                )
     settings = lengthened(done, old, steps, config.training)
     return steps, dataclasses.replace(config, training=settings)
 

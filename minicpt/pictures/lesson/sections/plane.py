@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from minicpt import remedies
 from minicpt.common.errors import InputError
-from minicpt.comparison.plan import CONTROL, NOTHING
+from minicpt.comparison.arms import CONTROL, NOTHING
 from minicpt.pictures.lesson.grid import short
 from minicpt.pictures.lesson.sections import Lesson, table
 
