@@ -4,7 +4,7 @@ Data are drawn with a known effect: a part of each seed, a part of each unit of 
 each seed on each unit. ``interval`` should miss the effect in 5 %. Beside it stand two others: the
 percentile bootstrap over seeds and units, which it replaced, and the sum of the same variances with
 Satterthwaite's degrees of freedom. ``width`` is the median half width, divided by 1.96 times the
-true standard error: 1.0 is what could be had if that error were known.
+true standard error (of ratios: that of equal sizes): 1.0 could be had if that error were known.
 
     seeds     the noise of seeds dominates
     units     the noise of units dominates

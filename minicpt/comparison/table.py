@@ -214,7 +214,7 @@ def _remedy(row: Row, base: Row, name: str) -> str:
     cost = f"{figure(row.lost)} of the {base.gained.value:+.3f} gained ({_p(row.adjusted['lost'])})"
     if shows["lost"]:
         return f"{text}; it costs {cost}."
-    return f"{text}; the gain that it costs is {NOISE}: {cost}."
+    return f"{text}; that it costs some of the gain does not show: {cost}."
 
 
 def _p(value: float) -> str:
@@ -275,19 +275,16 @@ def _advice(base: Row, rows: list[Row], label: Callable[[str], str]) -> str:
     plain, found = base.second_half, chosen.second_half
     if plain["gained"].sign <= 0:
         return text + "this budget does not gain on the new text; train longer, then compare again."
-    if chosen is base:
-        text += "no remedy pays here: gained less forgotten, training without one is best"
-    else:
+    says = "no remedy pays here, training without one" if chosen is base else label(chosen.arm)
+    text += f"gained less forgotten, on one half of the held-out text, {says} is best. On the other"
+    text += f" half, it gained {figure(found['gained'], base.unit)}"
+    text += f" and forgot {figure(found['forgotten'])}"
+    if chosen is not base:
         kept = found["gained"].value / plain["gained"].value
-        text += f"{label(chosen.arm)} keeps {kept:.0%} of the gain"
+        text += f": it keeps {kept:.0%} of the gain"
         if plain["forgotten"].sign > 0:
             spared = 1 - found["forgotten"].value / plain["forgotten"].value
             text += f" and spares {spared:.0%} of the forgetting"
-        text += "; gained less forgotten, it is best"
-    text += (
-        f". One half of the held-out text chose it. On the other half it gains"
-        f" {figure(found['gained'], base.unit)} and forgets {figure(found['forgotten'])}"
-    )
     leads = {label(row.arm): lead(chosen, row) for row in mine if row is not chosen}
     if alike := [name for name, ahead in leads.items() if ahead.sign == 0]:
         text += f"; its lead over {_list(alike)} is {NOISE}"
@@ -306,7 +303,9 @@ def _limits(row: Row) -> str:
         unknown.insert(0, "another base")
     if row.seeds == 1:
         unknown.insert(0, "another seed")
-    text = f"That rests on {count(row.seeds)} of {bases}, and does not tell of {_list(unknown)}."
+    units = f"{row.units['new']} units of the new and {row.units['old']} of the old text"
+    text = f"That rests on {count(row.seeds)} of {bases}, and on {units};"
+    text += f" it does not tell of {_list(unknown)}."
     if row.seeds > 1:
         text += " The same seeds chose and reported, so luck of these trainings is not taken out."
     return text
