@@ -76,6 +76,13 @@ def test_p_is_where_the_interval_touches_zero(value):
     assert (found.p < 0.05) == bool(found.interval.sign)
 
 
+def test_a_few_large_losses_widen_the_side_where_more_of_them_would_lie():
+    losses = torch.tensor([[0.0] * 15 + [1.0, 1.0, 2.0, 4.0, 9.0]], dtype=DOUBLE)
+    (level,) = estimate([Figures(losses, torch.ones_like(losses))]).levels
+    error = float(losses.std()) / math.sqrt(20)
+    assert level.above > 1.5 * error and level.below == pytest.approx(error)
+
+
 def test_one_seed_speaks_of_text_alone():
     (level,) = estimate([Figures(torch.ones(1, 20, dtype=DOUBLE), torch.ones(1, 20))]).levels
     assert level.df == 19
