@@ -150,6 +150,35 @@ def test_bfloat16_without_hardware_is_said(monkeypatch):
     assert len(said) == 1
 
 
+def recorded(run):
+    newest = checkpoint.steps(run)[-1] / checkpoint.RECORD
+    return json.loads(newest.read_text())["config"]["machine"]["dtype"]
+
+
+@pytest.mark.parametrize("amx, avx", [(True, False), (False, True), (False, False)])
+def test_auto_is_decided_by_the_instructions_and_recorded(amx, avx, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx)
+    expected = "bfloat16" if amx or avx else "float32"
+    text, out = tmp_path / "text.txt", tmp_path / "run"
+    text.write_text("".join(f"Sentence {n} of the text.\n" for n in range(300)))
+    words = ["train", "causal-lm", "--corpus", str(text), "--out", str(out), *SMALL]
+    assert main([*words, "--schedule", "constant", "--warmup", "0", "--dtype", "auto"]) == 0
+    (said,) = [line for line in capsys.readouterr().err.splitlines() if "auto" in line]
+    assert expected in said and "instructions" in said
+    assert recorded(out) == expected
+    # Elsewhere it goes on in the format that was chosen, whatever is there.
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: not amx)
+    assert main(["resume", str(out), "--steps", "3"]) == 0
+    assert "auto" not in capsys.readouterr().err
+    assert recorded(out) == expected
+    with Machine(dtype="auto").autocast():
+        sixteen = not amx or avx
+        assert (torch.ones(1, 1) @ torch.ones(1, 1)).dtype == (
+            torch.bfloat16 if sixteen else torch.float32
+        )
+
+
 # --- compilation
 
 

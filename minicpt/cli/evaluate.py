@@ -71,8 +71,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     what, machine = flags.build(arguments, What), flags.build(arguments, Machine)
-    machine = current().machine(machine)
-    machine.prepare(say)
+    machine = current().machine(machine).prepare(say)
     base = checkpoint.load(arguments.folder)
     for note in base.notes:
         say(note)

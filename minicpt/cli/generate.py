@@ -43,8 +43,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     sampling, how = flags.build(arguments, Sampling), flags.build(arguments, How)
-    machine = flags.build(arguments, Machine)
-    machine.prepare(say)
+    machine = flags.build(arguments, Machine).prepare(say)
     base = checkpoint.load(arguments.folder)
     for note in base.notes:
         say(note)

@@ -142,8 +142,8 @@ def compare(
         plotting()
     if asked.machine.shard != "none":
         raise InputError("compare's models are whole in each process; leave out --shard")
-    asked = dataclasses.replace(asked, machine=current().machine(asked.machine))
-    asked.machine.prepare(console.say)
+    machine = current().machine(asked.machine).prepare(console.say)
+    asked = dataclasses.replace(asked, machine=machine)
     current().check_sum(asked.machine)
     job = prepare(asked, tell)
     store = job.work.store

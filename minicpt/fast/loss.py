@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from minicpt.common.errors import InputError
+from minicpt.fast.precision import product_dtype
 
 # Logits that are held at once: so many, 16 MiB in float32, or as many rows of them. With fewer rows
 # the products are slow: each walks through all of the head's matrix, and of its gradient. A matrix
@@ -96,10 +97,7 @@ def swept_losses(
         torch.is_grad_enabled() and each is not None and each.requires_grad
         for each in (hidden, weight, bias)
     )
-    kind = hidden.device.type
-    autocast = torch.is_autocast_enabled(kind)
-    dtype = torch.get_autocast_dtype(kind) if autocast else hidden.dtype
-    return _Sweep.apply(hidden, weight, bias, losses_of, dtype, learns)
+    return _Sweep.apply(hidden, weight, bias, losses_of, product_dtype(hidden), learns)
 
 
 class _Sweep(torch.autograd.Function):

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from minicpt.fast.precision import product_dtype
+
 
 class _LowRank(torch.autograd.Function):
     @staticmethod
@@ -42,4 +44,6 @@ def low_rank(
 
     x (N, in), weight (out, in), first (R, in), second (R, out). The weight does not learn.
     """
-    return _LowRank.apply(x, weight, bias, first, second, scale)
+    inputs = (x, weight, bias, first, second)
+    dtype = product_dtype(x)
+    return _LowRank.apply(*(each if each is None else each.to(dtype) for each in inputs), scale)

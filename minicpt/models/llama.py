@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from minicpt.common.errors import InputError
 from minicpt.common.settings import setting
 from minicpt.fast.attention import additive
-from minicpt.fast.gate import gated_layer, gated_silu
+from minicpt.fast.gate import gated_layer
 from minicpt.models.cache import Cache, LayerCache, Steps
 from minicpt.models.embedding import look_up
 from minicpt.models.layers import (
@@ -166,12 +166,9 @@ class FeedForward(nn.Module):
         self.contract = nn.Linear(config.inner, config.width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.fused and not torch.is_autocast_enabled(x.device.type):
-            return gated_layer(x, self.gate_expand.weight, self.contract.weight)
-        both = self.gate_expand(x)
         if self.fused:
-            return self.contract(gated_silu(both))
-        gate, expanded = both.chunk(2, dim=-1)
+            return gated_layer(x, self.gate_expand.weight, self.contract.weight)
+        gate, expanded = self.gate_expand(x).chunk(2, dim=-1)
         return self.contract(F.silu(gate) * expanded)
 
 

@@ -93,8 +93,7 @@ class LowRank(Beside):
         rows = x.flatten(0, -2)  # (N, in)
         # Each of the P products has rows of its own: one matrix with blocks, (P*R, out).
         factors = self.A.flatten(0, 1), torch.block_diag(*self.B.transpose(1, 2))
-        form = products if torch.is_autocast_enabled(x.device.type) else low_rank
-        result = form(rows, self.weight, self.bias, *factors, self.scale)
+        result = low_rank(rows, self.weight, self.bias, *factors, self.scale)
         return result.unflatten(0, x.shape[:-1])  # (..., out)
 
     def merged(self) -> Tensor:

@@ -87,9 +87,9 @@ def build(config: RunConfig, folder: Path | None = None, quiet: bool = False) ->
     quiet   prints nothing on the standard output
     """
     world = current()
-    config = dataclasses.replace(config, machine=world.machine(config.machine, config.training))
-    config.machine.prepare(say)
-    world.check_sum(config.machine)
+    machine = world.machine(config.machine, config.training).prepare(say)
+    config = dataclasses.replace(config, machine=machine)
+    world.check_sum(machine)
     if config.selecting.reference:
         checkpoint.find(config.selecting.reference)  # before any text is read
     start = continued(config) if config.base.init else from_scratch(config)

@@ -74,8 +74,7 @@ def revived(
             say(f"{name} was {record['versions'][name]} and is {value}: results may differ")
     machine = machine_of(config.machine, record["threads"], changes)
     world = current()
-    machine = world.machine(machine, config.training)
-    machine.prepare(say)
+    machine = world.machine(machine, config.training).prepare(say)
     world.check_sum(machine)
     before = record.get("processes", 1)
     if before != world.size:
@@ -97,6 +96,7 @@ def revived(
     run.record["before"] = unchanged(record, run.record)
     # The threads that were asked for stay as they were: how many there were is said beside them.
     run.record["config"]["machine"] = record["config"]["machine"] | dict(changes)
+    run.record["config"]["machine"]["dtype"] = machine.dtype  # what "auto" has become
     run.record |= {name: record[name] for name in ("old_texts", "held_out", "vocabulary", "base")}
     run.history = record["evaluations"]
     if not all(type(each["step"]) is int for each in run.history):

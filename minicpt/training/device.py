@@ -12,7 +12,7 @@ import ctypes
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -30,10 +30,11 @@ LARGE = {-3: 2**17}  # M_MMAP_THRESHOLD: from so many bytes on, memory is mapped
 @dataclass(frozen=True)
 class Machine(Checked):
     device: str = setting("cpu", "where the model runs: cpu, cuda, cuda:1, mps", metavar="DEVICE")
-    dtype: Literal["float32", "bfloat16"] = setting(
+    dtype: Literal["float32", "bfloat16", "auto"] = setting(
         "float32",
         "numbers of forward pass and loss; bfloat16: matrix products in 16 bits (autocast), the"
-        " weights and the optimizer as before",
+        " weights and the optimizer as before; auto: bfloat16 where the processor has instructions"
+        " for it, which the run's config then says",
     )
     compile: bool = setting(
         False,
@@ -57,11 +58,16 @@ class Machine(Checked):
         """The device without its number: cpu, cuda, mps."""
         return torch.device(self.device).type
 
-    def prepare(self, say: Callable[[str], None]) -> None:
+    def prepare(self, say: Callable[[str], None]) -> "Machine":
         """Readies this process; says what a user may not expect of the choice.
 
+        Returns the machine with the number format that "auto" has become: a record of it repeats.
         Raises InputError for a device, a number format or a compiler that is not there.
         """
+        chosen = replace(self, dtype="bfloat16" if self.sixteen() else "float32")
+        if self.dtype == "auto":
+            say(f"--dtype auto: {chosen.dtype}, since {self.device} has "
+                f"{'' if self.sixteen() else 'no '}instructions for bfloat16")  # fmt: skip
         if self.threads:
             torch.set_num_threads(self.threads)
         try:
@@ -76,12 +82,13 @@ class Machine(Checked):
                 f"--device {self.device} cannot be used here ({reason(error)});"
                 " use another one, or --device cpu"
             ) from None
-        if product.dtype != getattr(torch, self.dtype):
-            raise InputError(f"--device {self.device} has no {self.dtype}; use --dtype float32")
+        if product.dtype != getattr(torch, chosen.dtype):
+            raise InputError(f"--device {self.device} has no {chosen.dtype}; use --dtype float32")
         if self.compile:
             self.check_compiler()
         if self.dtype == "bfloat16" and not self.fast_bfloat16():
             say("bfloat16 is only emulated on this machine; --dtype float32 may be faster")
+        return chosen
 
     def sum_in_order(self) -> None:
         """Has an accelerator add in a fixed order, as the CPU does, so that a run repeats."""
@@ -99,15 +106,22 @@ class Machine(Checked):
                 " compiler and Python's headers; use --no-compile"
             ) from None
 
+    def sixteen(self) -> bool:
+        """Whether products are computed in 16 bits. By the instructions that are there, never by a
+        timing: so the answer is the same tomorrow."""
+        return self.dtype == "bfloat16" or self.dtype == "auto" and self.fast_bfloat16()
+
     def fast_bfloat16(self) -> bool:
         """Whether matrices of bfloat16 are multiplied in hardware."""
         if self.kind == "cpu":  # torch has no public question for this
             return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-        return self.kind != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
+        if self.kind == "cuda":
+            return torch.cuda.is_available() and torch.cuda.is_bf16_supported(False)
+        return True
 
     def autocast(self) -> AbstractContextManager:
         """A context for forward and loss; backward, norm and optimizer stay outside of it."""
-        return torch.autocast(self.kind, torch.bfloat16, enabled=self.dtype == "bfloat16")
+        return torch.autocast(self.kind, torch.bfloat16, enabled=self.sixteen())
 
     def compiled(self, model: nn.Module) -> nn.Module:
         """What a training step calls: the same weights, another forward where one is asked for.

@@ -26,7 +26,7 @@ from minicpt.loss import Loss, objective_loss
 from minicpt.terms import apart
 from minicpt.training.device import CPU, Machine
 from minicpt.training.distributed import ALONE, World, add_losses, current, whole, without_targets
-from minicpt.training.optimizer import Optimization, learning_rate, make_optimizer
+from minicpt.training.optimizer import Optimization, clipped_step, learning_rate, make_optimizer
 from minicpt.training.step import Step
 from minicpt.training.stream import Stream
 
@@ -115,7 +115,7 @@ def train_step(
     if not counts:
         return total
     parameters = [each for group in optimizer.param_groups for each in group["params"]]
-    norm = whole(nn.utils.clip_grad_norm_(parameters, max_grad_norm or float("inf")))
+    norm = whole(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
     values = {}
     for name, losses in total.items():
         for head, loss in losses.items():
@@ -123,7 +123,7 @@ def train_step(
     for name, value in (values | {"gradient norm": norm}).items():
         if not torch.isfinite(value):
             raise NotFinite(f"the {name} is {value.item()}")
-    optimizer.step()
+    clipped_step(optimizer, norm, max_grad_norm)
     return total
 
 
