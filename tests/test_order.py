@@ -231,3 +231,14 @@ def test_an_evaluation_sees_all_lengths():
     few = plan.lengths[spread(plan, 250)].double()
     assert abs(float(few.mean()) / float(plan.lengths.double().mean()) - 1) < 0.1
     assert padded(few.long(), 16) < 0.12 < padded(plan.lengths[:250], 250)
+
+
+def test_passages_that_fill_their_windows_are_not_grouped():
+    lengths = torch.full((2000,), 128)
+    lengths[::20] = 8  # one in twenty is short: the mean is 122, above 0.75 * 128
+    plan = Plan(torch.arange(2000)[:, None], lambda place: place, lengths).grouped(0, 0)
+    assert sorted(plan[:]) == list(range(2000)) and plan[:20] != list(range(20))
+    short = (plan.lengths.view(-1, 16) == 8).sum(dim=1)  # in each of 125 batches, 0.8 expected
+    assert 0 < int(short.max()) < 8  # grouped, six batches would hold nothing else
+    alone = Plan(plan.rows, plan.cut, lengths // 2 + 64 * (torch.arange(2000) % 2)).grouped(0, 0)
+    assert float(alone.lengths[:16].double().std()) < 30  # half of them are half as long: grouped

@@ -1,7 +1,8 @@
 """The plan of an epoch: which passages are read, in which order, and which of them stand together.
 
     windows          cuts the documents into passages that fit
-    group_by_length  puts passages of like length together, so that a batch is padded little
+    group_by_length  puts passages of like length together, so that a batch is padded little;
+                     it is used where random batches would be padded much
 
 All of it is a pure function of seed and epoch. A plan knows nothing of batches: it is one sequence,
 of which a step takes as many as it wants.
@@ -21,6 +22,7 @@ from minicpt.data.corpus import Corpus
 
 RUN = 96  # passages of like length in a row: whole batches of 8, 12, 16, 24, 32 or 48
 NEWEST = 2  # plans of a corpus that are remembered: where epochs meet both are read
+EVEN = 0.75  # of the longest passage: where the mean is longer, passages are not grouped
 POOL = 20 * RUN  # passages that are sorted together: fewer are more random, more are more alike
 
 
@@ -67,8 +69,18 @@ class Plan(Sequence):
         return self.cut(*self.rows[place].tolist())
 
     def grouped(self, seed: int, epoch: int) -> "Plan":
-        """The same passages in the order of ``group_by_length``."""
-        order = group_by_length(self.lengths, generator("order", seed, epoch))
+        """The same passages in random order; where that would be padded much, by like length.
+
+        Grouping has a price: the short passages, which are ends of documents, get small batches of
+        their own, and a model learns less from these. Where most passages fill their window, that
+        costs more than padding does (benchmarks/README.md, batches.py).
+        """
+        draws = generator("order", seed, epoch)
+        even = len(self) and self.lengths.double().mean() >= EVEN * self.lengths.max()
+        if even:
+            order = torch.randperm(len(self), generator=draws)
+        else:
+            order = group_by_length(self.lengths, draws)
         return Plan(self.rows[order], self.cut, self.lengths[order], self.skipped)
 
 
