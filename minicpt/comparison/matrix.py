@@ -7,8 +7,9 @@ nor continuation trained knows nothing, and its cell is empty. Parts that learn 
 those of the base, in every row; where the base has none, only the continuation that trained its own
 has a number.
 
-The differences from the base are paired (``statistics``). The comparisons are many: what is said
-best of several was chosen among them.
+The differences from the base are paired (``statistics``). A base's own objective is held against
+each of the others by its own measure, and these comparisons are corrected (Holm); all else is
+exploratory.
 """
 
 import textwrap
@@ -21,8 +22,8 @@ from minicpt.common import html
 from minicpt.comparison import measure
 from minicpt.comparison.arms import NOTHING
 from minicpt.comparison.parts import HALF, Part, bases_of
-from minicpt.comparison.statistics import Figures, Interval, interval, less
-from minicpt.comparison.summary import SIDES
+from minicpt.comparison.statistics import Figures, Interval, estimate, holm, interval, less
+from minicpt.comparison.summary import CORRECTED, SIDES
 from minicpt.comparison.work import AT_BASE, KNOWN
 
 EMPTY = "-"
@@ -171,12 +172,16 @@ def _by_its_own(matrix: Matrix, base: str, kept: Line, mine: Sequence[Line]) -> 
         others = [each for each in mine if each is not kept and each.cells[side].get(base)]
         if not own or not others:
             return ""
-        best = min(others, key=lambda each: each.cells[side][base].level.value)
-        gap = ahead(own, best.cells[side][base])
-        said = {1: "it is better than", 0: "it ties with", -1: "it is worse than"}[gap.sign]
+        gaps = [estimate(less(each.cells[side][base].figures, own.figures)) for each in others]
+        values = holm([each.p for each in gaps])
+        place = min(range(len(gaps)), key=lambda number: gaps[number].value)
+        best, gap, p = others[place], gaps[place].interval, values[place]
+        said = "it ties with"
+        if p < CORRECTED:
+            said = "it is better than" if gap.value > 0 else "it is worse than"
         text.append(
             f"on the {side} text {said} {_called(best)}, the best of the others, by"
-            f" {_figure(gap)} {matrix.units[base]}"
+            f" {_figure(gap)} {matrix.units[base]} (p {p:.2g}, corrected for {len(gaps)})"
         )
     return f"Keep {base}, measured by itself: {'; '.join(text)}."
 

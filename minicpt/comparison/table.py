@@ -5,13 +5,14 @@ Where a line does not fit, its figures stand below each other.
 """
 
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 
 from minicpt.common import html
 from minicpt.comparison.arms import CONTROL, NOTHING
 from minicpt.comparison.statistics import Interval, interval, less
-from minicpt.comparison.summary import Base, Row, lead
+from minicpt.comparison.summary import CORRECTED, HALVES, Base, Row, best, lead
 
 NOTE = (
     "Gained: the held-out loss of the new text fell by so much; forgotten: that of the old text "
@@ -162,6 +163,8 @@ def sentences(rows: list[Row], label: Callable[[str], str]) -> list[str]:
     """What the rows say; the last sentence is the advice.
 
     label  from an arm to its name
+
+    Strengths of a sweep have no sentence of their own, and compete in the advice.
     """
     plain = [row for row in rows if row.arm == NOTHING]
     found = [
@@ -170,10 +173,10 @@ def sentences(rows: list[Row], label: Callable[[str], str]) -> list[str]:
     ]
     for base in plain:
         mine = [row for row in rows if row.objective == base.objective]
-        remedies = [row for row in mine if row.arm not in (NOTHING, CONTROL)]
+        remedies = [row for row in mine if row.adjusted]
         found += [_remedy(row, base, label(row.arm)) for row in remedies]
         found += [_control(row, base) for row in mine if row.arm == CONTROL]
-    found.append(_probe(plain))
+    found += [_probe(plain), _corrections(rows)]
     advice = [_advice(base, rows, label) for base in plain]
     return [each for each in [*found, *advice] if each]
 
@@ -198,17 +201,38 @@ def _shown(plain: list[Row], change: str, verb: str, noun: str) -> str:
 
 def _remedy(row: Row, base: Row, name: str) -> str:
     begin = f"{row.objective}, {name}:"
-    if row.spared.sign > 0:
-        text = f"{begin} forgets less than without a remedy, by {figure(row.spared, row.unit)}"
-    elif row.spared.sign < 0:
-        more = Interval(-row.spared.value, -row.spared.high, -row.spared.low)
-        text = f"{begin} forgets more than without a remedy, by {figure(more, row.unit)}"
+    shows = {change: value < CORRECTED for change, value in row.adjusted.items()}
+    less, p = row.spared.value > 0, _p(row.adjusted["spared"])
+    spared = row.spared
+    if shows["spared"] and not less:
+        spared = Interval(-spared.value, -spared.high, -spared.low)
+    if shows["spared"]:
+        text = f"{begin} forgets {'less' if less else 'more'} than without a remedy, by"
+        text += f" {figure(spared, row.unit)} ({p})"
     else:
-        text = f"{begin} less forgetting does not show: {figure(row.spared, row.unit)}"
-    cost = f"{figure(row.lost)} of the {base.gained.value:+.3f} gained"
-    if row.lost.sign == 0:
-        return f"{text}; the gain that it costs is {NOISE}: {cost}."
-    return f"{text}; it costs {cost}."
+        text = f"{begin} less forgetting does not show ({p}): {figure(spared, row.unit)}"
+    cost = f"{figure(row.lost)} of the {base.gained.value:+.3f} gained ({_p(row.adjusted['lost'])})"
+    if shows["lost"]:
+        return f"{text}; it costs {cost}."
+    return f"{text}; that it costs some of the gain does not show: {cost}."
+
+
+def _p(value: float) -> str:
+    return "p < 0.001" if value < 0.001 else f"p {value:.2g}"
+
+
+def _corrections(rows: list[Row]) -> str:
+    """What was corrected, and what was not."""
+    family = [row for row in rows if row.adjusted]
+    if not family:
+        return ""
+    counts = Counter(row.objective for row in family)
+    said = _list([f"{2 * count} of {name}" for name, count in counts.items()])
+    return (
+        f"Each p is corrected for all comparisons with no remedy ({said}; Holm): below"
+        f" {CORRECTED:g} a change shows. All else is exploratory: other intervals, the probe,"
+        " sweeps, and leads between remedies."
+    )
 
 
 def _control(row: Row, base: Row) -> str:
@@ -239,24 +263,49 @@ def _probe(plain: list[Row]) -> str:
 
 def _advice(base: Row, rows: list[Row], label: Callable[[str], str]) -> str:
     mine = [row for row in rows if row.objective == base.objective and row.arm != CONTROL]
-    able = sorted(mine, key=lambda row: -row.net.value)
-    if len(able) < 2:  # nothing to choose from
+    if len(mine) < 2:  # nothing to choose from
         return ""
-    best, second = able[:2]
-    ahead = lead(best, second)
-    kept = best.gained.value / base.gained.value if base.gained.sign > 0 else None
-    text = f"Advice for {base.objective}: "
-    if base.gained.sign <= 0:
+    text, chosen = f"Advice for {base.objective}: ", best(mine)
+    if chosen is None:
+        few = min(base.units.values())
+        return text + (
+            f"none. To choose a remedy on one half of the held-out text and to report it on the"
+            f" other takes {HALVES} units of each text, and here are {few}; give more text."
+        )
+    plain, found = base.second_half, chosen.second_half
+    if plain["gained"].sign <= 0:
         return text + "this budget does not gain on the new text; train longer, then compare again."
-    if best.arm == NOTHING:
-        text += "no remedy pays here: gained less forgotten, training without one is best"
-    else:
-        text += f"{label(best.arm)} keeps {kept:.0%} of the gain"
-        if base.forgotten.sign > 0:
-            spared = 1 - best.forgotten.value / base.forgotten.value
+    says = "no remedy pays here, training without one" if chosen is base else label(chosen.arm)
+    text += f"gained less forgotten, on one half of the held-out text, {says} is best. On the other"
+    text += f" half, it gained {figure(found['gained'], base.unit)}"
+    text += f" and forgot {figure(found['forgotten'])}"
+    if chosen is not base:
+        kept = found["gained"].value / plain["gained"].value
+        text += f": it keeps {kept:.0%} of the gain"
+        if plain["forgotten"].sign > 0:
+            spared = 1 - found["forgotten"].value / plain["forgotten"].value
             text += f" and spares {spared:.0%} of the forgetting"
-        text += "; gained less forgotten, it is best"
-    alike = [label(row.arm) for row in able[1:] if lead(best, row).sign == 0]
-    if alike:
-        return f"{text}, but its lead over {_list(alike)} is {NOISE}."
-    return f"{text}, ahead of {label(second.arm)} by {figure(ahead, base.unit)}."
+    leads = {label(row.arm): lead(chosen, row) for row in mine if row is not chosen}
+    if alike := [name for name, ahead in leads.items() if ahead.sign == 0]:
+        text += f"; its lead over {_list(alike)} is {NOISE}"
+    if ahead := [f"{name} by {figure(each)}" for name, each in leads.items() if each.sign > 0]:
+        text += f"; it is ahead of {_list(ahead)}"
+    if behind := [f"{name} by {figure(each)}" for name, each in leads.items() if each.sign < 0]:
+        text += f"; it is behind {_list(behind)}"
+    return f"{text}. {_limits(chosen)}"
+
+
+def _limits(row: Row) -> str:
+    """What an advice rests on, and what it cannot know."""
+    bases = "one base" if row.bases == 1 else f"{row.bases} bases"
+    unknown = ["other texts", "larger models", "longer training"]
+    if row.bases == 1:
+        unknown.insert(0, "another base")
+    if row.seeds == 1:
+        unknown.insert(0, "another seed")
+    units = f"{row.units['new']} units of the new and {row.units['old']} of the old text"
+    text = f"That rests on {count(row.seeds)} of {bases}, and on {units};"
+    text += f" it does not tell of {_list(unknown)}."
+    if row.seeds > 1:
+        text += " The same seeds chose and reported, so luck of these trainings is not taken out."
+    return text
