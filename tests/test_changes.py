@@ -79,8 +79,15 @@ def test_every_base_is_continued_with_every_objective(changed, sources, capsys, 
     (found,) = result["matrices"]
     words = ["masked-lm", "next-sentence", "next-sentence+masked", "replaced-token-detection"]
     assert list(found["units"]) == words
+    halves = {
+        "next-sentence+masked": ["masked-lm", "replaced-token-detection"],
+        "masked-lm": ["next-sentence", "replaced-token-detection"],
+        "replaced-token-detection": ["next-sentence", "masked-lm"],
+    }
     assert [(line["base"], line["continued"]) for line in found["lines"]] == [
-        (base, word) for base in bases_of("encoder") for word in (None, *words)
+        (base, word)
+        for base in bases_of("encoder")
+        for word in (None, *words, *(f"{base}&{other}" for other in halves[base]))
     ]
     assert all(line["seeds"] == 2 for line in found["lines"])
     by_name = {(line["base"], line["continued"]): line for line in found["lines"]}
@@ -91,6 +98,7 @@ def test_every_base_is_continued_with_every_objective(changed, sources, capsys, 
     assert cells(by_name["masked-lm", None]) == {"masked-lm"}  # no pair was ever seen
     assert cells(by_name["masked-lm", "next-sentence"]) == both
     assert cells(by_name["masked-lm", "replaced-token-detection"]) == {"masked-lm"} | detection
+    assert cells(by_name["masked-lm", "masked-lm&next-sentence"]) == both
     # Its head "tokens" is the generator's, which the model itself never read for.
     assert cells(by_name["replaced-token-detection", None]) == detection
     assert cells(by_name["replaced-token-detection", "masked-lm"]) == {"masked-lm"} | detection
@@ -192,8 +200,12 @@ def test_all_objectives_of_all_roles_change():
     every = parts(Comparison(seeds=2), {}, {}, found)
     names = [part.name for part in every]
     assert len(set(names)) == len(names)
-    count = sum(len(bases_of(role)) * (1 + len(words)) for role, words in found.items())
-    assert len(names) == 2 * count
+    count = 0
+    for role, words in found.items():  # and half of its own with each of the others
+        mains = len(bases_of(role))
+        count += mains * (1 + len(words) + mains - 1)
+    assert len(names) == 2 * count and "causal-lm&prefix-lm.nothing.0" in names
+    assert "encoder-masked-lm.masked-lm&next-sentence.nothing.1" in names
     assert understood("next-sentence+masked") == ("next-sentence", {"masked": True})
 
 

@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 
 import coverage  # noqa: E402
 
-from minicpt.comparison.plan import Part  # noqa: E402
+from minicpt.comparison.parts import Part  # noqa: E402
 from minicpt.comparison.statistics import (  # noqa: E402
     Figures,
     estimate,

@@ -68,7 +68,7 @@ def estimate(missing: Sequence[Part], work: Work, base: nn.Module | None) -> flo
 
     plain = {part.plain for part in missing if part.arm == NOTHING}
     for part in missing:
-        own = part.objective or _nearest(work, part)
+        own = part.first or _nearest(work, part)
         if part.arm is None or not at_end(part.arm):
             done = part.arm is None and work.folder(part).is_dir()
             total += 0 if done else part.steps(asked) * costs(part.role, own)[0]

@@ -218,7 +218,7 @@ def line(part: Part, results: Mapping[Part, dict]) -> str:
             if each
         )
         return f"{part.name}: {said} ({seconds})"
-    before, after = results[part.from_base]["losses"][part.objective], losses[part.objective]
+    before, after = results[part.from_base]["losses"][part.first], losses[part.first]
     if before is None:  # the base had no head for it
         now = ", ".join(f"{side} {loss(each):.3f}" for side, each in after.items())
         return f"{part.name}: {now} {after['new']['unit']} ({seconds})"

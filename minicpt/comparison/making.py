@@ -23,9 +23,10 @@ from minicpt.data.tokenizer import Tokenizer
 from minicpt.models.layers import Model
 from minicpt.objectives.base import Objective
 from minicpt.remedies.base import Situation
-from minicpt.runs import assembly, parts
+from minicpt.runs import assembly, mixing, parts
 from minicpt.runs.config import Base, Length, RunConfig, Vocabulary
 from minicpt.runs.texts import Texts
+from minicpt.training.mixing import Mixing
 from minicpt.training.resuming import state_of
 from minicpt.training.trainer import Trainer, Training
 
@@ -67,12 +68,13 @@ class Making:
         if part.arm is None:
             seed, rate = part.base, comparison.base_learning_rate
         else:
-            seed, key = part.seed, (part.role, part.objective)
+            seed, key = part.seed, (part.role, part.first)
             rate = self.rates.get(key, comparison.learning_rate)
         training = Training(batch_size=comparison.batch_size, seed=seed, learning_rate=rate)
         return RunConfig(
             objective=name,
             settings={"window": comparison.window} | settings,
+            mixing=Mixing((part.second, "0.5")) if part.second else Mixing(),
             model=model_of(part.role) if self.given is None else "",
             sizes=comparison.sizes,
             text=self.sides.get(part.side, self.sides["old"])[0].settings,
@@ -85,10 +87,18 @@ class Making:
         )
 
     def objective(self, part: Part, model: Model | type[Model]) -> Objective:
+        """The objective that trains a part; with a second one, both as one."""
+        first, *second = self.objectives(part, model)
+        config = self.config(part)
+        return mixing.mixed(config, first, *second, config.machine) if second else first
+
+    def objectives(self, part: Part, model: Model | type[Model]) -> list[Objective]:
+        """The objective of a part, and the second one, if there is one."""
         config = self.config(part)
         kind = assembly.objective_kind(config.objective)
         settings = kind.Settings(**config.settings)
-        return assembly.make_objective(kind, self.tokenizer, settings, model)
+        first = assembly.make_objective(kind, self.tokenizer, settings, model)
+        return [first, *filter(None, [mixing.second_of(config, first, model)])]
 
     def new_model(self, part: Part) -> Model:
         """The model of a base, untrained."""
@@ -105,7 +115,7 @@ class Making:
         else:
             base = self.loaded(self.folder(part.from_base))
             model, objective = base.model, self.objective(part, base.model)
-            learnt = parts.kept(base, objective)
+            learnt = parts.kept(base, *self.objectives(part, base.model))
         trainer = assembly.make_trainer(
             model,
             objective,

@@ -7,8 +7,9 @@ nor continuation trained knows nothing, and its cell is empty. Parts that learn 
 those of the base, in every row; where the base has none, only the continuation that trained its own
 has a number.
 
-The differences from the base are paired (``statistics``). The comparisons are many: what is said
-best of several was chosen among them.
+The differences from the base are paired (``statistics``). A base's own objective is held against
+each of the others by its own measure, and these comparisons are corrected (Holm); all else is
+exploratory.
 """
 
 import textwrap
@@ -20,9 +21,9 @@ import torch
 from minicpt.common import html
 from minicpt.comparison import measure
 from minicpt.comparison.arms import NOTHING
-from minicpt.comparison.parts import Part, bases_of
-from minicpt.comparison.statistics import Figures, Interval, interval, less
-from minicpt.comparison.summary import SIDES
+from minicpt.comparison.parts import HALF, Part, bases_of
+from minicpt.comparison.statistics import Figures, Interval, estimate, holm, interval, less
+from minicpt.comparison.summary import CORRECTED, SIDES
 from minicpt.comparison.work import AT_BASE, KNOWN
 
 EMPTY = "-"
@@ -30,7 +31,8 @@ NOTE = (
     "Each cell is a held-out loss by the objective above it (the units stand below its name), so"
     " the numbers of a column compare. Behind it half of the 95 % interval of the change from the"
     " base, over seeds and text, paired; the base's own rows have none. A cell is empty (-) where"
-    " what the column asks was trained by neither the base nor the continuation."
+    " what the column asks was trained by neither the base nor the continuation. Half: the base's"
+    " own objective reads half of the passages, that one the other half."
 )
 
 
@@ -97,7 +99,8 @@ def matrices(
             lines.append(
                 _line(results, list(dict.fromkeys(p.from_base for p in of_base)), words, usual)
             )
-            for word in words:
+            halves = dict.fromkeys(part.objective for part in of_base if part.second)
+            for word in [*words, *halves]:
                 members = [part for part in of_base if part.objective == word]
                 lines.append(_line(results, members, words, usual))
         units = {word: _unit(results, able, word) for word in words}
@@ -169,12 +172,16 @@ def _by_its_own(matrix: Matrix, base: str, kept: Line, mine: Sequence[Line]) -> 
         others = [each for each in mine if each is not kept and each.cells[side].get(base)]
         if not own or not others:
             return ""
-        best = min(others, key=lambda each: each.cells[side][base].level.value)
-        gap = ahead(own, best.cells[side][base])
-        said = {1: "it is better than", 0: "it ties with", -1: "it is worse than"}[gap.sign]
+        gaps = [estimate(less(each.cells[side][base].figures, own.figures)) for each in others]
+        values = holm([each.p for each in gaps])
+        place = min(range(len(gaps)), key=lambda number: gaps[number].value)
+        best, gap, p = others[place], gaps[place].interval, values[place]
+        said = "it ties with"
+        if p < CORRECTED:
+            said = "it is better than" if gap.value > 0 else "it is worse than"
         text.append(
-            f"on the {side} text {said} {best.continued}, the best of the others, by"
-            f" {_figure(gap)} {matrix.units[base]}"
+            f"on the {side} text {said} {_called(best)}, the best of the others, by"
+            f" {_figure(gap)} {matrix.units[base]} (p {p:.2g}, corrected for {len(gaps)})"
         )
     return f"Keep {base}, measured by itself: {'; '.join(text)}."
 
@@ -183,6 +190,8 @@ def _by_others(matrix: Matrix, base: str, kept: Line, mine: Sequence[Line]) -> s
     """Where another loss gives a better number of its own measure on the new text."""
     better = []
     for line in mine:
+        if HALF in line.continued:
+            continue
         own, other = kept.cells["new"].get(line.continued), line.cells["new"].get(line.continued)
         if line is kept or not own or not other:
             continue
@@ -240,8 +249,15 @@ def as_html(matrix: Matrix) -> list[tuple[str, str]]:
     return found
 
 
+def _called(line: Line) -> str:
+    return line.continued.replace(HALF, " and half ")
+
+
 def _name(line: Line) -> str:
-    return f"base {line.base}" if line.continued is None else f"  {line.continued}"
+    if line.continued is None:
+        return f"base {line.base}"
+    own, half, other = line.continued.partition(HALF)
+    return f"  half {other}" if half else f"  {own}"
 
 
 def _cells(line: Line, side: str) -> list[str]:

@@ -1,8 +1,9 @@
 """The parts of a comparison: a base, or a continuation of one, each done by itself and kept.
 
 A base is one model of a role, trained on the old text. A continuation has an objective, an arm and
-a seed. An objective is named by a word: "next-sentence", or with settings that are switched on
-behind it, "next-sentence+masked".
+a seed. An objective is named by a word: "next-sentence"; with settings that are switched on behind
+it, "next-sentence+masked"; or with a second one that reads half of the passages,
+"causal-lm&prefix-lm".
 
 Objectives are found by themselves. The lists here only name defaults, and what is not there is
 skipped.
@@ -29,18 +30,19 @@ BASES = {
     "encoder": ("next-sentence+masked", "masked-lm", "replaced-token-detection"),
     "encoder-decoder": ("reconstruction", "span-corruption", "denoising"),
 }
+HALF = "&"  # between two objectives, each of which reads half of the passages
 
 
 # --- objectives --------------------------------------------------------------------------------
 
 
 def understood(word: str) -> tuple[str, dict]:
-    """The name of an objective and its settings.
+    """The name of an objective and its settings; of two, those of the first.
 
-    >>> understood("next-sentence+masked")
-    ('next-sentence', {'masked': True})
+    >>> understood("next-sentence+masked"), understood("causal-lm&prefix-lm")
+    (('next-sentence', {'masked': True}), ('causal-lm', {}))
     """
-    name, *on = word.split("+")
+    name, *on = word.partition(HALF)[0].split("+")
     return name, dict.fromkeys(on, True)
 
 
@@ -128,6 +130,16 @@ class Part:
         return f"{'' if usual else base + '.'}{self.objective}.{self.arm}.{self.seed}"
 
     @property
+    def first(self) -> str | None:
+        """The objective, without a second one."""
+        return self.objective and self.objective.partition(HALF)[0]
+
+    @property
+    def second(self) -> str | None:
+        """The name of an objective that reads half of the passages; None: there is none."""
+        return self.objective and self.objective.partition(HALF)[2] or None
+
+    @property
     def from_base(self) -> "Part":
         return Part(self.role, self.base, trained=self.trained)
 
@@ -174,9 +186,13 @@ def parts(
                 part = Part(roles[objective], base, objective, arm, seed)
                 found |= {part.from_base: None, part: None}
         for role, words in (changes or {}).items():
-            usual, *others = bases_of(role)
-            for trained in [None] if given else [None, *others]:
-                for word in words:
+            mains = bases_of(role)
+            for own in mains[:1] if given else mains:
+                trained = None if own == mains[0] else own
+                others = [word.partition("+")[0] for word in mains if word != own]
+                halves = [f"{own}{HALF}{name}" for name in others if not given and own in words
+                          and name in words]  # fmt: skip
+                for word in [*words, *halves]:
                     part = Part(role, base, word, NOTHING, seed, trained)
                     found |= {part.from_base: None, part: None}
     return list(found)

@@ -164,12 +164,11 @@ def said(job: Job, results: dict[Part, dict]) -> Result:
     found = rows(own)
     drawn = curves.curves(found, asked.value)
     units = {row.objective: row.unit for row in found}
-    unswept = [row for row in found if parted(row.arm)[1] is None]
     given = work.given and work.given.name
     return Result(
         rows=found,
         bases=bases(own),
-        sentences=sentences(unswept, asked.label) if unswept else [],
+        sentences=sentences(found, asked.label) if found else [],
         matrices=matrix.matrices(results, work.changes, given),
         curves=drawn,
         shapes=curves.sayings(drawn, asked.value) + curves.peak_sayings(own, units),

@@ -42,8 +42,8 @@ class Work(Making):
         if part.arm is None:
             own = [name for name, role in self.roles.items() if role == part.role]
         else:
-            own = [part.objective]
-            if part.arm != NOTHING or part.objective not in words:
+            own = [part.first]
+            if part.arm != NOTHING or part.first not in words:
                 words = []
         found = [*own, *words] if part.trained is None or part.arm else words
         if part.arm == CONTROL and self.path:
@@ -83,7 +83,7 @@ class Work(Making):
                 continue
             if KNOWN in measures:
                 known[word] = self.is_known(part, word, model)
-            own = learnt if part.way == understood(word) else None
+            own = learnt if self.trains(part, word) else None
             if known.get(word, True) or word in self.roles:
                 losses[word] = self.losses(part, word, model, own)
             else:
@@ -146,14 +146,18 @@ class Work(Making):
         learnt, new = parts.of_checkpoint(self.loaded(self.folder(part.from_base)), objective)
         return learnt.to(self.asked.machine.device), not new
 
+    def trains(self, part: Part, word: str) -> bool:
+        """Whether an objective is what trains a part, or the second one of two."""
+        return part.way == understood(word) or part.second == word
+
     def is_known(self, part: Part, word: str, model: nn.Module) -> bool:
         """Whether what an objective asks of a model was trained: its heads, and its parts."""
-        if part.arm and part.way == understood(word):
+        if part.arm and self.trains(part, word):
             return True
         own, base = self.measuring(part, word, model), self.objective(part.from_base, model)
         if type(own).parts is not Objective.parts and not self.of_base(part, word, model)[1]:
             return False
-        trained = [base, self.objective(part, model)] if part.arm else [base]
+        trained = [base, *self.objectives(part, model)] if part.arm else [base]
         heads = set().union(*(self.heads(each, model) for each in trained))
         return self.given is not None or self.heads(own, model) <= heads
 
