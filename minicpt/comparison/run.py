@@ -42,6 +42,8 @@ from minicpt.runs.lock import held
 from minicpt.runs.loop import versions
 from minicpt.training.distributed import current
 
+NOT_DRAWN = "--plot draws remedies; give --sweep or --remedies beside --change"
+
 
 @dataclass(frozen=True, repr=False)
 class Result:
@@ -116,8 +118,13 @@ class Result:
         return "\n".join(found)
 
     def plot(self, path: str) -> None:
-        """Draws forgotten against gained (matplotlib)."""
-        draw(path, self.rows, self.label)
+        """Draws forgotten against gained (matplotlib).
+
+        InputError where the objective alone changed: its numbers stand in matrices.
+        """
+        if not self.rows:
+            raise InputError(NOT_DRAWN)
+        draw(path, self.rows, self.label, self.curves)
 
 
 def compare(
@@ -140,6 +147,7 @@ def compare(
     check_writable(plot)
     if plot:
         plotting()
+        drawable(asked)
     if asked.machine.shard != "none":
         raise InputError("compare's models are whole in each process; leave out --shard")
     asked = dataclasses.replace(asked, machine=current().machine(asked.machine))
@@ -155,6 +163,13 @@ def compare(
         result.plot(plot)
         tell(f"drawn in {plot}")
     return result
+
+
+def drawable(asked: Asked) -> None:
+    """InputError for a picture of nothing, before any work."""
+    sources = asked.sources
+    if sources.change and not sources.sweep and not sources.remedies:
+        raise InputError(NOT_DRAWN)
 
 
 def said(job: Job, results: dict[Part, dict]) -> Result:
