@@ -18,6 +18,7 @@
     summary.py     gained, forgotten, what is within noise, the Pareto front
     matrix.py      the objective changes: continued with (rows), measured by (columns)
     curves.py      each remedy from weak to strong, beside what the literature found
+    advice.py      a user's own base: what fits it, and the command that is recommended
     table.py       the same as text: tables, then plain sentences
     plot.py        the same as a picture
 """

@@ -46,6 +46,8 @@ def plot(
         _panel(axis, [row for row in mine if row.arm in alone], mine, label, colours)
         for curve in drawn:
             _curve(axis, curve, label, colours[curve.name])
+        if drawn:
+            _near(axis, mine)
         axis.set_title(name)
         axis.set_xlabel(f"gained on the new text, {mine[0].unit}")
         axis.set_ylabel(f"forgotten of the old text, {mine[0].unit}")
@@ -61,11 +63,20 @@ def _curve(axis, curve: Curve, label: Callable[[str], str], colour: str) -> None
     for row in curve.points:
         _point(axis, row, "o", colour, curve.name, small=True)
     for row in (curve.points[0], curve.points[-1]):
-        short = label(row.arm).removeprefix(f"{curve.name} ").removeprefix("rank ")
+        name = curve.name.replace("-", " ")
+        short = label(row.arm).removeprefix(f"{curve.name} ").removeprefix(f"{name} ")
         place = row.gained.value, row.forgotten.value
         axis.annotate(
             short, place, xytext=(3, 3), textcoords="offset points", fontsize=7, color=colour
         )
+
+
+def _near(axis, rows: Sequence[Row]) -> None:
+    """Shows the points and what is around them; long intervals go on outside."""
+    for side, limit in zip(CHANGES, (axis.set_xlim, axis.set_ylim), strict=True):
+        values = [getattr(row, side).value for row in rows]
+        room = 0.25 * (max(values) - min(values)) or 1.0
+        limit(min(values) - room, max(values) + room)
 
 
 def _point(axis, row: Row, mark: str, colour: str, name: str, small: bool = False) -> None:

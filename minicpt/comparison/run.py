@@ -10,8 +10,9 @@ import torch
 from minicpt import checkpoint, models, objectives
 from minicpt.common import html
 from minicpt.common.errors import InputError
+from minicpt.common.memory import machine_memory
 from minicpt.common.outputs import check_writable, plotting
-from minicpt.comparison import curves, matrix, texts
+from minicpt.comparison import advice, curves, matrix, texts
 from minicpt.comparison.arms import (
     ALL,
     CONTROL,
@@ -35,6 +36,7 @@ from minicpt.comparison.summary import Base, Row, bases, front, rows
 from minicpt.comparison.table import as_html, sentences, text
 from minicpt.comparison.work import Work
 from minicpt.data.tokenizer import Tokenizer
+from minicpt.models.layers import Model
 from minicpt.runs import assembly, console
 from minicpt.runs.describe import vocabulary
 from minicpt.runs.fitting import check_kind
@@ -50,6 +52,8 @@ class Result:
     """What a finished comparison has to say.
 
     matrices  a role each, where the objective changed; ``curves``, a remedy each that was swept
+    shapes   how the curves' shapes compare with those of the literature
+    command  that is recommended for a base that was given; None: none is
     label    from an arm to its name in tables
     fit      how well the tokenizer fits the texts
     seconds  that all parts took, also those that were done before
@@ -61,6 +65,7 @@ class Result:
     matrices: list[Matrix]
     curves: list[Curve]
     shapes: list[str]
+    command: str | None
     label: Callable[[str], str]
     fit: dict[str, dict]
     settings: dict
@@ -85,6 +90,7 @@ class Result:
             ],
             "curves": [each.named() for each in self.curves],
             "shapes": self.shapes,
+            "command": self.command,
             "vocabulary": self.fit,
             "settings": self.settings,
             "versions": self.versions,
@@ -99,6 +105,8 @@ class Result:
             blocks.append(text(own, self.bases, self.sentences, self.label, width))
         if self.curves:
             blocks.append(curves.shown(self.curves, self.shapes, self.label, width))
+        if self.command:  # on one line, whatever the width: it is to be copied
+            blocks.append(f"Recommended:\n{self.command}")
         return "\n\n".join(blocks)
 
     @property
@@ -186,6 +194,7 @@ def said(job: Job, results: dict[Part, dict]) -> Result:
         sentences=sentences(found, asked.label) if found else [],
         matrices=matrix.matrices(results, work.changes, given),
         curves=drawn,
+        command=command_for(job, found),
         shapes=curves.sayings(drawn, asked.value) + curves.peak_sayings(own, units),
         label=asked.label,
         fit=job.fit,
@@ -199,6 +208,18 @@ def said(job: Job, results: dict[Part, dict]) -> Result:
         seconds=sum(sum(each["seconds"].values()) for each in results.values()),
         folder=work.store.folder,
     )
+
+
+def command_for(job: Job, found: list[Row]) -> str | None:
+    """The command that is recommended; None: no base was given, or nothing is."""
+    work, asked = job.work, job.work.asked
+    if work.given is None:
+        return None
+    row = advice.chosen(found, job.own)
+    if row is None:
+        return None
+    key = work.roles[row.objective], row.objective
+    return advice.recommended(row, asked, work.rates.get(key, asked.comparison.learning_rate))
 
 
 # --- before the first step -------------------------------------------------------------------
@@ -218,6 +239,8 @@ def prepare(asked: Asked, tell: Callable[[str], None]) -> "Job":
         check_kind(base.model, name, base.folder)
     role = base and base.model.ROLE
     roles, arms, changes = planned(asked, role)
+    if base:
+        arms = fitting(arms, base.model, tell)
     for each in () if base else {*roles.values(), *changes}:
         assembly.check_sizes(models.known()[model_of(each)], comparison.sizes)
     used = {arm for each in arms.values() for arm in each}
@@ -247,10 +270,31 @@ def prepare(asked: Asked, tell: Callable[[str], None]) -> "Job":
         path=path, probes=bool(roles) and not sources.sweep, ends=ends,
     )  # fmt: skip
     fit = vocabulary(tokenizer, sides["new"][0], sides["old"])
-    job = Job(work, arms, fit, base and base.model)
+    own = base and base.record.get("config", {}).get("objective")
+    job = Job(work, arms, fit, base and base.model, own)
     job.check()
     job.describe(tell)
     return job
+
+
+def fitting(
+    arms: dict[str, list[str]], base: Model, tell: Callable[[str], None]
+) -> dict[str, list[str]]:
+    """The arms without those that need more memory than this machine has; it is said which.
+
+    InputError where training without a remedy does.
+    """
+    every = dict.fromkeys(arm for each in arms.values() for arm in each)
+    large = advice.too_large(every, base, machine_memory())
+    if NOTHING in large:
+        raise InputError(
+            f"--init: to train all weights of this base takes {large[NOTHING]}, more than this"
+            " machine has; use `minicpt train … --lora 8`, which compare cannot hold against it"
+        )
+    if large:
+        said = ", ".join(f"{arm} ({need})" for arm, need in large.items())
+        tell(f"left out  more than this machine's memory: {said}")
+    return {name: [arm for arm in each if arm not in large] for name, each in arms.items()}
 
 
 def planned(
