@@ -397,7 +397,8 @@ def test_the_command_that_is_recommended_runs(many, tmp_path, capsys, monkeypatc
     assert found["command"] == line
     monkeypatch.setenv("COLUMNS", "30")
     assert main(shlex.split(line)[1:]) == 0
-    record = json.loads(next((tmp_path / "runs/continued").glob("step-*/training.json")).read_text())
+    (path,) = (tmp_path / "runs/continued").glob("step-*/training.json")
+    record = json.loads(path.read_text())
     config = record["config"]
     assert config["length"]["steps"] == 4 and config["training"]["learning_rate"] == 0.01
 

@@ -10,25 +10,14 @@ import torch
 from minicpt import checkpoint, models, objectives
 from minicpt.common import html
 from minicpt.common.errors import InputError
-from minicpt.common.memory import machine_memory
 from minicpt.common.outputs import check_writable, plotting
 from minicpt.comparison import advice, curves, matrix, texts
-from minicpt.comparison.arms import (
-    ALL,
-    CONTROL,
-    NOTHING,
-    QUICK_OBJECTIVES,
-    arms_of,
-    at_end,
-    check_strengths,
-    fits,
-    parted,
-    swept,
-)
+from minicpt.comparison.arms import ALL, CONTROL, at_end, check_strengths, parted
+from minicpt.comparison.choosing import NOT_DRAWN, drawable, fitting, planned
 from minicpt.comparison.curves import Curve
 from minicpt.comparison.job import Job
 from minicpt.comparison.matrix import Matrix
-from minicpt.comparison.parts import Part, model_of, roles_of, ways
+from minicpt.comparison.parts import Part, model_of
 from minicpt.comparison.plan import Asked
 from minicpt.comparison.plot import plot as draw
 from minicpt.comparison.store import Store
@@ -36,15 +25,12 @@ from minicpt.comparison.summary import Base, Row, bases, front, rows
 from minicpt.comparison.table import as_html, sentences, text
 from minicpt.comparison.work import Work
 from minicpt.data.tokenizer import Tokenizer
-from minicpt.models.layers import Model
 from minicpt.runs import assembly, console
 from minicpt.runs.describe import vocabulary
 from minicpt.runs.fitting import check_kind
 from minicpt.runs.lock import held
 from minicpt.runs.loop import versions
 from minicpt.training.distributed import current
-
-NOT_DRAWN = "--plot draws remedies; give --sweep or --remedies beside --change"
 
 
 @dataclass(frozen=True, repr=False)
@@ -173,13 +159,6 @@ def compare(
     return result
 
 
-def drawable(asked: Asked) -> None:
-    """InputError for a picture of nothing, before any work."""
-    sources = asked.sources
-    if sources.change and not sources.sweep and not sources.remedies:
-        raise InputError(NOT_DRAWN)
-
-
 def said(job: Job, results: dict[Part, dict]) -> Result:
     """What the results of all parts say."""
     work, asked = job.work, job.work.asked
@@ -275,56 +254,3 @@ def prepare(asked: Asked, tell: Callable[[str], None]) -> "Job":
     job.check()
     job.describe(tell)
     return job
-
-
-def fitting(
-    arms: dict[str, list[str]], base: Model, tell: Callable[[str], None]
-) -> dict[str, list[str]]:
-    """The arms without those that need more memory than this machine has; it is said which.
-
-    InputError where training without a remedy does.
-    """
-    every = dict.fromkeys(arm for each in arms.values() for arm in each)
-    large = advice.too_large(every, base, machine_memory())
-    if NOTHING in large:
-        raise InputError(
-            f"--init: to train all weights of this base takes {large[NOTHING]}, more than this"
-            " machine has; use `minicpt train … --lora 8`, which compare cannot hold against it"
-        )
-    if large:
-        said = ", ".join(f"{arm} ({need})" for arm, need in large.items())
-        tell(f"left out  more than this machine's memory: {said}")
-    return {name: [arm for arm in each if arm not in large] for name, each in arms.items()}
-
-
-def planned(
-    asked: Asked, base: str | None
-) -> tuple[dict[str, str], dict[str, list[str]], dict[str, list[str]]]:
-    """The roles of the objectives that are compared, the arms of each, and the changes by role.
-
-    base  the role of a given base
-    """
-    sources = asked.sources
-    named, changes = sources.objectives, {}
-    if sources.change:
-        changes = ways(named, base)
-        if not sources.sweep and not sources.remedies:
-            return {}, {}, changes
-    if sources.sweep and not named and not base:
-        named = [name for name in QUICK_OBJECTIVES if name in objectives.known()]
-    roles = roles_of(named, base)
-    chosen = sources.remedies or ([NOTHING, CONTROL] if sources.sweep else ())
-    arms = arms_of(roles, chosen, asked.quick)
-    for word in swept(sources.sweep, asked.strengths):
-        for objective, role in roles.items():
-            if word not in arms[objective] and fits(word, objective, role):
-                arms[objective].append(word)
-    return roles, {name: _together(each) for name, each in arms.items()}, changes
-
-
-def _together(arms: list[str]) -> list[str]:
-    """Those that share a finished continuation stand behind it; the control is the last."""
-    last = [arm for arm in arms if arm == CONTROL]
-    ends = [arm for arm in arms if at_end(arm)]
-    rest = [arm for arm in arms if arm not in (*ends, *last, NOTHING)]
-    return [NOTHING, *ends, *rest, *last]
