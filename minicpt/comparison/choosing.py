@@ -65,6 +65,9 @@ def planned(
     if sources.sweep and not named and not base:
         named = [name for name in QUICK_OBJECTIVES if name in objectives.known()]
     roles = roles_of(named, base)
+    if asked.quick and not named:  # one objective a role
+        first = {role: name for name, role in reversed(roles.items())}
+        roles = {name: role for name, role in roles.items() if first[role] == name}
     chosen = sources.remedies or ([NOTHING, CONTROL] if sources.sweep else ())
     arms = arms_of(roles, chosen, asked.quick)
     for word in swept(sources.sweep, asked.strengths):
