@@ -84,7 +84,9 @@ def test_everything_once_and_its_json(sources, tmp_path, capsys, counted):
             expected = -change if side == "new" else change
             assert estimate["value"] == pytest.approx(expected, abs=1e-9)
             assert estimate["low"] <= estimate["value"] <= estimate["high"]
-            assert 0 <= row["probe"][side]["value"] <= 1
+            shares = row["probe"][side]
+            assert list(shares) == ["4", "8", *["tuned"] * (arm == "nothing")]
+            assert all(0 <= each["value"] <= 1 for each in shares.values())
         assert (row["spared"] is None) == (arm == "nothing")
     assert {base["role"] for base in result["bases"]} == {
         "decoder", "encoder", "encoder-decoder"

@@ -497,6 +497,46 @@ def results(**changes):
     return found
 
 
+def with_probes(**right):
+    """Two objectives, each with two seeds, and how often each is right in ten units of 20."""
+    found = results(nothing=(1.0, 0.5))
+    for name, counts in right.items():
+        for seed in range(2):
+            part = Part("decoder", 0, name, "nothing", seed)
+            mine = {"right": counts, "asked": [20] * len(counts)}
+            side = {"frozen": {"4": mine, "64": mine}, "tuned": mine, "majority": 0.5, "parts": []}
+            losses = {name: next(iter(found[Part("decoder", 0)]["losses"].values()))}
+            found[part] = {"losses": losses, "probe": {"new": side, "old": None}}
+            found[part.from_base]["losses"] |= losses
+    del found[Part("decoder", 0, "causal-lm", "nothing", 0)]
+    del found[Part("decoder", 0, "causal-lm", "nothing", 1)]
+    return rows(found)
+
+
+def test_what_the_probe_says():
+    """Shares by hand; a tie is said with how far it reaches, a lead with whom it beats."""
+    level, noisy, high = [10] * 10, [12, 9] * 5, [15, 16] * 5
+    found = with_probes(a=level, b=noisy)
+    assert {kind: each.value for kind, each in found[1].probe["new"].items()} == {
+        "4": 0.525, "64": 0.525, "tuned": 0.525
+    }  # fmt: skip
+    assert found[0].probe["old"] == {}
+    said = [each for each in sentences(found, str) if each.startswith("Probe")]
+    reach = 100 * interval(less(found[1].probed["new"]["64"], found[0].probed["new"]["64"])).high
+    assert [each.split(":")[0] for each in said] == [
+        "Probe on the new text, frozen, 64 shots, right answers in 100",
+        "Probe on the new text, tuned, right answers in 100",
+    ]
+    assert "b 52.5 [" in said[0] and "a 50.0 [50.0, 50.0]" in said[0]
+    assert said[0].endswith(f"All tie: each interval of what b is ahead by holds zero, and none"
+                            f" reaches beyond {reach:.1f}.")  # fmt: skip
+    (first, _) = (each for each in sentences(with_probes(a=level, b=high), str) if "Probe" in each)
+    assert first.endswith("b is ahead of a.")
+    three = with_probes(a=[17, 4] * 5, b=noisy, c=[13, 10] * 5)
+    (first, _) = (each for each in sentences(three, str) if "Probe" in each)
+    assert first.endswith("c is ahead of b, and ties with a.")
+
+
 def test_rows_by_hand():
     found = rows(results(nothing=(1.0, 0.5), replay=(0.75, 0.125)))
     plain, replay = found

@@ -4,12 +4,13 @@ Gradients are held against those of the two objectives apart, computed here with
 """
 
 import copy
+import json
 from collections import Counter
 from fractions import Fraction
 
 import pytest
 import torch
-from making import batches_of, close, model_of, objective_of
+from making import batches_of, close, model_of, objective_of, remedy_of
 from torch import nn
 
 from minicpt import checkpoint, objectives
@@ -162,6 +163,21 @@ def test_old_passages_are_mixed_too():
     assert of == {(True, True): 10, (True, False): 10, (False, True): 30, (False, False): 30}
 
 
+@pytest.mark.parametrize("pair", ["causal-lm masked-diffusion", "causal-lm prefix-lm"])
+def test_each_loss_knows_its_place(pair):
+    """So the divergence of a model from itself is nothing, whoever asks."""
+    objective = mixed_of(pair)
+    model = model_of(objective.first).double()
+    batch = objective.batch(*MixedStream(objective, CORPUS, 0).passages(0, 7))
+    found = objective.losses(model, objective.parts(model), batch)
+    each = found["tokens"]
+    asked = batch.targets["tokens"][each.rows, each.positions]
+    assert torch.equal(asked, each.targets) and each.count == batch.counts()["tokens"]
+    (loss,) = remedy_of("kl", model, objective, kl=1.0).on_targets(model, found).values()
+    assert loss.count == each.count
+    assert abs(loss.sum.item()) < 1e-9 * each.total().sum.item()
+
+
 # --- one batch of two
 
 
@@ -249,10 +265,13 @@ def test_a_run_goes_on_bitwise_and_its_folder_says_who_trained(name, other, more
     states = [each.model.state_dict() | each.state()["parts"] for each in (one, two)]
     assert all(torch.equal(states[0][key], each) for key, each in states[1].items())
     assert one.record["step"] == 5 and one.record["config"]["mixing"] == {"mix": [other, "0.3"]}
-    assert list(parts.trained_by(one)) == [name, other]
+    assert checkpoint.trained_by(one.record) == [name, other]
     # The second objective goes on with what learnt beside the model.
     second = objective_of(other, one.tokenizer, one.model)
     assert not parts.of_checkpoint(one, second)[1]
+    capsys.readouterr()
+    assert main(["evaluate", str(whole), "--passages", "3", "--json"]) == 0
+    assert list(json.loads(capsys.readouterr().out)["held out"]) == [name, other]
     # The settings can be taken over.
     assert main([*words_of(tmp_path, name), "--config", str(whole), "--dry-run"]) == 0
     assert f"{other} reads 0.3 of the passages" in capsys.readouterr().out

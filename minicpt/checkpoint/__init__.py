@@ -14,6 +14,7 @@ from minicpt.checkpoint.folder import (
     load,
     save,
     steps,
+    trained_by,
     verify,
     write_manifest,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "put",
     "save",
     "steps",
+    "trained_by",
     "verify",
     "write_manifest",
 ]

@@ -17,6 +17,7 @@ folder: config, ``model.safetensors`` and tokenizer, and nothing else.
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -61,7 +62,7 @@ class Checkpoint(Shown):
     def shown(self) -> Table:
         numbers = sum(each.numel() for each in self.model.parameters())
         rows = [["parameters", f"{numbers:,}"], ["vocabulary", f"{self.tokenizer.size:,}"]]
-        known = {"objective": self.record.get("config", {}).get("objective")}
+        known = {"objective": " and ".join(trained_by(self.record)) or None}
         known["steps"] = self.record.get("step")
         rows += [[name, str(value)] for name, value in known.items() if value is not None]
         title = f"{type(self.model).__name__}, from {self.folder}"
@@ -72,6 +73,14 @@ class Checkpoint(Shown):
         if (self.folder / sharded.INDEX).exists():
             return sharded.read_state(self.folder)
         return weights.load_tensors(self.folder / STATE)
+
+
+def trained_by(record: Mapping[str, dict]) -> list[str]:
+    """The names of the objectives that trained a run, by its record: one, or two that are mixed."""
+    if "config" not in record:
+        return []
+    config = record["config"]
+    return [config["objective"], *config.get("mixing", {}).get("mix", ())[:1]]
 
 
 # --- writing ---------------------------------------------------------------------------------

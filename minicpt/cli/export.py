@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def read_causally(base: checkpoint.Checkpoint) -> list[str]:
     """What to say of a decoder that was trained to look both ways: other tools do not."""
-    names = [name for name, kind in parts.trained_by(base).items() if kind.looks_ahead]
+    names = [name for name, kind in parts.trainers(base).items() if kind.looks_ahead]
     if base.model.ROLE != "decoder" or not names:
         return []
     return [

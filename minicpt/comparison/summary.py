@@ -39,6 +39,7 @@ SIDES = ("new", "old")
 # Units of each text that it takes to choose on one half and report on the other. In simulations
 # intervals over 8 units still hold, unless few units have most of the loss (then they miss in 9 %).
 HALVES = 16
+TUNED = "tuned"  # the probe, where the model learns too
 CORRECTED = 0.05  # the level of corrected p-values
 PRIVATE = ("figures", "probed", "halves")  # of a row, left out of JSON
 
@@ -57,7 +58,8 @@ class Row:
                    (Holm); None where the row is in no such family
     first_half     gained, forgotten and net on the half of the units that chooses, and
     second_half    on the half that reports, with intervals; None where there are too few units
-    probe          the probe's share of right answers by side; None where there is no probe
+    probe          the probe's shares of right answers by side: "4", "16", "64", from so many shots
+                   and frozen features, and "tuned"; {} where there is no probe
     figures        what the intervals are of, by side, to hold rows against each other
     probed         the same of the probe
     halves         the units of the two halves, by side
@@ -79,9 +81,9 @@ class Row:
     adjusted: dict[str, float] | None
     first_half: dict[str, float] | None
     second_half: dict[str, Interval] | None
-    probe: dict[str, Interval | None]
+    probe: dict[str, dict[str, Interval]]
     figures: dict[str, list[Figures]] = field(repr=False)
-    probed: dict[str, list[Figures] | None] = field(repr=False)
+    probed: dict[str, dict[str, list[Figures]]] = field(repr=False)
     halves: dict[str, tuple[Tensor, Tensor]] | None = field(repr=False)
 
     def plain(self) -> dict:
@@ -95,7 +97,7 @@ class Base:
     """What the bases of a role score on the probe, and what guessing would, by side."""
 
     role: str
-    probe: dict[str, Interval | None]
+    probe: dict[str, dict[str, Interval]]
     majority: dict[str, float | None]
     parts: dict[str, list[str]]
 
@@ -196,7 +198,7 @@ def _row(results: dict, members: list[Part], mine: dict) -> Row:
         adjusted=None,
         first_half=parts and {key: each.value for key, each in _balance(parts[0]).items()},
         second_half=parts and _balance(parts[1]),
-        probe={side: each and interval(each) for side, each in probed.items()},
+        probe=_intervals(probed),
         figures=mine,
         probed=probed,
         halves=split,
@@ -227,9 +229,22 @@ def halves(units: Sequence[str]) -> tuple[Tensor, Tensor]:
     return torch.tensor(sorted(order[:middle])), torch.tensor(sorted(order[middle:]))
 
 
-def _probed(results: list[dict], side: str) -> list[Figures] | None:
+def _probed(results: list[dict], side: str) -> dict[str, list[Figures]]:
+    """The probe's figures by the number of shots, and tuned."""
     probes = [each["probe"][side] for each in results]
-    return measure.accuracies(probes) if probes[0] else None
+    if not all(probes):
+        return {}
+    kinds = {kind: [each["frozen"][kind] for each in probes] for kind in probes[0]["frozen"]}
+    if all(each["tuned"] for each in probes):
+        kinds[TUNED] = [each["tuned"] for each in probes]
+    return {kind: measure.accuracies(found) for kind, found in kinds.items()}
+
+
+def _intervals(probed: dict[str, dict[str, list[Figures]]]) -> dict[str, dict[str, Interval]]:
+    return {
+        side: {kind: interval(each) for kind, each in found.items()}
+        for side, found in probed.items()
+    }
 
 
 def bases(results: dict[Part, dict]) -> list[Base]:
@@ -245,7 +260,7 @@ def bases(results: dict[Part, dict]) -> list[Base]:
         rows.append(
             Base(
                 role,
-                {side: each and interval(each) for side, each in probed.items()},
+                _intervals(probed),
                 {side: first[side] and first[side]["majority"] for side in SIDES},
                 {side: first[side]["parts"] if first[side] else [] for side in SIDES},
             )

@@ -12,18 +12,18 @@ from functools import partial
 from minicpt.common import html
 from minicpt.comparison.arms import CONTROL, NOTHING
 from minicpt.comparison.statistics import Interval, interval, less
-from minicpt.comparison.summary import CORRECTED, HALVES, Base, Row, best, lead
+from minicpt.comparison.summary import CORRECTED, HALVES, SIDES, TUNED, Base, Row, best, lead
 
 NOTE = (
     "Gained: the held-out loss of the new text fell by so much; forgotten: that of the old text "
     "rose by so much. {brackets} Probe: how often a "
-    "linear classifier on frozen features names the part of the text that a passage comes from; "
-    "behind it what the bases and guessing score."
+    "classifier names the part of the text that a passage comes from, learnt from so many passages "
+    "of each part (shots): a linear one on frozen features, or, tuned, with all weights of a copy "
+    "of the model and the most shots. Its intervals speak of other passages of these parts."
 )
 NOISE = "within noise"
 CHANGES = ("", "gained", "forgotten")  # the headings of an objective's table
-PROBE = ("probe", "new text", "old text")
-NO_PROBE = "No probe: neither text has two parts of several documents."
+NO_PROBE = "No probe: neither text has two parts (folders or files) that are long enough."
 SEVERAL = "Brackets: 95 % intervals over seeds and held-out text."
 ONE = (
     "Brackets: 95 % intervals over held-out text alone; one seed does not show how far another "
@@ -61,8 +61,10 @@ def as_html(
         heading, headings = _heading(mine[0]), ("training", *CHANGES[1:])
         drawn = html.table(headings, _changes(mine, label), caption=heading, numbers=(1, 2))
         tables.append((drawn, name))
-    if cells := _shares(rows, bases, label):
-        tables.append((html.table(PROBE, cells, numbers=(1, 2)), "probe"))
+    for side in SIDES:
+        if cells := _shares(rows, bases, label, side):
+            numbers = range(1, len(cells[0]))
+            tables.append((html.table(cells[0], cells[1:], numbers=numbers), cells[0][0]))
     said = html.element("ul", *(html.element("li", each) for each in sentences))
     note = NOTE.format(brackets=ONE if max(row.seeds for row in rows) == 1 else SEVERAL)
     return html.fragment(*(html.wide(*each) for each in tables), html.paragraphs([note]), said)
@@ -96,28 +98,37 @@ def _changes(mine: Sequence[Row], label: Callable[[str], str]) -> list[tuple[str
 def _probes(
     rows: Sequence[Row], bases: Sequence[Base], label: Callable[[str], str], width: int
 ) -> list[str]:
-    """The probe of every model, on the new and on the old text."""
-    cells = _shares(rows, bases, label)
-    return _lines(PROBE, cells, width) if cells else [NO_PROBE]
+    """The probe of every model, a table for each text."""
+    tables = [_shares(rows, bases, label, side) for side in SIDES]
+    found = [_lines(cells[0], cells[1:], width) for cells in tables if cells]
+    return [line for each in found for line in ["", *each]][1:] or [NO_PROBE]
 
 
 def _shares(
-    rows: Sequence[Row], bases: Sequence[Base], label: Callable[[str], str]
+    rows: Sequence[Row], bases: Sequence[Base], label: Callable[[str], str], side: str
 ) -> list[tuple[str, ...]]:
-    """The cells of the probe's table; none where there is no probe."""
-    if not any(value for base in bases for value in base.probe.values()):
+    """The probe's table of a text, its heading first; none where there is no probe."""
+    kinds = list(dict.fromkeys(kind for base in bases for kind in base.probe[side]))
+    if not kinds:
         return []
+    shots = [kind if kind == TUNED else f"{kind} shots" for kind in kinds]
+    guessed = share(bases[0].majority[side])
     return [
-        ("guessing", *(share(bases[0].majority[side]) for side in ("new", "old"))),
-        *((f"{each.role} base", *_scores(each.probe)) for each in bases),
-        *((f"{row.objective}, {label(row.arm)}", *_scores(row.probe)) for row in rows),
+        (f"probe, {side} text", *shots),
+        ("guessing", *[guessed] * len(kinds)),
+        *((f"{each.role} base", *_scores(each.probe[side], kinds)) for each in bases),
+        *(
+            (f"{row.objective}, {label(row.arm)}", *_scores(row.probe[side], kinds))
+            for row in rows
+            if row.probe[side]
+        ),
     ]
 
 
-def _scores(probe: dict[str, Interval | None]) -> list[str]:
+def _scores(probe: dict[str, Interval], kinds: Sequence[str]) -> list[str]:
     found = []
-    for side in ("new", "old"):
-        each = probe[side]
+    for kind in kinds:
+        each = probe.get(kind)
         bounds = each and f" [{100 * each.low:.0f}, {100 * each.high:.0f}]"
         found.append(f"{share(each.value)}{bounds}" if each else "-")
     return found
@@ -176,7 +187,7 @@ def sentences(rows: list[Row], label: Callable[[str], str]) -> list[str]:
         remedies = [row for row in mine if row.adjusted]
         found += [_remedy(row, base, label(row.arm)) for row in remedies]
         found += [_control(row, base) for row in mine if row.arm == CONTROL]
-    found += [_probe(plain), _corrections(rows)]
+    found += [*_probes_said(plain), _corrections(rows)]
     advice = [_advice(base, rows, label) for base in plain]
     return [each for each in [*found, *advice] if each]
 
@@ -245,20 +256,40 @@ def _control(row: Row, base: Row) -> str:
     return f"{begin} gains on the new text, too: {figure(row.gained, row.unit)}{of}."
 
 
-def _probe(plain: list[Row]) -> str:
+def _probes_said(plain: list[Row]) -> list[str]:
+    """Whether the probe tells objectives apart on the new text: from most shots, and tuned."""
+    kinds = list(dict.fromkeys(kind for row in plain for kind in row.probe["new"]))
+    frozen = [kind for kind in kinds if kind != TUNED]
+    return [_probe(plain, kind) for kind in (*frozen[-1:], *kinds[len(frozen) :])]
+
+
+def _probe(plain: list[Row], kind: str) -> str:
     able = sorted(
-        (row for row in plain if row.probe["new"]), key=lambda row: -row.probe["new"].value
+        (row for row in plain if kind in row.probe["new"]),
+        key=lambda row: -row.probe["new"][kind].value,
     )
     if len(able) < 2:
         return ""
-    first, second = able[:2]
-    ahead = interval(less(first.probed["new"], second.probed["new"]))
-    noise = f", which is {NOISE}" if ahead.sign == 0 else ""
-    return (
-        f"The probe on the new text is right most often after {first.objective}"
-        f" ({first.probe['new'].value:.0%}), then {second.objective}"
-        f" ({second.probe['new'].value:.0%}): {ahead.value * 100:+.0f} points{noise}."
-    )
+    how = "tuned" if kind == TUNED else f"frozen, {kind} shots"
+    first, *others = able
+    ahead = [interval(less(first.probed["new"][kind], row.probed["new"][kind])) for row in others]
+    shares = [f"{row.objective} {_points(row.probe['new'][kind])}" for row in able]
+    text = f"Probe on the new text, {how}, right answers in 100: {_list(shares)}."
+    if not any(each.sign for each in ahead):
+        most = max(100 * each.high for each in ahead)
+        return (
+            f"{text} All tie: each interval of what {first.objective} is ahead by holds zero, and"
+            f" none reaches beyond {most:.1f}."
+        )
+    beaten = [row.objective for row, each in zip(others, ahead, strict=True) if each.sign > 0]
+    tied = [row.objective for row, each in zip(others, ahead, strict=True) if each.sign <= 0]
+    tie = f", and ties with {_list(tied)}" if tied else ""
+    return f"{text} {first.objective} is ahead of {_list(beaten)}{tie}."
+
+
+def _points(value: Interval) -> str:
+    """An interval of shares in points."""
+    return f"{100 * value.value:.1f} [{100 * value.low:.1f}, {100 * value.high:.1f}]"
 
 
 def _advice(base: Row, rows: list[Row], label: Callable[[str], str]) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from minicpt import checkpoint
-from minicpt.checkpoint.folder import MOST_RECORD
+from minicpt.checkpoint.folder import MOST_RECORD, trained_by
 from minicpt.common.disk import read_json
 from minicpt.common.errors import InputError
 from minicpt.runs import metrics
@@ -119,7 +119,8 @@ def saved(folder: Path, name: str, contents: bool) -> Entry:
             found.problems.append(f"{folder} cannot be read ({error.strerror})")
     try:
         known = read_json(record, MOST_RECORD)
-        found.objective, found.base = str(known["config"]["objective"]), known["base"]
+        found.objective = " and ".join(trained_by({"config": known["config"]}))
+        found.base = known["base"]
         found.step, found.steps = int(known["step"]), int(known["steps"])
         if known["evaluations"]:
             found.evaluated(known["evaluations"][-1])

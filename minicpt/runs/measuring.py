@@ -77,14 +77,15 @@ def measures_of(
 ) -> dict[str, tuple[Objective, nn.ModuleDict]]:
     """Objectives by which a checkpoint's model is measured, each with what learnt beside the model.
 
-    names  none: the one that it was trained with. The others read windows of the same length; a
+    names  none: those that it was trained with. The others read windows of the same length; a
            folder of somebody else does not say which, and has long ones
 
     Raises InputError for one that does not fit, or whose parts the checkpoint does not hold.
     """
     found = {}
     trained = base.record.get("config", {}).get("settings", {})
-    for name in dict.fromkeys(names) or [name_of(type(objective_of(base)))]:
+    own = parts.trainers(base) or [name_of(type(objective_of(base)))]
+    for name in dict.fromkeys(names or own):
         window = long_window(base.model, name)
         if base.record:
             window = window_of(name, trained.get("window"))

@@ -7,7 +7,7 @@ another objective has trained has none of them.
 from torch import Tensor, nn
 
 from minicpt import objectives
-from minicpt.checkpoint import Checkpoint
+from minicpt.checkpoint import Checkpoint, trained_by
 from minicpt.common.parts import take_over
 from minicpt.common.randomness import seeded
 from minicpt.common.registry import name_of
@@ -16,22 +16,21 @@ from minicpt.objectives.base import Objective
 SEED = 0  # of parts that are new where nothing is trained
 
 
-def trained_by(base: Checkpoint) -> dict[str, type[Objective]]:
+def trainers(base: Checkpoint) -> dict[str, type[Objective]]:
     """The objectives that have trained a checkpoint, as far as they are there: one, or a mix."""
-    config, known = base.record.get("config", {}), objectives.known()
-    names = [config.get("objective"), *config.get("mixing", {}).get("mix", ())[:1]]
-    return {name: known[name] for name in names if name in known}
+    known = objectives.known()
+    return {name: known[name] for name in trained_by(base.record) if name in known}
 
 
 def kept(base: Checkpoint, *users: Objective) -> dict[str, Tensor]:
     """The state of the parts that a checkpoint keeps for these objectives; {}: it keeps none."""
     names = [name_of(type(each)) for each in users if type(each).parts is not Objective.parts]
-    return base.state()["parts"] if set(names) & trained_by(base).keys() else {}
+    return base.state()["parts"] if set(names) & trainers(base).keys() else {}
 
 
 def left_out(base: Checkpoint) -> list[str]:
     """What an export says of the parts of a checkpoint."""
-    users = [name for name, kind in trained_by(base).items() if kind.parts is not Objective.parts]
+    users = [name for name, kind in trainers(base).items() if kind.parts is not Objective.parts]
     if not users:
         return []
     names = dict.fromkeys(key.split(".")[0] for key in base.state()["parts"])
