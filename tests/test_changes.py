@@ -1,7 +1,9 @@
 """``compare --change``, ``--sweep`` and ``--tune-rates``: matrices, curves and chosen rates."""
 
+import dataclasses
 import json
 import math
+import shlex
 import shutil
 import signal
 
@@ -10,7 +12,7 @@ import torch
 
 from minicpt.cli.main import main
 from minicpt.common.errors import InputError
-from minicpt.comparison import curves, matrix, tuning
+from minicpt.comparison import advice, curves, matrix, tuning
 from minicpt.comparison.arms import KNOBS, compared, fits, knob, sweeps, swept
 from minicpt.comparison.parts import Part, bases_of, parts, understood, ways
 from minicpt.comparison.plan import Asked, Comparison
@@ -359,3 +361,68 @@ def test_continuations_take_the_rate_that_was_chosen(sources, tmp_path, capsys, 
     shutil.rmtree(tmp_path / "out" / "bases")  # all parts are done: nothing is read of it
     del counted[:]
     assert shown(words, capsys)["rows"] == found["rows"] and counted == []
+
+
+# --- a user's own base
+
+
+@pytest.fixture
+def many(tmp_path):
+    """Texts of sixty files each: enough to choose on one half and to report on the other."""
+    for side, words in WORDS.items():
+        for number in range(160):
+            tokens = words.split() * 4
+            turned = " ".join([*tokens[number % 7 :], str(number * 37)])
+            path = tmp_path / side / f"{number}.txt"
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(f"{turned.capitalize()} {side} {number * 91}. Then {number}.\n")
+    return ["--old-corpus", str(tmp_path / "old"), "--corpus", str(tmp_path / "new")]
+
+
+def test_the_command_that_is_recommended_runs(many, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sizes = "--width 16 --layers 1 --window 24 --vocab-size 280 --batch-size 4 --steps 4"
+    words = ["train", "causal-lm", "--corpus", many[1], *sizes.split(), "--out", "base"]
+    assert main(words) == 0
+    sizes = "--window 24 --batch-size 4 --steps 4 --seeds 1 --evaluate-passages 100"
+    words = ["compare", "--init", "base", *many[2:], *sizes.split(), "--remedies", "kl", "replay"]
+    words += ["--learning-rate", "0.01"]
+    capsys.readouterr()
+    assert main([*words, "--out", "compared"]) == 0
+    output = capsys.readouterr().out
+    begin, line = output.rstrip().splitlines()[-2:]
+    assert begin == "Recommended:" and line.startswith("minicpt train causal-lm --init base ")
+    assert "plan " in output and "time " in output
+    found = shown([*words, "--out", "compared"], capsys)
+    assert found["command"] == line
+    monkeypatch.setenv("COLUMNS", "30")
+    assert main(shlex.split(line)[1:]) == 0
+    (path,) = (tmp_path / "runs/continued").glob("step-*/training.json")
+    record = json.loads(path.read_text())
+    config = record["config"]
+    assert config["length"]["steps"] == 4 and config["training"]["learning_rate"] == 0.01
+
+
+def test_the_command_says_the_strength_of_its_remedy():
+    asked = Asked.of(init="my base", corpus="notes", kl=2.0, steps=7, dtype="bfloat16")
+    row = rows({Part("decoder", 0): result(4.0, 2.0)} | {
+        Part("decoder", 0, "causal-lm", "nothing", 0): result(3.0, 2.0)})[0]  # fmt: skip
+
+    def line(arm):
+        return advice.recommended(dataclasses.replace(row, arm=arm), asked, 0.002)
+
+    assert line("kl") == (
+        "minicpt train causal-lm --init 'my base' --corpus notes --window 64 --learning-rate 0.002"
+        " --steps 7 --batch-size 16 --kl 2.0 --dtype bfloat16 --out runs/continued"
+    )
+    assert "--replay base --replay-fraction 0.25" in line("replay=0.25")
+    assert "--learning-rate 0.01 --steps" in line("learning-rate=0.01")
+    assert "--kl" not in line("nothing")
+
+
+def test_what_does_not_fit_the_memory_is_left_out():
+    base = torch.nn.Linear(1000, 100, bias=False)  # 400,000 bytes
+    arms = ["nothing", "kl=0.1", "lora", "replay", "control"]
+    assert list(advice.too_large(arms, base, 1_800_000)) == ["kl=0.1"]
+    assert list(advice.too_large(arms, base, 1_000_000)) == ["nothing", "kl=0.1", "replay"]
+    assert advice.too_large(arms, base, 0) == {}

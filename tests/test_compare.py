@@ -67,11 +67,11 @@ def test_everything_once_and_its_json(sources, tmp_path, capsys, counted):
     assert main([*words, "--quick", "--plot", str(picture)]) == 0
     result = json.loads(capsys.readouterr().out)
     assert picture.read_bytes().startswith(b"\x89PNG")
-    assert len(counted) == 3 + 2 * (7 + 3) and len(set(counted)) == len(counted)
+    assert len(counted) == 3 + 2 * (7 + 2) and len(set(counted)) == len(counted)
     assert len(list((out / "parts").glob("*.json"))) == len(counted)
     rows = {(row["objective"], row["arm"]): row for row in result["rows"]}
     arms = ["nothing", "replay", "self-replay", "kl", "l2", "lora", "control"]
-    others = ["masked-lm", "next-sentence", "reconstruction"]
+    others = ["masked-lm", "reconstruction"]
     assert list(rows) == [("causal-lm", arm) for arm in arms] + [(n, "nothing") for n in others]
     for (name, arm), row in rows.items():
         assert row["seeds"] == 2

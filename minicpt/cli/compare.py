@@ -17,6 +17,7 @@ from minicpt.runs.signals import Interrupted
 
 EXAMPLES = """examples:
   minicpt compare --quick
+  minicpt compare --sweep replay kl --seeds 2 --plot front.png
   minicpt compare --init runs/base --corpus notes/ --remedies replay kl --seeds 5
 """
 PROCESSES = True  # torchrun may start it
@@ -34,8 +35,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="within ten minutes on two cores: remedies with causal-lm alone, each base trained"
-        f" once, {changed}",
+        help="within ten minutes on two cores: one objective a role, remedies with causal-lm alone,"
+        f" each base trained once, {changed}",
     )
     for title, classes in groups().items():
         flags.add(parser, title, *classes)

@@ -3,6 +3,7 @@
     plan.py        settings: texts, budget, sizes
     arms.py        what keeps a continuation near its base, and with which strength
     parts.py       a part is a base, or one continuation of one, with an objective
+    choosing.py    which objectives, arms and changes there are, from what was asked
     texts.py       the old, the new and the wrong text: held apart, bounded, tokenised
     run.py         a whole comparison: prepares it, and says what comes of it
     job.py         all parts: checked before the first step, done one after the other
@@ -18,6 +19,7 @@
     summary.py     gained, forgotten, what is within noise, the Pareto front
     matrix.py      the objective changes: continued with (rows), measured by (columns)
     curves.py      each remedy from weak to strong, beside what the literature found
+    advice.py      a user's own base: what fits it, and the command that is recommended
     table.py       the same as text: tables, then plain sentences
     plot.py        the same as a picture
 """

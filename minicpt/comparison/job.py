@@ -38,12 +38,14 @@ class Job:
     arms  of each objective
     fit   how well the tokenizer fits the texts
     base  the model that is given; None: bases are trained
+    own   the objective that trained it, if that is known
     """
 
     work: Work
     arms: Mapping[str, list[str]]
     fit: dict[str, dict]
     base: nn.Module | None = None
+    own: str | None = None
 
     @property
     def settings(self) -> dict:

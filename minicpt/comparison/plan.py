@@ -12,11 +12,11 @@ from minicpt.runs.config import Text, tuples
 from minicpt.training.device import Machine
 
 QUICK = {
-    "steps": 150,
-    "base_steps": 2000,
+    "steps": 100,
+    "base_steps": 1000,
     "one_base": True,
-    "width": 96,
-    "evaluate_passages": 192,
+    "width": 64,
+    "evaluate_passages": 128,
 }
 # The settings that say how a base is made, so that they have no meaning with --init.
 OF_BASES = ("base_steps", "base_learning_rate", "one_base", "vocab_size", "width", "layers")

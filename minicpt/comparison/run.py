@@ -11,23 +11,13 @@ from minicpt import checkpoint, models, objectives
 from minicpt.common import html
 from minicpt.common.errors import InputError
 from minicpt.common.outputs import check_writable, plotting
-from minicpt.comparison import curves, matrix, texts
-from minicpt.comparison.arms import (
-    ALL,
-    CONTROL,
-    NOTHING,
-    QUICK_OBJECTIVES,
-    arms_of,
-    at_end,
-    check_strengths,
-    fits,
-    parted,
-    swept,
-)
+from minicpt.comparison import advice, curves, matrix, texts
+from minicpt.comparison.arms import ALL, CONTROL, at_end, check_strengths, parted
+from minicpt.comparison.choosing import NOT_DRAWN, drawable, fitting, planned
 from minicpt.comparison.curves import Curve
 from minicpt.comparison.job import Job
 from minicpt.comparison.matrix import Matrix
-from minicpt.comparison.parts import Part, model_of, roles_of, ways
+from minicpt.comparison.parts import Part, model_of
 from minicpt.comparison.plan import Asked
 from minicpt.comparison.plot import plot as draw
 from minicpt.comparison.store import Store
@@ -48,6 +38,8 @@ class Result:
     """What a finished comparison has to say.
 
     matrices  a role each, where the objective changed; ``curves``, a remedy each that was swept
+    shapes   how the curves' shapes compare with those of the literature
+    command  that is recommended for a base that was given; None: none is
     label    from an arm to its name in tables
     fit      how well the tokenizer fits the texts
     seconds  that all parts took, also those that were done before
@@ -59,6 +51,7 @@ class Result:
     matrices: list[Matrix]
     curves: list[Curve]
     shapes: list[str]
+    command: str | None
     label: Callable[[str], str]
     fit: dict[str, dict]
     settings: dict
@@ -83,6 +76,7 @@ class Result:
             ],
             "curves": [each.named() for each in self.curves],
             "shapes": self.shapes,
+            "command": self.command,
             "vocabulary": self.fit,
             "settings": self.settings,
             "versions": self.versions,
@@ -97,6 +91,8 @@ class Result:
             blocks.append(text(own, self.bases, self.sentences, self.label, width))
         if self.curves:
             blocks.append(curves.shown(self.curves, self.shapes, self.label, width))
+        if self.command:  # on one line, whatever the width: it is to be copied
+            blocks.append(f"Recommended:\n{self.command}")
         return "\n\n".join(blocks)
 
     @property
@@ -116,8 +112,13 @@ class Result:
         return "\n".join(found)
 
     def plot(self, path: str) -> None:
-        """Draws forgotten against gained (matplotlib)."""
-        draw(path, self.rows, self.label)
+        """Draws forgotten against gained (matplotlib).
+
+        InputError where the objective alone changed: its numbers stand in matrices.
+        """
+        if not self.rows:
+            raise InputError(NOT_DRAWN)
+        draw(path, self.rows, self.label, self.curves)
 
 
 def compare(
@@ -140,6 +141,7 @@ def compare(
     check_writable(plot)
     if plot:
         plotting()
+        drawable(asked)
     if asked.machine.shard != "none":
         raise InputError("compare's models are whole in each process; leave out --shard")
     machine = current().machine(asked.machine).prepare(console.say)
@@ -171,6 +173,7 @@ def said(job: Job, results: dict[Part, dict]) -> Result:
         sentences=sentences(found, asked.label) if found else [],
         matrices=matrix.matrices(results, work.changes, given),
         curves=drawn,
+        command=command_for(job, found),
         shapes=curves.sayings(drawn, asked.value) + curves.peak_sayings(own, units),
         label=asked.label,
         fit=job.fit,
@@ -184,6 +187,18 @@ def said(job: Job, results: dict[Part, dict]) -> Result:
         seconds=sum(sum(each["seconds"].values()) for each in results.values()),
         folder=work.store.folder,
     )
+
+
+def command_for(job: Job, found: list[Row]) -> str | None:
+    """The command that is recommended; None: no base was given, or nothing is."""
+    work, asked = job.work, job.work.asked
+    if work.given is None:
+        return None
+    row = advice.chosen(found, job.own)
+    if row is None:
+        return None
+    key = work.roles[row.objective], row.objective
+    return advice.recommended(row, asked, work.rates.get(key, asked.comparison.learning_rate))
 
 
 # --- before the first step -------------------------------------------------------------------
@@ -203,6 +218,8 @@ def prepare(asked: Asked, tell: Callable[[str], None]) -> "Job":
         check_kind(base.model, name, base.folder)
     role = base and base.model.ROLE
     roles, arms, changes = planned(asked, role)
+    if base:
+        arms = fitting(arms, base.model, tell)
     for each in () if base else {*roles.values(), *changes}:
         assembly.check_sizes(models.known()[model_of(each)], comparison.sizes)
     used = {arm for each in arms.values() for arm in each}
@@ -232,40 +249,8 @@ def prepare(asked: Asked, tell: Callable[[str], None]) -> "Job":
         path=path, probes=bool(roles) and not sources.sweep, ends=ends,
     )  # fmt: skip
     fit = vocabulary(tokenizer, sides["new"][0], sides["old"])
-    job = Job(work, arms, fit, base and base.model)
+    own = base and base.record.get("config", {}).get("objective")
+    job = Job(work, arms, fit, base and base.model, own)
     job.check()
     job.describe(tell)
     return job
-
-
-def planned(
-    asked: Asked, base: str | None
-) -> tuple[dict[str, str], dict[str, list[str]], dict[str, list[str]]]:
-    """The roles of the objectives that are compared, the arms of each, and the changes by role.
-
-    base  the role of a given base
-    """
-    sources = asked.sources
-    named, changes = sources.objectives, {}
-    if sources.change:
-        changes = ways(named, base)
-        if not sources.sweep and not sources.remedies:
-            return {}, {}, changes
-    if sources.sweep and not named and not base:
-        named = [name for name in QUICK_OBJECTIVES if name in objectives.known()]
-    roles = roles_of(named, base)
-    chosen = sources.remedies or ([NOTHING, CONTROL] if sources.sweep else ())
-    arms = arms_of(roles, chosen, asked.quick)
-    for word in swept(sources.sweep, asked.strengths):
-        for objective, role in roles.items():
-            if word not in arms[objective] and fits(word, objective, role):
-                arms[objective].append(word)
-    return roles, {name: _together(each) for name, each in arms.items()}, changes
-
-
-def _together(arms: list[str]) -> list[str]:
-    """Those that share a finished continuation stand behind it; the control is the last."""
-    last = [arm for arm in arms if arm == CONTROL]
-    ends = [arm for arm in arms if at_end(arm)]
-    rest = [arm for arm in arms if arm not in (*ends, *last, NOTHING)]
-    return [NOTHING, *ends, *rest, *last]

@@ -5,11 +5,11 @@ strengths of a remedy, give a slider. Without ``--compare`` the page shows a sma
 settings stand beside it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from minicpt import remedies
 from minicpt.common.errors import InputError
-from minicpt.comparison.arms import CONTROL, NOTHING
+from minicpt.comparison.arms import CONTROL, NOTHING, parted
 from minicpt.pictures.lesson.grid import short
 from minicpt.pictures.lesson.sections import Lesson, table
 
@@ -25,14 +25,21 @@ TOLD = ("seeds", "steps", "base_steps", "width", "layers", "window", "batch_size
 def data(lesson: Lesson) -> dict:
     """A point for each objective, arm and strength that was measured; the same twice is one."""
     found: dict[tuple, dict] = {}
-    for result in lesson.compared:
+    for result in whole(lesson.compared):
         for row in rows_of(result):
             key = row["objective"], row["arm"], row["label"]
             found.setdefault(key, row)
     points = sorted(found.values(), key=lambda row: (row["objective"], row["arm"], row["strength"]))
-    settings = lesson.compared[0].get("settings", {}) if lesson.compared else {}
+    settings = next((each.get("settings", {}) for each in whole(lesson.compared)), {})
     told = {name: settings[name] for name in TOLD if name in settings}
     return {"points": points, "settings": told}
+
+
+def whole(compared: Sequence[Mapping]) -> Iterator[Mapping]:
+    """Each comparison; the benchmark's file holds several by their names."""
+    for result in compared:
+        inner = [each for each in result.values() if isinstance(each, Mapping) and "rows" in each]
+        yield from inner or [result]
 
 
 def rows_of(result: Mapping) -> list[dict]:
@@ -42,7 +49,7 @@ def rows_of(result: Mapping) -> list[dict]:
         return [
             {
                 "objective": row["objective"],
-                "arm": row["arm"],
+                "arm": parted(row["arm"])[0],
                 **called(row["arm"], strengths.get(row["arm"], {})),
                 "unit": row["unit"],
                 "seeds": row["seeds"],
@@ -59,10 +66,13 @@ def rows_of(result: Mapping) -> list[dict]:
 
 def called(arm: str, settings: Mapping) -> dict:
     """How an arm is shown, and its strength, by which a slider orders it; 0: it has none."""
-    if arm in (NOTHING, CONTROL) or arm not in remedies.known():
+    name, value = parted(arm)
+    if value is not None and name not in remedies.known():
+        return {"label": f"{name.replace('-', ' ')} {value:g}", "strength": value}
+    if arm in (NOTHING, CONTROL) or name not in remedies.known():
         names = {NOTHING: "no remedy", CONTROL: "wrong text"}
         return {"label": names.get(arm, arm), "strength": 0}
-    kind = remedies.known()[arm]
+    kind = remedies.known()[name]
     numbers = [value for value in settings.values() if type(value) in (int, float)]
     label = kind.label(kind.Settings(**{**settings, **tuples(settings)}))
     return {"label": label, "strength": numbers[0] if numbers else 0}
