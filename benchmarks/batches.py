@@ -98,7 +98,7 @@ def measure(
     plan_seconds = time.perf_counter() - begun
     sizes = {"width": options.width, "layers": options.layers, "num_heads": 4}
     learner = Learner(new_model(architecture, objective, sizes, seed=0), objective).train()
-    optimizer = make_optimizer(learner, Optimization())
+    optimizer = make_optimizer(learner, Optimization(learning_rate=1e-3))
     # Rows that are full need no order.
     plans = {order: plan} if order == "packed" else {"random": shuffled(plan), order: plan}
     size = options.batch_size

@@ -1,10 +1,10 @@
 """Which learning rate, warm-up, betas and initial scale learn fastest, by role and size?
 
 A cell of the sweep is one training from scratch and its loss on held-out text. The grid is
-learning rate x width x steps: all of it for the causal decoder, its corners for the encoder and the
-encoder-decoder. Around the default rate the other settings change one at a time. Each schedule
-ends at its own last step, so no cell is a part of another. A run whose loss is not finite has
-diverged; its loss is written as null.
+learning rate x width x steps: all widths and steps for the causal decoder, two corners for the
+encoder and the encoder-decoder. Trainings that are dear have three rates, the others five. Around
+one rate the other settings change one at a time. Each schedule ends at its own last step, so no
+cell is a part of another. A run whose loss is not finite has diverged; its loss is written as null.
 
 Cells are trained from cheap to dear, and each is a line of the file at once: a sweep that was
 stopped goes on with the same command, and several processes may share one file. Losses do not
@@ -41,6 +41,9 @@ from minicpt.training.trainer import Training
 RATES = (5e-4, 1e-3, 2e-3, 4e-3, 8e-3)
 WIDTHS, STEPS = (64, 128, 256), (200, 1000, 3000)
 OBJECTIVES = ("causal-lm", "masked-lm", "span-corruption")
+CORNERS = ((64, 200), (64, 3000), (256, 200))  # width and steps
+CHEAP = (64, 1000)  # up to its cost a training has all rates
+OTHERS_AT = {"causal-lm": (64, 1000), "masked-lm": (128, 200), "span-corruption": (128, 200)}
 OTHERS = (  # one at a time
     {"warmup": 0.02}, {"warmup": 0.1}, {"beta2": 0.95}, {"beta2": 0.999}, {"beta1": 0.95},
     {"scale": 0.5}, {"scale": 2.0}, {"weight_decay": 0.01}, {"min_lr_ratio": 0.0},
@@ -80,11 +83,11 @@ def grid(objectives: list[str], rate: float, quick: bool = False) -> list[Cell]:
     cells = []
     for name in objectives:
         whole = name == OBJECTIVES[0]
-        for width in WIDTHS if whole else (WIDTHS[0], WIDTHS[-1]):
-            for steps in STEPS if whole else (STEPS[0], STEPS[-1]):
-                cells += [Cell(name, width, steps, each) for each in RATES]
-        small = WIDTHS[1], STEPS[1] if whole else STEPS[0]
-        cells += [Cell(name, *small, rate, **each) for each in ({}, *OTHERS)]
+        sizes = [(width, steps) for width in WIDTHS for steps in STEPS]
+        for width, steps in sizes if whole else CORNERS:
+            five = [Cell(name, width, steps, each) for each in RATES]
+            cells += five if five[0].cost <= Cell(name, *CHEAP, rate).cost else five[1:4]
+        cells += [Cell(name, *OTHERS_AT[name], rate, **each) for each in ({}, *OTHERS)]
     return sorted(dict.fromkeys(cells), key=lambda each: each.cost)
 
 

@@ -123,7 +123,7 @@ def memory(shard: str, width: str, layers: str) -> None:
     with joined() as world:
         learner = learner_of(int(width), int(layers), 4096)
         module = world.wrapped(learner, shard)
-        optimizer = make_optimizer(learner, Training())
+        optimizer = make_optimizer(learner, Training(learning_rate=LEARNING_RATE))
         for number in range(2):
             batch = ours(random_tokens(number * world.size + world.rank, 2, 4096))
             train_step(module, optimizer, [batch], CLIP, world=world)

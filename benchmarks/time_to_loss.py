@@ -6,7 +6,8 @@ learning rates. The least loss that it reaches is the goal. Ours is the command 
 with the same text, tokenizer, sizes and batch, without dropout on both sides. It trains for shares
 of these steps, and the first that reaches the goal counts; its time runs from the start of the
 command to that evaluation, without the time of the evaluations. Both are evaluated on the very same
-held-out batches. Freed memory is kept on both sides (theirs by variables of glibc).
+held-out batches. CPU time is that of the whole command, shared out as the time on the clock. Freed
+memory is kept on both sides (theirs by variables of glibc).
 
 Rows: our default rate, and the best of the same three rates. Two things favour theirs: neither
 tokenising nor the drawing of T5's noise is in its time.
@@ -19,12 +20,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from material import THEIR_CLASSES, foreign_batch
-from timing import check_outputs, fill_in, machine, number, run, table, write_outputs
+from timing import Seconds, check_outputs, fill_in, machine, number, run, table, write_outputs
 from tqdm import tqdm
 
 from minicpt.checkpoint.huggingface import export_config
@@ -129,12 +131,8 @@ def theirs(folder: Path, rate: float, steps: int, threads: int) -> list[dict]:
     """The curve of one training of theirs: step, seconds, loss."""
     script = Path(__file__).with_name("their_training.py")
     words = [sys.executable, script, folder / "material.pt", rate, steps, threads]
-    done = subprocess.run(
-        list(map(str, words)), capture_output=True, text=True, env=os.environ | KEPT, check=False
-    )
-    if done.returncode:
-        raise WorkError(f"their training failed: {done.stderr.strip().splitlines()[-1]}")
-    return json.loads(done.stdout)
+    printed, took = finished(words, os.environ | KEPT)
+    return with_cpu(json.loads(printed), took)
 
 
 def ours(case: Case, folder: Path, rate: float | None, steps: int, threads: int) -> list[dict]:
@@ -151,13 +149,33 @@ def ours(case: Case, folder: Path, rate: float | None, steps: int, threads: int)
         words += ["--tokenizer", folder, "--out", f"{out}/run", "--evaluate-passages", 2**20]
         for key, value in sizes.items():
             words += [f"--{key.replace('_', '-')}", value]
-        begun = time.perf_counter()
-        done = subprocess.run(list(map(str, words)), capture_output=True, text=True, check=False)
-        seconds = time.perf_counter() - begun
-        if done.returncode:
-            raise WorkError(f"our training failed: {done.stderr.strip().splitlines()[-1]}")
+        _, took = finished(words, os.environ)
         lines = Path(out, "run", "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return curve([json.loads(line) for line in lines], seconds)
+    return with_cpu(curve([json.loads(line) for line in lines], took.wall), took)
+
+
+def finished(words: list, environment: Mapping[str, str]) -> tuple[str, Seconds]:
+    """What a command printed, and the time that it took, on the clock and of CPU."""
+    begun = time.perf_counter(), children()
+    done = subprocess.run(
+        list(map(str, words)), capture_output=True, text=True, env=environment, check=False
+    )
+    took = Seconds(time.perf_counter() - begun[0], children() - begun[1])
+    if done.returncode:
+        raise WorkError(f"{words[1]} failed: {done.stderr.strip().splitlines()[-1]}")
+    return done.stdout, took
+
+
+def children() -> float:
+    """CPU seconds of all processes that this one has started and that have ended."""
+    times = os.times()
+    return times.children_user + times.children_system
+
+
+def with_cpu(points: list[dict], took: Seconds) -> list[dict]:
+    """The same points with their CPU seconds."""
+    busy = took.cpu / took.wall
+    return [point | {"cpu": busy * point["seconds"]} for point in points]
 
 
 def curve(lines: list[dict], seconds: float) -> list[dict]:
@@ -210,12 +228,13 @@ def measured(case: Case, options: argparse.Namespace) -> list[dict]:
         goal = min(point["loss"] for point in best)
         found = [("theirs", rate, best)]
         own = {each: fewest(case, folder, each, goal, options) for each in (None, *options.rates)}
-    found.append(("ours, default rate", Training.learning_rate, own.pop(None)))
+    default = Training().settled(case.width).learning_rate
+    found.append(("ours, default rate", default, own.pop(None)))
     usable = {each: points for each, points in own.items() if reached(points, goal)}
     if usable:
         each = min(usable, key=lambda key: reached(usable[key], goal)["seconds"])
         found.append(("ours, best rate", each, usable[each]))
-    first = reached(best, goal)["seconds"]
+    first = reached(best, goal)
     rows = []
     for side, rate, points in found:
         point = reached(points, goal)
@@ -223,18 +242,21 @@ def measured(case: Case, options: argparse.Namespace) -> list[dict]:
             "objective": case.objective, "vocabulary": case.vocabulary, "side": side, "rate": rate,
             "steps": point and point["step"], "seconds": point and point["seconds"], "goal": goal,
             "loss": min(each["loss"] for each in points),
-            "ratio": point and point["seconds"] / first, "curve": points,
+            "ratio": point and point["seconds"] / first["seconds"],
+            "cpu_seconds": point and point["cpu"],
+            "cpu_ratio": point and point["cpu"] / first["cpu"], "curve": points,
         })  # fmt: skip
     return rows
 
 
 def report(rows: list[dict]) -> str:
-    names = "objective vocabulary side rate steps seconds goal least ratio aim".split()
+    names = "objective vocabulary side rate steps seconds cpu goal least ratio cpu aim".split()
     lines = [
         [
             row["objective"], str(row["vocabulary"]), row["side"], f"{row['rate']:g}",
-            str(row["steps"] or "-"), number(row["seconds"]), f"{row['goal']:.4f}",
-            f"{row['loss']:.4f}", number(row["ratio"]), f"<= {GOALS[row['objective']]}",
+            str(row["steps"] or "-"), number(row["seconds"]), number(row["cpu_seconds"]),
+            f"{row['goal']:.4f}", f"{row['loss']:.4f}", number(row["ratio"]),
+            number(row["cpu_ratio"]), f"<= {GOALS[row['objective']]}",
         ]
         for row in rows
     ]  # fmt: skip

@@ -444,7 +444,7 @@ def test_a_high_rate_for_many_trained_weights_is_said(trained, text, tmp_path, m
         ([], True), (["--learning-rate", "1e-4"], False), (["--lora", "1"], False)
     )):  # fmt: skip
         assert main([*words, *more, "--out", str(tmp_path / str(number))]) == 0
-        assert ("--learning-rate 0.001 is high for" in capsys.readouterr().err) == said
+        assert ("--learning-rate 0.002 is high for" in capsys.readouterr().err) == said
 
 
 def test_a_setting_without_a_flag_is_not_given_by_a_flag_of_its_name():

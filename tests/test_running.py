@@ -171,7 +171,7 @@ def test_every_step_and_every_evaluation_is_a_line(bases, texts, tmp_path, capsy
         assert line["seconds"] > 0
         if line["kind"] == "step":
             assert line["losses"].keys() == {"tokens"} and line["terms"].keys() == {"kl"}
-            assert 0 < line["learning_rate"] <= 1e-3 and line["tokens"] > 50
+            assert 0 < line["learning_rate"] <= 2e-3 and line["tokens"] > 50
             assert line["tokens_per_second"] == pytest.approx(line["tokens"] / line["seconds"])
     evaluations = [line for line in found if line["kind"] == "evaluation"]
     for line, entry in zip(evaluations, result["evaluations"], strict=True):

@@ -44,8 +44,11 @@ def test_cells_come_once_and_the_cheap_ones_first():
     assert len(set(cells)) == len(cells)
     costs = [cell.cost for cell in cells]
     assert costs == sorted(costs)
-    widths = {(c.width, c.steps) for c in cells if c.objective == "causal-lm"}
-    assert widths == {(w, s) for w in defaults.WIDTHS for s in defaults.STEPS}
+    sizes = {(c.width, c.steps) for c in cells if c.objective == "causal-lm"}
+    assert sizes == {(w, s) for w in defaults.WIDTHS for s in defaults.STEPS}
+    # The dear ones leave out the lowest and the highest rate.
+    rates = [{c.rate for c in cells if (c.width, c.steps) == size} for size in defaults.CORNERS]
+    assert [len(each) for each in rates] == [5, 3, 3]
 
 
 def test_a_curve_counts_start_and_steps_and_no_evaluation():

@@ -144,7 +144,7 @@ def test_steps_are_those_of_a_plain_loop_with_torchs_own_parts(tokenizer, corpus
 
 def test_a_step_without_targets_changes_nothing(tokenizer, corpus):
     model, objective = make("causal-lm", tokenizer)
-    optimizer = make_optimizer(model, Optimization(weight_decay=0.5))
+    optimizer = make_optimizer(model, Optimization(learning_rate=1e-3, weight_decay=0.5))
     (batch,) = batches_of(objective, corpus, 3)
     before = weights(model)
     empty = Batch(batch.inputs, {"tokens": torch.full_like(batch.targets["tokens"], IGNORE)})
@@ -171,7 +171,7 @@ def test_what_is_not_finite_stops_before_the_weights_change(tokenizer, corpus, v
 
 def test_a_gradient_that_is_not_finite_stops_too(tokenizer, corpus):
     model, objective = make("causal-lm", tokenizer)
-    optimizer = make_optimizer(model, Optimization())
+    optimizer = make_optimizer(model, Optimization(learning_rate=1e-3))
     before = weights(model)
     model.tokens.weight.register_hook(lambda gradient: gradient * math.nan)
     with pytest.raises(NotFinite, match="gradient"):
@@ -200,7 +200,7 @@ def test_two_heads_add_their_means(tokenizer, corpus):
 
 def test_only_matrices_decay_and_tied_weights_come_once(tokenizer):
     model, _ = make("causal-lm", tokenizer)
-    optimizer = make_optimizer(model, Optimization(weight_decay=0.3))
+    optimizer = make_optimizer(model, Optimization(learning_rate=1e-3, weight_decay=0.3))
     decayed, spared = optimizer.param_groups
     assert decayed["weight_decay"] == 0.3 and spared["weight_decay"] == 0.0
     assert all(p.dim() == 2 for p in decayed["params"])
@@ -254,7 +254,7 @@ def test_a_continued_run_warms_up_again_and_decays_again(schedule):
 
 def test_a_run_is_made_longer_where_its_rates_stay_what_they_were():
     def longer(step, new, **settings):
-        settings = Optimization(warmup=0.2, **settings)
+        settings = Optimization(learning_rate=1.0, warmup=0.2, **settings)
         changed = lengthened(step, 10, new, settings)
         for each in range(step):
             assert learning_rate(each, 10, settings) == learning_rate(each, new, changed)

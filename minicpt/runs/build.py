@@ -93,6 +93,8 @@ def build(config: RunConfig, folder: Path | None = None, quiet: bool = False) ->
     if config.selecting.reference:
         checkpoint.find(config.selecting.reference)  # before any text is read
     start = continued(config) if config.base.init else from_scratch(config)
+    width, continuing = start.model.config.width, bool(config.base.init)
+    config = dataclasses.replace(config, training=config.training.settled(width, continuing))
     size = weights(start.model)
     timed = config.length.epochs or config.length.minutes
     run = assembled(config, start, None if timed else config.length.count, folder, quiet)

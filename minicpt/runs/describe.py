@@ -20,7 +20,7 @@ from minicpt.runs.texts import Texts
 
 SAMPLE = 1 << 18  # characters
 # What takes many trained weights far from where they are, at the batches of one machine.
-MANY, HIGH = 20_000_000, 2e-4  # weights that learn, and a learning rate
+MANY, HIGH = 20_000_000, 1e-4  # weights that learn, and a learning rate
 
 
 def weights(model: Model, learning: bool = False) -> int:
@@ -34,6 +34,7 @@ def describe(run: Run, text: Texts, size: int) -> None:
     learning = weights(trainer.model, learning=True)
     among = "beside" if weights(trainer.model) > size else "of"
     part = "" if learning == size else f", {learning:,} {among} them trained"
+    rate = trainer.settings.learning_rate
     corpora = {"training": trainer.corpus} | run.held_out
     tell(
         f"text      {text.name}: {text.documents.bytes:,} bytes, SHA-256 "
@@ -44,7 +45,7 @@ def describe(run: Run, text: Texts, size: int) -> None:
         tell(f"{name:<9} {sizes}" + f" of {run.tokenizer.size:,}" * (name == "training"))
     tell(
         f"model     {size:,} parameters{part}, {trainer.steps:,} steps of "
-        f"{trainer.settings.batch_size} passages, into {run.folder}"
+        f"{trainer.settings.batch_size} passages, learning rate {rate:.3g}, into {run.folder}"
     )
     if mix := run.record["config"]["mixing"]["mix"]:
         tell(f"mix       {mix[0]} reads {float(mix[1]):g} of the passages")
@@ -62,10 +63,9 @@ def describe(run: Run, text: Texts, size: int) -> None:
     for name, read in run.record["read"].items():
         sizes = f"{read['documents']:,} documents, {read['tokens']:,} tokens"
         tell(f"          read again: {name or 'the text of the base'}, {sizes}")
-    rate = trainer.settings.learning_rate
     if run.record["base"] and learning >= MANY and rate > HIGH:
         say(
-            f"--learning-rate {rate:g} is high for {learning:,} weights that were trained before:"
+            f"--learning-rate {rate:.3g} is high for {learning:,} weights that were trained before:"
             " they may lose what they know; 1e-5 to 1e-4 is usual"
         )
     for line in vocabulary_lines(run.record["vocabulary"], run.tokenizer):

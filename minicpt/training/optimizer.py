@@ -7,7 +7,7 @@ a stable part "infinite": it can be continued from there, at the same rate and w
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -16,14 +16,24 @@ from torch import nn
 from minicpt.common.errors import InputError
 from minicpt.common.settings import Checked, setting
 
+RATE = 0.256  # of a new model, times its width: measured by benchmarks/defaults.py
+NARROW = 64  # below this width the rate does not rise
+CONTINUED = 0.5  # of it, for a model that was trained before
+
 
 @dataclass(frozen=True)
 class Optimization(Checked):
-    learning_rate: float = setting(1e-3, "the highest learning rate", above=0, most=10)
+    learning_rate: float | None = setting(
+        None,
+        f"the highest learning rate (default: {RATE} / width, with --init half of it; for a large"
+        " model that was trained elsewhere 1e-5 to 1e-4 is usual)",
+        above=0,
+        most=10,
+    )
     schedule: Literal["cosine", "linear", "constant", "warmup-stable-decay"] = setting(
         "cosine",
         "how the learning rate falls after the warm-up; the last two can be made longer (resume"
-        " --steps), or continued at the same rate (--init DIR --warmup 0)",
+        " --steps), or continued at the same rate (--init DIR --warmup 0 and that --learning-rate)",
     )
     warmup: float = setting(0.05, "share of the steps in which the rate rises", least=0, most=1)
     decay: float = setting(
@@ -46,6 +56,22 @@ class Optimization(Checked):
             raise InputError(
                 f"--warmup {self.warmup} and --decay {self.decay} exceed 1 together; lower one"
             )
+
+    def settled(self, width: int, continued: bool = False) -> "Optimization":
+        """The same settings with a learning rate: the given one, or that for a model's width.
+
+        The wider a layer, the more its outputs change when AdamW changes each weight by as much. So
+        the best rate falls as 1 / width (Yang et al. 2022, arXiv 2203.03466).
+
+        >>> [Optimization().settled(width).learning_rate for width in (32, 128, 256)]
+        [0.004, 0.002, 0.001]
+        >>> Optimization().settled(128, continued=True).learning_rate
+        0.001
+        """
+        if self.learning_rate is not None:
+            return self
+        rate = RATE / max(width, NARROW) * (CONTINUED if continued else 1)
+        return replace(self, learning_rate=rate)
 
 
 def learning_rate(step: int, steps: int, settings: Optimization) -> float:

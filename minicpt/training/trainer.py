@@ -155,7 +155,7 @@ class Trainer:
     stream: object = field(init=False)
 
     def __post_init__(self):
-        settings = self.settings
+        self.settings = settings = self.settings.settled(self.model.config.width)
         self.model.to(self.machine.device)
         with seeded("parts", settings.seed):
             learner = Learner(self.model, self.objective, self.remedies, settings.fused_loss)
