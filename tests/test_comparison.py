@@ -292,7 +292,7 @@ def test_every_base_comes_before_what_continues_it():
 
 
 def test_all_remedies_that_can_be_measured_are_arms():
-    assert arms() == [*QUICK_ARMS[:-1], "ewc", "freeze", "control"]
+    assert arms() == [*QUICK_ARMS[:-1], "ewc", "freeze", "interpolation", "lines", "control"]
     assert arms_of(ROLES, ("ewc",), quick=False)["masked-lm"] == ["nothing", "ewc"]
 
 
@@ -326,7 +326,7 @@ def test_strengths_are_the_remedies_own_settings():
     called = [asked.label(arm) for arm in arms()]
     assert called == [
         "no remedy", "replay 10 %", "self-replay 5 %", "kl 2", "l2 0.01", "lora rank 4", "ewc 1",
-        "freeze last 1 learn", "wrong text",
+        "freeze last 1 learn", "interpolation 0.5", "lines 0", "wrong text",
     ]  # fmt: skip
     assert asked.remedies("replay") == {"replay": {"replay": ("base",), "replay_fraction": 0.1}}
     assert asked.remedies("nothing") == asked.remedies("control") == asked.remedies(None) == {}
