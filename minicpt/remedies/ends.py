@@ -49,3 +49,8 @@ def as_spread(value: Tensor, owner: Tensor) -> Tensor:
     from torch.distributed.tensor import distribute_tensor
 
     return distribute_tensor(value, owner.device_mesh, owner.placements)
+
+
+def as_whole(value: Tensor) -> Tensor:
+    """A tensor that is spread over processes, as a whole; any other as it is."""
+    return value.full_tensor() if hasattr(value, "full_tensor") else value
