@@ -38,6 +38,7 @@ from minicpt.runs.build import build
 from minicpt.runs.config import Length, RunConfig, Text, Vocabulary
 from minicpt.runs.console import tell
 from minicpt.training.evaluation import evaluate, noise
+from minicpt.training.rates import usual
 from minicpt.training.trainer import Training
 
 CORPUS = "builtin:docs"
@@ -228,7 +229,7 @@ def measured(case: Case, options: argparse.Namespace) -> list[dict]:
         goal = min(point["loss"] for point in best)
         found = [("theirs", rate, best)]
         own = {each: fewest(case, folder, each, goal, options) for each in (None, *options.rates)}
-    default = Training().settled(case.width).learning_rate
+    default = usual(case.width)
     found.append(("ours, default rate", default, own.pop(None)))
     usable = {each: points for each, points in own.items() if reached(points, goal)}
     if usable:

@@ -53,6 +53,7 @@ from minicpt.runs.texts import (
 )
 from minicpt.training.distributed import check_same, current
 from minicpt.training.preparing import Preparing, Selecting
+from minicpt.training.rates import settled
 from minicpt.training.trainer import Trainer
 
 ASKED = "objective settings mixing model sizes length training terms remedies".split()
@@ -94,7 +95,7 @@ def build(config: RunConfig, folder: Path | None = None, quiet: bool = False) ->
         checkpoint.find(config.selecting.reference)  # before any text is read
     start = continued(config) if config.base.init else from_scratch(config)
     width, continuing = start.model.config.width, bool(config.base.init)
-    config = dataclasses.replace(config, training=config.training.settled(width, continuing))
+    config = dataclasses.replace(config, training=settled(config.training, width, continuing))
     size = weights(start.model)
     timed = config.length.epochs or config.length.minutes
     run = assembled(config, start, None if timed else config.length.count, folder, quiet)

@@ -7,7 +7,7 @@ a stable part "infinite": it can be continued from there, at the same rate and w
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -15,20 +15,13 @@ from torch import nn
 
 from minicpt.common.errors import InputError
 from minicpt.common.settings import Checked, setting
-
-RATE = 0.256  # of a new model, times its width: measured by benchmarks/defaults.py
-NARROW = 64  # below this width the rate does not rise
-CONTINUED = 0.5  # of it, for a model that was trained before
+from minicpt.training.rates import RULE
 
 
 @dataclass(frozen=True)
 class Optimization(Checked):
     learning_rate: float | None = setting(
-        None,
-        f"the highest learning rate (default: {RATE} / width, with --init half of it; for a large"
-        " model that was trained elsewhere 1e-5 to 1e-4 is usual)",
-        above=0,
-        most=10,
+        None, f"the highest learning rate (default: {RULE})", above=0, most=10
     )
     schedule: Literal["cosine", "linear", "constant", "warmup-stable-decay"] = setting(
         "cosine",
@@ -56,22 +49,6 @@ class Optimization(Checked):
             raise InputError(
                 f"--warmup {self.warmup} and --decay {self.decay} exceed 1 together; lower one"
             )
-
-    def settled(self, width: int, continued: bool = False) -> "Optimization":
-        """The same settings with a learning rate: the given one, or that for a model's width.
-
-        The wider a layer, the more its outputs change when AdamW changes each weight by as much. So
-        the best rate falls as 1 / width (Yang et al. 2022, arXiv 2203.03466).
-
-        >>> [Optimization().settled(width).learning_rate for width in (32, 128, 256)]
-        [0.004, 0.002, 0.001]
-        >>> Optimization().settled(128, continued=True).learning_rate
-        0.001
-        """
-        if self.learning_rate is not None:
-            return self
-        rate = RATE / max(width, NARROW) * (CONTINUED if continued else 1)
-        return replace(self, learning_rate=rate)
 
 
 def learning_rate(step: int, steps: int, settings: Optimization) -> float:
@@ -110,18 +87,3 @@ def make_optimizer(model: nn.Module, settings: Optimization) -> torch.optim.Adam
         eps=settings.epsilon,
         fused=True,
     )
-
-
-def clipped_step(optimizer: torch.optim.Optimizer, norm: torch.Tensor, most: float) -> None:
-    """A step with the gradient, of this norm, shortened to ``most``; 0: as it is.
-
-    The fused AdamW divides a gradient by ``grad_scale`` while it walks through it anyway. That is a
-    float32: gradients of 64 bits get a pass of their own.
-    """
-    scale = ((norm + 1e-6) / most).clamp(min=1.0) if most else None
-    if scale is not None and not (norm.dtype == torch.float32 and optimizer.defaults.get("fused")):
-        for group in optimizer.param_groups:
-            torch._foreach_div_([p.grad for p in group["params"] if p.grad is not None], scale)
-        scale = None
-    optimizer.grad_scale = scale
-    optimizer.step()

@@ -22,11 +22,13 @@ from minicpt.batch import Batch, valid_positions
 from minicpt.common.errors import NotFinite
 from minicpt.common.randomness import generator, seeded
 from minicpt.common.settings import MOST, setting
+from minicpt.fast.clipping import clipped_step
 from minicpt.loss import Loss, objective_loss
 from minicpt.terms import apart
 from minicpt.training.device import CPU, Machine
 from minicpt.training.distributed import ALONE, World, add_losses, current, whole, without_targets
-from minicpt.training.optimizer import Optimization, clipped_step, learning_rate, make_optimizer
+from minicpt.training.optimizer import Optimization, learning_rate, make_optimizer
+from minicpt.training.rates import settled
 from minicpt.training.step import Step
 from minicpt.training.stream import Stream
 
@@ -155,7 +157,7 @@ class Trainer:
     stream: object = field(init=False)
 
     def __post_init__(self):
-        self.settings = settings = self.settings.settled(self.model.config.width)
+        self.settings = settings = settled(self.settings, self.model.config.width)
         self.model.to(self.machine.device)
         with seeded("parts", settings.seed):
             learner = Learner(self.model, self.objective, self.remedies, settings.fused_loss)
