@@ -192,6 +192,11 @@ class Job:
             rates |= chosen(results, self.trials)
             found = ", ".join(f"{word} {rate:g}" for (_, word), rate in rates.items())
             tell(f"learning rates, chosen among {', '.join(f'{x:g}' for x in RATES)}: {found}")
+            if edge := sum(rate == RATES[-1] for rate in rates.values()):
+                tell(
+                    f"the highest of them was best for {edge} of {len(rates)} objectives: a higher"
+                    " one may be better still"
+                )
 
     def ordinary(self, results: Mapping[Part, dict]) -> dict[Part, dict]:
         """The results of the usual bases, continued with the objectives that are compared."""
