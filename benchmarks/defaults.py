@@ -163,7 +163,8 @@ def report(found: dict[Cell, float | None]) -> str:
         least = min((x for x in losses.values() if x is not None), default=None)
         marks = [shown(losses[rate], least) if rate in losses else "-" for rate in rates]
         lines.append([*map(str, place), *marks])
-    parts = [table(["objective", "width", "steps", "scale", *(f"{rate:g}" for rate in rates)], lines)]
+    names = ["objective", "width", "steps", "scale", *(f"{rate:g}" for rate in rates)]
+    parts = [table(names, lines)]
     lines = []
     for cell, loss in found.items():
         base = usual.get(plain(cell))
