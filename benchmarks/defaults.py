@@ -154,17 +154,17 @@ def keep(path: Path, cell: Cell, loss: float | None) -> None:
 
 
 def report(found: dict[Cell, float | None]) -> str:
-    """Loss by rate for each objective, width and number of steps, and what other settings do."""
+    """Loss by rate for each objective, width, number of steps and scale; what other settings do."""
     usual = {cell: loss for cell, loss in found.items() if cell == plain(cell)}
     rates = sorted({cell.rate for cell in usual})
-    lines, best = [], {}
-    for place in sorted({(cell.objective, cell.width, cell.steps) for cell in usual}):
-        losses = {c.rate: x for c, x in usual.items() if (c.objective, c.width, c.steps) == place}
+    lines = []
+    for place in sorted({place_of(cell) for cell in usual}):
+        losses = {cell.rate: loss for cell, loss in usual.items() if place_of(cell) == place}
         least = min((x for x in losses.values() if x is not None), default=None)
-        best[place] = least
         marks = [shown(losses[rate], least) if rate in losses else "-" for rate in rates]
         lines.append([*map(str, place), *marks])
-    parts = [table(["objective", "width", "steps", *(f"{rate:g}" for rate in rates)], lines)]
+    names = ["objective", "width", "steps", "scale", *(f"{rate:g}" for rate in rates)]
+    parts = [table(names, lines)]
     lines = []
     for cell, loss in found.items():
         base = usual.get(plain(cell))
@@ -183,9 +183,14 @@ def report(found: dict[Cell, float | None]) -> str:
     return "\n\n".join(parts)
 
 
+def place_of(cell: Cell) -> tuple[str, int, int, float]:
+    """What the cells of a row of the first table have in common."""
+    return cell.objective, cell.width, cell.steps, cell.scale
+
+
 def plain(cell: Cell) -> Cell:
-    """The cell of the grid that has the same objective, width, steps and rate."""
-    return Cell(cell.objective, cell.width, cell.steps, cell.rate)
+    """The cell that has the same objective, width, steps, rate and scale, and all else as usual."""
+    return Cell(cell.objective, cell.width, cell.steps, cell.rate, scale=cell.scale)
 
 
 def shown(loss: float | None, least: float | None) -> str:

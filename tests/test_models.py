@@ -18,7 +18,7 @@ from minicpt.common.errors import InputError
 from minicpt.models.abilities import Abilities
 from minicpt.models.bert import BERT, BERTConfig
 from minicpt.models.gpt2 import GPT2, GPT2Config
-from minicpt.models.layers import causal_mask
+from minicpt.models.layers import causal_mask, deviation
 from minicpt.models.narrow import Narrow
 from minicpt.models.t5 import T5, RMSNorm, T5Config, bucket
 from minicpt.proofs.bounds import largest
@@ -282,17 +282,20 @@ def test_buckets_of_all_distances(both):
 def test_published_initialisation():
     torch.manual_seed(0)
     sizes = {"positions": 256, "width": 128, "layers": 8}
+    wider = 0.02 * (768 / 128) ** 0.5  # published for width 768
     a_gpt2 = GPT2(GPT2Config(vocabulary=500, **sizes))
     a_bert = BERT(BERTConfig(vocabulary=500, **sizes))
     a_t5 = T5(T5Config(vocabulary=500, head_width=16))
+    a_wide = GPT2(GPT2Config(vocabulary=50, positions=16, width=1024, layers=1))
     for weight, std in (
-        (a_gpt2.tokens.weight, 0.02),
-        (a_gpt2.layers[0].attention.qkv.weight, 0.02),
-        (a_gpt2.layers[0].attention.output.weight, 0.02 / 4),
-        (a_gpt2.layers[7].feed_forward.contract.weight, 0.02 / 4),
-        (a_bert.segments.weight, 0.02),
-        (a_bert.layers[0].attention.output.weight, 0.02),
-        (a_bert.heads["pair"].pooler.weight, 0.02),
+        (a_wide.layers[0].attention.qkv.weight, 0.02),
+        (a_gpt2.tokens.weight, wider),
+        (a_gpt2.layers[0].attention.qkv.weight, wider),
+        (a_gpt2.layers[0].attention.output.weight, wider / 4),
+        (a_gpt2.layers[7].feed_forward.contract.weight, wider / 4),
+        (a_bert.segments.weight, wider),
+        (a_bert.layers[0].attention.output.weight, wider),
+        (a_bert.heads["pair"].pooler.weight, wider),
         (a_t5.tokens.weight, 1.0),
         (a_t5.encoder.layers[0].attention.qkv.weight[:64], (128 * 16) ** -0.5),
         (a_t5.decoder.layers[0].cross_attention.key_value.weight, 128**-0.5),
@@ -467,7 +470,7 @@ def test_a_block_is_one_more_layer_of_its_kind(kind):
     moved = (block(changed, mask) - out)[0].abs().amax(-1) > 1e-9
     assert moved.tolist() == [place >= 5 for place in range(9)], "it looks where the mask says"
     weight = next(p for p in model.block().attention.parameters() if p.dim() == 2)
-    assert abs(weight.std().item() / 0.02 - 1) < 0.2
+    assert abs(weight.std().item() / deviation(model.config.width) - 1) < 0.2
 
 
 @pytest.mark.parametrize("kind", NARROW)

@@ -396,15 +396,16 @@ def test_initialised_as_published():
     torch.manual_seed(0)
     sizes = {"width": 128, "layers": 8, "feed_forward": 192, "num_heads": 4, "tied": False}
     model = ModernBERT(config_of(**sizes))
+    usual = 0.02 * (768 / 128) ** 0.5  # published for width 768
     cut = 0.8796  # the deviation of a normal distribution that is cut off at two of them
     for weight, deviation in (
-        (model.tokens.weight, 0.02),
-        (model.layers[1].attention.qkv.weight, 0.02),
-        (model.layers[1].attention.output.weight, 0.02 / 4),
-        (model.layers[1].feed_forward.gate_expand.weight, 0.02),
-        (model.layers[1].feed_forward.contract.weight, 0.02 / 4),
-        (model.heads["tokens"].transform.dense.weight, 0.02 / 4),
-        (model.heads["tokens"].weight, 0.02 / 4),
+        (model.tokens.weight, usual),
+        (model.layers[1].attention.qkv.weight, usual),
+        (model.layers[1].attention.output.weight, usual / 4),
+        (model.layers[1].feed_forward.gate_expand.weight, usual),
+        (model.layers[1].feed_forward.contract.weight, usual / 4),
+        (model.heads["tokens"].transform.dense.weight, usual / 4),
+        (model.heads["tokens"].weight, usual / 4),
         (model.heads["pair"].weight, 128**-0.5),
     ):
         assert abs(weight.std().item() / (cut * deviation) - 1) < 0.1

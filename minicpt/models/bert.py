@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from minicpt.fast.dropout import Dropout
 from minicpt.models.embedding import count_up, look_up
-from minicpt.models.layers import Model, SelfAttention, Sizes, initialise, padding_mask
+from minicpt.models.layers import Model, SelfAttention, Sizes, deviation, initialise, padding_mask
 from minicpt.models.narrow import Narrow
 
 SEGMENTS = 2  # sentence A and sentence B
@@ -74,7 +74,8 @@ class PairHead(nn.Module):
     def __init__(self, config: BERTConfig) -> None:
         super().__init__()
         self.pooler = nn.Linear(config.width, config.width)
-        self.weight = nn.Parameter(torch.empty(2, config.width).normal_(std=0.02))
+        self.weight = nn.Parameter(torch.empty(2, config.width))
+        nn.init.normal_(self.weight, std=deviation(config.width))
         self.bias = nn.Parameter(torch.zeros(2))
 
     def transform(self, hidden: Tensor) -> Tensor:
@@ -85,7 +86,8 @@ class PairHead(nn.Module):
 
 
 class BERT(Model):
-    """BERT. Initialised as published: normal with standard deviation 0.02, biases zero."""
+    """BERT. Initialised as published from width 768 on: normal with standard deviation 0.02 (see
+    ``deviation`` for narrower models), biases zero."""
 
     ROLE = "encoder"
     INPUTS = ("tokens", "mask", "segments", "positions")
@@ -104,7 +106,7 @@ class BERT(Model):
         self.heads = nn.ModuleDict(
             {"tokens": TokensHead(config, self.tokens), "pair": PairHead(config)}
         )
-        self.apply(initialise)
+        initialise(self, config.width)
 
     def forward(
         self,
@@ -150,7 +152,7 @@ class BERT(Model):
         return x
 
     def block(self) -> Layer:
-        return Layer(self.config).apply(initialise)
+        return initialise(Layer(self.config), self.config.width)
 
     def smaller(self, width: int) -> Narrow:
         return Narrow(self, width)

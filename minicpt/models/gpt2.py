@@ -16,7 +16,15 @@ from torch import Tensor, nn
 from minicpt.fast.dropout import Dropout
 from minicpt.models.cache import Steps
 from minicpt.models.embedding import count_up, look_up
-from minicpt.models.layers import Model, SelfAttention, Sizes, TiedHead, causal_mask_of, initialise
+from minicpt.models.layers import (
+    Model,
+    SelfAttention,
+    Sizes,
+    TiedHead,
+    causal_mask_of,
+    deviation,
+    initialise,
+)
 from minicpt.models.narrow import Narrow
 
 EPSILON = 1e-5
@@ -59,9 +67,10 @@ class Layer(nn.Module):
 
 
 class GPT2(Steps, Model):
-    """GPT-2. Initialised as published: normal with standard deviation 0.02, biases zero, and the
-    projections that write to the residual path scaled down by the root of their number. ``Steps``
-    gives it ``step``, which reads on with a cache."""
+    """GPT-2. Initialised as published from width 768 on: normal with standard deviation 0.02 (see
+    ``deviation`` for narrower models), biases zero, and the projections that write to the residual
+    path scaled down by the root of their number. ``Steps`` gives it ``step``, which reads on with a
+    cache."""
 
     ROLE = "decoder"
     INPUTS = ("tokens", "mask", "positions")
@@ -77,9 +86,9 @@ class GPT2(Steps, Model):
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width, eps=EPSILON)
         self.heads = nn.ModuleDict({"tokens": TiedHead(self.tokens)})
-        self.apply(initialise)
+        initialise(self, config.width)
         for layer in self.layers:
-            scale_residual(layer, config.layers)
+            scale_residual(layer, config)
 
     def forward(
         self, tokens: Tensor, mask: Tensor | None = None, positions: Tensor | None = None
@@ -111,15 +120,16 @@ class GPT2(Steps, Model):
         return self.norm(x)
 
     def block(self) -> nn.Module:
-        layer = Layer(self.config).apply(initialise)
-        scale_residual(layer, self.config.layers)
+        layer = initialise(Layer(self.config), self.config.width)
+        scale_residual(layer, self.config)
         return layer
 
     def smaller(self, width: int) -> Narrow:
         return Narrow(self, width)
 
 
-def scale_residual(layer: Layer, layers: int) -> None:
-    """Draws the projections that write to the residual path, which ``layers`` layers add to."""
+def scale_residual(layer: Layer, config: GPT2Config) -> None:
+    """Draws the projections that write to the residual path, to which all layers add."""
     for projection in (layer.attention.output, layer.feed_forward.contract):
-        nn.init.normal_(projection.weight, std=0.02 / math.sqrt(2 * layers))
+        std = deviation(config.width) / math.sqrt(2 * config.layers)
+        nn.init.normal_(projection.weight, std=std)

@@ -239,7 +239,8 @@ class OwnHead(nn.Linear):
 
 
 class Llama(Steps, Model):
-    """Llama. Initialised as its folders say: normal with standard deviation 0.02, biases zero."""
+    """Llama. Initialised as its folders say: normal with standard deviation 0.02 (see ``deviation``
+    for models narrower than 768), biases zero."""
 
     ROLE = "decoder"
     INPUTS = ("tokens", "mask", "positions")
@@ -254,7 +255,7 @@ class Llama(Steps, Model):
         self.norm = RMSNorm(config.width, config.epsilon, config.fused)
         head = TiedHead(self.tokens) if config.tied else OwnHead(config)
         self.heads = nn.ModuleDict({"tokens": head})
-        self.apply(initialise)
+        initialise(self, config.width)
 
     def forward(
         self, tokens: Tensor, mask: Tensor | None = None, positions: Tensor | None = None
@@ -295,7 +296,7 @@ class Llama(Steps, Model):
         return self.through(x, Places(self.config, x, mask, positions, keys), cache.layers)
 
     def block(self) -> nn.Module:
-        return OneMore(self.config).apply(initialise)
+        return initialise(OneMore(self.config), self.config.width)
 
     def smaller(self, width: int) -> Narrow:
         heads = even_heads("Llama", width, self.config.num_heads)

@@ -22,7 +22,7 @@ from minicpt.common.errors import InputError
 from minicpt.common.settings import setting
 from minicpt.fast.dropout import Dropout
 from minicpt.models.embedding import look_up
-from minicpt.models.layers import Model, Sizes, attention, padding_mask, split_heads
+from minicpt.models.layers import Model, Sizes, attention, deviation, padding_mask, split_heads
 from minicpt.models.narrow import Narrow, even_heads
 from minicpt.models.rotary import count, frequencies, rotate, rotation
 from minicpt.models.window import window_mask
@@ -299,16 +299,18 @@ def norm(config: ModernBERTConfig) -> nn.LayerNorm:
 
 
 def initialise(module: nn.Module, config: ModernBERTConfig) -> nn.Module:
-    """Deviation 0.02; of what is added to the residual path, and of the heads' dense layer and own
-    matrix, 0.02 / sqrt(2 x layers); of the classifier 1/sqrt(D). Biases zero. Returns the module.
+    """Deviation 0.02 (see ``deviation`` for models narrower than 768); of what is added to the
+    residual path, and of the heads' dense layer and own matrix, that / sqrt(2 x layers); of the
+    classifier 1/sqrt(D). Biases zero. Returns the module.
     """
-    added = 0.02 / math.sqrt(2 * config.layers)
+    usual = deviation(config.width)
+    added = usual / math.sqrt(2 * config.layers)
     for part in module.modules():
         if isinstance(part, Attention):
-            draw(part.qkv.weight, 0.02)
+            draw(part.qkv.weight, usual)
             draw(part.output.weight, added)
         elif isinstance(part, FeedForward):
-            draw(part.gate_expand.weight, 0.02)
+            draw(part.gate_expand.weight, usual)
             draw(part.contract.weight, added)
         elif isinstance(part, Transform):
             draw(part.dense.weight, added)
@@ -317,7 +319,7 @@ def initialise(module: nn.Module, config: ModernBERTConfig) -> nn.Module:
         elif isinstance(part, TokensHead) and not config.tied:
             draw(part.weight, added)
         elif isinstance(part, nn.Embedding):
-            draw(part.weight, 0.02)
+            draw(part.weight, usual)
         if isinstance(part, nn.Linear) and part.bias is not None:
             nn.init.zeros_(part.bias)
     return module

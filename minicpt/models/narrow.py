@@ -31,8 +31,8 @@ class Narrow(nn.Module):
         for name in (*model.TABLES, "heads"):
             delattr(self.inner, name)
         self.narrow, self.widen = nn.Linear(wide, width), nn.Linear(width, wide)
-        self.narrow.apply(initialise)
-        self.widen.apply(initialise)
+        initialise(self.narrow, wide)
+        initialise(self.widen, width)
 
     def forward(
         self, model: Model, tokens: Tensor, mask: Tensor | None = None, **places: Tensor

@@ -34,7 +34,7 @@ class ToyPiece(Model):
         self.dropout = Dropout(config.dropout)
         self.layers = nn.ModuleList(nn.Linear(config.width, config.width) for _ in range(2))
         self.heads = nn.ModuleDict({"tokens": TiedHead(self.tokens)})
-        self.apply(initialise)
+        initialise(self, config.width)
 
     def forward(
         self, tokens: Tensor, mask: Tensor | None = None, positions: Tensor | None = None
