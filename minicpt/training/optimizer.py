@@ -10,11 +10,11 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import nn
 
 from minicpt.common.errors import InputError
 from minicpt.common.settings import Checked, setting
+from minicpt.fast.optimizer import AdamW
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def learning_rate(step: int, steps: int, settings: Optimization) -> float:
     return settings.learning_rate * (settings.min_lr_ratio + (1 - settings.min_lr_ratio) * left)
 
 
-def make_optimizer(model: nn.Module, settings: Optimization) -> torch.optim.AdamW:
+def make_optimizer(model: nn.Module, settings: Optimization) -> AdamW:
     """AdamW over the parameters that learn (tied ones once); only matrices decay."""
     parameters = [each for each in model.parameters() if each.requires_grad]
     matrices = [each for each in parameters if each.dim() >= 2]
@@ -77,25 +77,10 @@ def make_optimizer(model: nn.Module, settings: Optimization) -> torch.optim.Adam
         {"params": matrices, "weight_decay": settings.weight_decay},
         {"params": vectors, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(
+    return AdamW(
         groups,
         lr=settings.learning_rate,
         betas=(settings.beta1, settings.beta2),
         eps=settings.epsilon,
         fused=True,
     )
-
-
-def clipped_step(optimizer: torch.optim.Optimizer, norm: torch.Tensor, most: float) -> None:
-    """A step with the gradient, of this norm, shortened to ``most``; 0: as it is.
-
-    The fused AdamW divides a gradient by ``grad_scale`` while it walks through it anyway. That is a
-    float32: gradients of 64 bits get a pass of their own.
-    """
-    scale = ((norm + 1e-6) / most).clamp(min=1.0) if most else None
-    if scale is not None and not (norm.dtype == torch.float32 and optimizer.defaults.get("fused")):
-        for group in optimizer.param_groups:
-            torch._foreach_div_([p.grad for p in group["params"] if p.grad is not None], scale)
-        scale = None
-    optimizer.grad_scale = scale
-    optimizer.step()

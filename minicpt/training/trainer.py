@@ -22,11 +22,12 @@ from minicpt.batch import Batch, valid_positions
 from minicpt.common.errors import NotFinite
 from minicpt.common.randomness import generator, seeded
 from minicpt.common.settings import MOST, setting
+from minicpt.fast.optimizer import clipped_step
 from minicpt.loss import Loss, objective_loss
 from minicpt.terms import apart
 from minicpt.training.device import CPU, Machine
 from minicpt.training.distributed import ALONE, World, add_losses, current, whole, without_targets
-from minicpt.training.optimizer import Optimization, clipped_step, learning_rate, make_optimizer
+from minicpt.training.optimizer import Optimization, learning_rate, make_optimizer
 from minicpt.training.step import Step
 from minicpt.training.stream import Stream
 
