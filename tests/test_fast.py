@@ -1,17 +1,27 @@
-"""The forms in fewer passes of Llama's parts: equal to their definitions, with all gradients."""
+"""The forms in fewer passes: equal to their definitions, with the gradients of all inputs.
+
+In three number formats, and where there is nothing: no rows, rows that may look at nothing. What
+the forms of attention and loss promise beside that stands in test_attention.py and test_loss.py.
+"""
+
+from typing import NamedTuple
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from minicpt.common.randomness import generator
+from minicpt.fast import loss
 from minicpt.fast.gate import gated_layer
 from minicpt.fast.low_rank import low_rank
+from minicpt.loss import head_losses
 from minicpt.models.layers import attention, causal_mask
 from minicpt.models.norm import RMSNorm
 from minicpt.models.rotary import frequencies, rotate, rotation
+from minicpt.models.t5 import biased_mask
 from minicpt.proofs.bounds import gap, largest, tolerance
 from minicpt.remedies.lora import products
+from minicpt.terms import losses_with_terms
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 ROWS = pytest.mark.parametrize("rows", [0, 1, 5])
@@ -22,19 +32,23 @@ def numbers(*shape, dtype=torch.float64, key=0):
     return found.to(dtype).requires_grad_()
 
 
-def same(forms, inputs, additions):
+def same(forms, inputs, additions, format=None):
     """That both forms give the same values and gradients, in the same number format.
 
     In bfloat16 every operation of the plain form rounds, and what rounds less is no mistake.
+
+    format  in which products are computed; None: that of the inputs
     """
     outcomes = []
     for form in forms:
         value = form(*inputs)
         weights = numbers(*value.shape, dtype=value.dtype, key=9).detach()
-        outcomes.append((value, *torch.autograd.grad(value, inputs, weights)))
+        found = torch.autograd.grad(value, inputs, weights, materialize_grads=True)
+        outcomes.append((value, *found))
     for found, expected in zip(*outcomes, strict=True):
         assert found.shape == expected.shape and found.dtype == expected.dtype
-        kind = min((found.dtype, inputs[0].dtype), key=lambda each: -torch.finfo(each).eps)
+        formats = found.dtype, format or inputs[0].dtype
+        kind = max(formats, key=lambda each: torch.finfo(each).eps)
         found, expected = found.double(), expected.double()
         if found.numel():
             worst = gap(found, expected, max(largest(expected), 1.0))
@@ -119,19 +133,87 @@ def test_low_rank(rows, dtype, biased):
     same([form(low_rank), form(products)], inputs, 4 * (6 + 3 * 6) + rows)
 
 
-@DTYPES
-@pytest.mark.parametrize("dropout", [0.0, 0.3])
-def test_shared_keys(dtype, dropout):
-    mask = causal_mask(5).repeat(2, 1, 1, 1)
-    mask[1, :, 0] = False  # a row that sees nothing
-    query, key, value = (numbers(2, n, 5, 8, dtype=dtype, key=n) for n in (6, 2, 3))
-    value = numbers(2, 2, 5, 8, dtype=dtype, key=3)
+def test_products_under_autocast():
+    """Autocast does not look into these forms: they take the format that it gives to products."""
+    x, expand, contract = (numbers(*n, key=n[0]).float() for n in ((5, 6), (14, 6), (6, 7)))
+    first, second = (numbers(3, 6, key=n).float() for n in (3, 4))
+    weight = numbers(6, 6, key=5).float()
+    inputs = [each.detach().requires_grad_() for each in (x, expand, contract, first, second)]
 
-    def form(fused):
-        def call(*inputs):
-            torch.manual_seed(0)
-            return attention(*inputs, mask, dropout=dropout, fused=fused)
+    def form(layer, beside):
+        def call(x, expand, contract, first, second):
+            with torch.autocast("cpu", torch.bfloat16):
+                return beside(layer(x, expand, contract), weight, None, first, second, 1.5)
 
         return call
 
-    same([form(True), form(False)], (query, key, value), 3 * (5 + 8))
+    def plain(x, expand, contract):
+        gate, expanded = F.linear(x, expand).chunk(2, dim=-1)
+        return F.linear(F.silu(gate) * expanded, contract)
+
+    forms = [form(gated_layer, low_rank), form(plain, products)]
+    assert forms[0](*inputs).dtype == torch.bfloat16
+    same(forms, inputs, 100, torch.bfloat16)
+
+
+@DTYPES
+@pytest.mark.parametrize("positions", [0, 1, 5])
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_attention(dtype, positions, groups, biased, dropout):
+    """Two heads of keys, each for ``groups`` heads of queries, and a row that sees nothing."""
+    mask = causal_mask(positions).repeat(2, 1, 1, 1)
+    mask[1, :, :1] = False
+    shapes = (2, 2 * groups, positions, 8), *2 * [(2, 2, positions, 8)]
+    inputs = [numbers(*shape, dtype=dtype, key=n) for n, shape in enumerate(shapes)]
+    if biased:
+        inputs.append(numbers(2 * groups, positions, positions, dtype=dtype, key=3))
+
+    def form(fused):
+        def call(query, key, value, bias=None):
+            torch.manual_seed(0)
+            seen = mask if bias is None else biased_mask(mask, bias)
+            return attention(query, key, value, seen, dropout=dropout, fused=fused)
+
+        return call
+
+    same([form(True), form(False)], inputs, 3 * (5 + 8))
+
+
+class Given(NamedTuple):
+    """A head of weights that are given."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+
+    def __call__(self, hidden):
+        return F.linear(hidden, self.weight, self.bias)
+
+
+@DTYPES
+@ROWS
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("alike", [False, True], ids=["factors", "mean"])
+@pytest.mark.parametrize("terms", [{}, {"z-loss": 0.1, "label-smoothing": 0.2}], ids=["", "terms"])
+def test_head_and_loss(rows, dtype, biased, alike, terms, monkeypatch):
+    """A few rows at a time, with factors of the losses that are the same, and that are not."""
+    monkeypatch.setattr(loss, "ROWS", 1)
+    monkeypatch.setattr(loss, "LOGITS", 14)  # two rows of seven
+    targets = torch.arange(rows) * 3 % 7
+
+    def form(fused):
+        def call(hidden, weight, bias=None):
+            given = Given(weight, bias)
+            if terms:
+                found, _ = losses_with_terms(given, hidden, targets, terms, fused)
+            else:
+                found = head_losses(given, hidden, targets, fused)
+            return found.sum() if alike else found
+
+        return call
+
+    inputs = [numbers(rows, 6, dtype=dtype), numbers(7, 6, dtype=dtype, key=5)]
+    if biased:
+        inputs.append(numbers(7, dtype=dtype, key=6))
+    same([form(True), form(False)], inputs, 3 * (6 + 7) + rows)

@@ -1,6 +1,8 @@
 """The step, the schedule, the stream of passages, and going on exactly where a run stopped."""
 
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from minicpt.common.randomness import generator
 from minicpt.data.corpus import Corpus
 from minicpt.data.sources import Document
 from minicpt.data.tokenizer import Tokenizer
+from minicpt.fast.optimizer import AdamW, clipped_step
 from minicpt.loss import losses_of_head, objective_loss, whole_sequence_loss
 from minicpt.models.layers import causal_mask_of
 from minicpt.objectives.causal_lm import CausalLM
@@ -140,6 +143,47 @@ def test_steps_are_those_of_a_plain_loop_with_torchs_own_parts(tokenizer, corpus
     size = largest(*theirs.parameters())
     for key, value in weights(theirs).items():
         close(weights(ours)[key], value, operations, size=size)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("most", [0.0, 0.5, 1e9], ids=["never", "shortened", "short enough"])
+def test_a_clipped_step_is_that_of_torchs_clipping_and_adamw(dtype, most):
+    sides = [
+        [torch.nn.Parameter(torch.ones(n, 3, dtype=dtype)) for n in (2, 4, 1)] for _ in range(2)
+    ]
+    ours, theirs = AdamW(sides[0], fused=True), torch.optim.AdamW(sides[1], fused=True)
+    for step in range(3):
+        for number in range(2):  # the last parameter has no gradient
+            draws = generator("gradient", step, number)
+            found = torch.randn(sides[0][number].shape, generator=draws).to(dtype)
+            for side in sides:
+                side[number].grad = found.clone()
+        gradients = [each.grad for each in sides[0][:2]]
+        clipped_step(ours, torch.nn.utils.get_total_norm(gradients), most)
+        torch.nn.utils.clip_grad_norm_(sides[1], most or math.inf)
+        theirs.step()
+        for mine, other in zip(*sides, strict=True):
+            torch.testing.assert_close(mine, other)
+            torch.testing.assert_close(mine.grad, other.grad)
+    assert ours.state_dict().keys() == theirs.state_dict().keys()
+
+
+def test_the_first_step_does_not_wait_for_the_compiler():
+    """torch's own optimizer imports it, which takes as long as half of torch."""
+    code = """
+import sys, torch
+from minicpt.training.optimizer import Optimization, make_optimizer
+from minicpt.fast.optimizer import clipped_step
+model = torch.nn.Linear(2, 2)
+optimizer = make_optimizer(model, Optimization())
+optimizer.zero_grad()
+model(torch.ones(1, 2)).sum().backward()
+clipped_step(optimizer, torch.ones(()), 1.0)
+optimizer.load_state_dict(optimizer.state_dict())
+print("torch._dynamo" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 def test_a_step_without_targets_changes_nothing(tokenizer, corpus):

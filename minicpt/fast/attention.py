@@ -31,7 +31,7 @@ def attention(
     scale = 1 / math.sqrt(query.size(-1)) if scale is None else scale
     if mask.dtype == torch.bool:
         mask = additive(mask, query.dtype)
-    nothing = mask.detach().amax(dim=-1, keepdim=True) == -math.inf
+    nothing = (mask.detach() == -math.inf).all(dim=-1, keepdim=True)
     scores = (query * scale) @ key.transpose(-2, -1)  # (B, H, T, S)
     if nothing.any():
         mask = mask.masked_fill(nothing, 0.0)

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from minicpt.common.errors import InputError
 from minicpt.fast.precision import product_dtype
 
-# Logits that are held at once: so many, 16 MiB in float32, or as many rows of them. With fewer rows
+# Logits that are held at once: so many, 64 MiB in float32, or as many rows of them. With fewer rows
 # the products are slow: each walks through all of the head's matrix, and of its gradient. A matrix
-# without a gradient does with half of them.
-LOGITS, ROWS = 1 << 22, 512
+# without a gradient does with half of them. benchmarks/README.md has the times.
+LOGITS, ROWS = 1 << 24, 512
 
 
 def head_losses(head: nn.Module, hidden: Tensor, targets: Tensor) -> Tensor:
@@ -142,7 +142,8 @@ def rows_at_once(count: int, classes: int, learns: bool = True) -> int:
 
     learns  whether the head's matrix gets a gradient
     """
-    most = max(ROWS if learns else ROWS // 2, LOGITS // classes)
+    most = max(ROWS, LOGITS // classes)
+    most = most if learns else -(-most // 2)
     parts = max(1, min(count, math.ceil(count / most)))
     return math.ceil(count / parts)
 

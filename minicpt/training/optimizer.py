@@ -10,11 +10,11 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import nn
 
 from minicpt.common.errors import InputError
 from minicpt.common.settings import Checked, setting
+from minicpt.fast.optimizer import AdamW
 from minicpt.training.rates import RULE
 
 
@@ -71,7 +71,7 @@ def learning_rate(step: int, steps: int, settings: Optimization) -> float:
     return settings.learning_rate * (settings.min_lr_ratio + (1 - settings.min_lr_ratio) * left)
 
 
-def make_optimizer(model: nn.Module, settings: Optimization) -> torch.optim.AdamW:
+def make_optimizer(model: nn.Module, settings: Optimization) -> AdamW:
     """AdamW over the parameters that learn (tied ones once); only matrices decay."""
     parameters = [each for each in model.parameters() if each.requires_grad]
     matrices = [each for each in parameters if each.dim() >= 2]
@@ -80,7 +80,7 @@ def make_optimizer(model: nn.Module, settings: Optimization) -> torch.optim.Adam
         {"params": matrices, "weight_decay": settings.weight_decay},
         {"params": vectors, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(
+    return AdamW(
         groups,
         lr=settings.learning_rate,
         betas=(settings.beta1, settings.beta2),

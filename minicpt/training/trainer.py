@@ -22,7 +22,7 @@ from minicpt.batch import Batch, valid_positions
 from minicpt.common.errors import NotFinite
 from minicpt.common.randomness import generator, seeded
 from minicpt.common.settings import MOST, setting
-from minicpt.fast.clipping import clipped_step
+from minicpt.fast.optimizer import clipped_step
 from minicpt.loss import Loss, objective_loss
 from minicpt.terms import apart
 from minicpt.training.device import CPU, Machine
