@@ -16,15 +16,8 @@ from torch import Tensor, nn
 from minicpt.fast.dropout import Dropout
 from minicpt.models.cache import Steps
 from minicpt.models.embedding import count_up, look_up
-from minicpt.models.layers import (
-    Model,
-    SelfAttention,
-    Sizes,
-    TiedHead,
-    causal_mask_of,
-    deviation,
-    initialise,
-)
+from minicpt.models.initial import deviation, initialise
+from minicpt.models.layers import Model, SelfAttention, Sizes, TiedHead, causal_mask_of
 from minicpt.models.narrow import Narrow
 
 EPSILON = 1e-5
