@@ -114,7 +114,7 @@ def test_a_mean_of_means_would_be_another_gradient(tokenizer, corpus):
 
 
 def test_steps_are_those_of_a_plain_loop_with_torchs_own_parts(tokenizer, corpus):
-    settings = Training(learning_rate=1e-2, batch_size=4, max_grad_norm=0.5, micro_batch_size=2)
+    settings = Training(learning_rate=1e-3, batch_size=4, max_grad_norm=0.5, micro_batch_size=2)
     ours, objective = make("causal-lm", tokenizer, dropout=0.0)
     theirs, _ = make("causal-lm", tokenizer, dropout=0.0)
     ours.double(), theirs.double()
@@ -175,7 +175,7 @@ import sys, torch
 from minicpt.training.optimizer import Optimization, make_optimizer
 from minicpt.fast.optimizer import clipped_step
 model = torch.nn.Linear(2, 2)
-optimizer = make_optimizer(model, Optimization())
+optimizer = make_optimizer(model, Optimization(learning_rate=1e-3))
 optimizer.zero_grad()
 model(torch.ones(1, 2)).sum().backward()
 clipped_step(optimizer, torch.ones(()), 1.0)
