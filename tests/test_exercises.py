@@ -176,7 +176,8 @@ def test_the_answer_is_in_the_learners_terms():
     assert re.search(r"The smallest input on which it fails, 1 of 4:\n\n  following = 70 b", told)
     assert re.search(r"0 69 a +70 b +\. +<", told)
     assert re.search(
-        r"Your \d\.\d{3} nats per target is what `shift-twice` gives: the targets are shifted twice",
+        r"Your \d\.\d{3} nats per target is what `shift-twice` gives: the targets are shifted "
+        "twice",
         told,
     )
     assert "a target is not the next" in told

@@ -56,3 +56,8 @@ def test_a_curve_counts_start_and_steps_and_no_evaluation():
     points = [{"step": 1, "seconds": 1.0, "loss": 3.0}, {"step": 2, "seconds": 2.0, "loss": 2.5}]
     assert time_to_loss.reached(points, 2.7) == points[1]
     assert time_to_loss.reached(points, 2.4) is None
+
+
+def test_cpu_time_is_shared_out_as_the_clocks():
+    took = time_to_loss.Seconds(wall=4.0, cpu=6.0)
+    assert time_to_loss.with_cpu([{"seconds": 2.0}], took) == [{"seconds": 2.0, "cpu": 3.0}]

@@ -1,4 +1,7 @@
-"""Save, load, go on: the same weights, ties, data position and losses."""
+"""Save, load, go on: the same weights, ties, data position and losses, and what was evaluated.
+
+The run ends with a mean of weights, as with the remedies that end so: that is what must be saved.
+"""
 
 import tempfile
 from pathlib import Path
@@ -49,10 +52,12 @@ def round_trip(subject: Subject) -> Proof:
             for of in (lambda trainer: trainer.model, lambda trainer: trainer.parts):
                 end = of(whole).state_dict(), of(resumed).state_dict()
                 problems += different(*end, "at the end")
+            problems += other_than_evaluated(subject, resumed, Path(folder, "end"))
     return Proof(
         name="round trip",
         passed=not problems,
-        compared=f"{STEPS} steps with {STOP}, then saved, loaded and resumed to the same end",
+        compared=f"{STEPS} steps with {STOP}, then saved, loaded and resumed to the same end; there"
+        " the loss of a mean of weights, evaluated before it was saved and after it was loaded",
         numbers={"steps": STEPS, "tensors in the file": len(names)},
         why="All that a step depends on is in the checkpoint: weights, optimizer, and the number of"
         " steps, from which data, noise and dropout follow.",
@@ -64,9 +69,8 @@ def round_trip(subject: Subject) -> Proof:
 
 
 def trainer(subject: Subject, model, settings: Training, state: dict | None = None) -> Trainer:
-    result = make_trainer(
-        model, subject.objective, subject.corpus, settings, STEPS, state=state
-    )
+    given = subject.objective, subject.corpus, settings, STEPS
+    result = make_trainer(model, *given, chosen=[subject.mean()], state=state)
     result.stream = subject.stream(subject.objective, subject.corpus, settings.seed)
     return result
 
@@ -82,6 +86,24 @@ def seen(trainer: Trainer) -> list[str]:
 
     trainer.stream.passages = recorded
     return places
+
+
+def other_than_evaluated(subject: Subject, ended: Trainer, path: Path) -> list[str]:
+    """A run's end is evaluated, then saved: the model in the folder must have the same losses."""
+
+    def evaluated(model) -> dict[str, float]:
+        found = subject.evaluate(model, subject.objective, subject.corpus, 8, parts=ended.parts)
+        return {head: float(loss.sum) for head, loss in found.losses.items()}
+
+    said = evaluated(ended.model)
+    subject.save(path, ended.model, subject.tokenizer, {"fused": True}, state_of(ended))
+    kept = evaluated(subject.load(path).model)
+    return [
+        f"the {head} loss of what is saved at the end is {kept[head]:.6f}, not {value:.6f} as was"
+        " evaluated"
+        for head, value in said.items()
+        if kept[head] != value
+    ]
 
 
 def different(expected: dict, found: dict, when: str) -> list[str]:

@@ -14,6 +14,7 @@ from torch import nn
 from minicpt.batch import Batch
 from minicpt.checkpoint import folder
 from minicpt.common.randomness import generator, seeded
+from minicpt.common.settings import Checked
 from minicpt.data.corpus import Corpus
 from minicpt.data.documents import Document
 from minicpt.data.order import Draw
@@ -22,6 +23,7 @@ from minicpt.loss import TargetLosses
 from minicpt.models.layers import Model
 from minicpt.objectives.base import Objective
 from minicpt.proofs.result import NotChecked
+from minicpt.remedies.base import Remedy, Situation
 from minicpt.runs.assembly import make_objective, new_model
 from minicpt.training import evaluation
 from minicpt.training.distributed import Processes
@@ -82,6 +84,25 @@ def losses(learner: Learner, batch: Batch) -> dict[str, TargetLosses]:
     return learner.objective.losses(learner.model, learner.parts, batch)
 
 
+class Mean(Remedy):
+    """A remedy that ends a run with the mean of the base and the last step's weights."""
+
+    def __init__(self):
+        super().__init__(Checked())
+
+    def begin(self, situation: Situation, state: dict | None = None) -> None:
+        self.base = situation.base
+        self.base.load_state_dict(state or self.base.state_dict())
+
+    def state(self, model: nn.Module) -> dict:
+        return self.base.state_dict()
+
+    @torch.no_grad()
+    def at_end(self, model: nn.Module) -> None:
+        for now, then in zip(model.parameters(), self.base.parameters(), strict=True):
+            now.lerp_(then, 0.5)
+
+
 @dataclass(frozen=True)
 class Subject:
     """The pieces, each as the program uses it.
@@ -97,6 +118,7 @@ class Subject:
     save, load   a checkpoint
     select    (share, objective, reference, its parts) -> what thins the targets of a batch
     world     what several processes do together
+    mean      makes a remedy that ends a run with a mean of its weights
     """
 
     name: str
@@ -114,6 +136,7 @@ class Subject:
     load: Callable = folder.load
     select: Callable = Selection
     world: Callable = Processes
+    mean: Callable = Mean
     _places: dict = field(default_factory=dict, init=False, repr=False)
 
     @property

@@ -1,7 +1,7 @@
 """A fault: a mistake that people make, as a small patch of one piece of a sound subject.
 
 Each has the number of the known mistake that it is an example of; several faults can be examples of
-one. Number 23 comes with what it belongs to.
+one.
 """
 
 import copy

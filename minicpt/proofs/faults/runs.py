@@ -1,5 +1,6 @@
 """Mistakes in what is added up, trained, evaluated and saved: means of means, ties, going on."""
 
+import copy
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from minicpt.common.randomness import generator
 from minicpt.data.order import Draw
 from minicpt.loss import Loss, whole_sequence_loss
 from minicpt.proofs.faults.base import fault
+from minicpt.proofs.subject import Mean
 from minicpt.training.evaluation import Evaluation
 from minicpt.training.stream import Stream
 
@@ -177,3 +179,23 @@ def order_repeats(subject):
             return super().plan(0)
 
     return dataclasses.replace(subject, stream=Repeating)
+
+
+# --- 23: what is evaluated, and what is saved
+
+
+@fault(23, "causal-lm", "a mean of weights is evaluated, and the last step's weights are saved")
+def last_step_saved(subject):
+    last = {}
+
+    class Remembering(Mean):
+        def at_end(self, model):
+            last.update(copy.deepcopy(model.state_dict()))
+            super().at_end(model)
+
+    def save(folder, model, *rest):
+        model = copy.deepcopy(model)
+        model.load_state_dict(last or model.state_dict())
+        subject.save(folder, model, *rest)
+
+    return dataclasses.replace(subject, mean=Remembering, save=save)
