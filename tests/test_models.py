@@ -18,7 +18,8 @@ from minicpt.common.errors import InputError
 from minicpt.models.abilities import Abilities
 from minicpt.models.bert import BERT, BERTConfig
 from minicpt.models.gpt2 import GPT2, GPT2Config
-from minicpt.models.layers import causal_mask, deviation
+from minicpt.models.initial import deviation
+from minicpt.models.layers import causal_mask
 from minicpt.models.narrow import Narrow
 from minicpt.models.t5 import T5, RMSNorm, T5Config, bucket
 from minicpt.proofs.bounds import largest

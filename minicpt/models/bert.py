@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from minicpt.fast.dropout import Dropout
 from minicpt.models.embedding import count_up, look_up
-from minicpt.models.layers import Model, SelfAttention, Sizes, deviation, initialise, padding_mask
+from minicpt.models.initial import deviation, initialise
+from minicpt.models.layers import Model, SelfAttention, Sizes, padding_mask
 from minicpt.models.narrow import Narrow
 
 SEGMENTS = 2  # sentence A and sentence B

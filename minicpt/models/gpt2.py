@@ -16,15 +16,8 @@ from torch import Tensor, nn
 from minicpt.fast.dropout import Dropout
 from minicpt.models.cache import Steps
 from minicpt.models.embedding import count_up, look_up
-from minicpt.models.layers import (
-    Model,
-    SelfAttention,
-    Sizes,
-    TiedHead,
-    causal_mask_of,
-    deviation,
-    initialise,
-)
+from minicpt.models.initial import deviation, initialise
+from minicpt.models.layers import Model, SelfAttention, Sizes, TiedHead, causal_mask_of
 from minicpt.models.narrow import Narrow
 
 EPSILON = 1e-5
@@ -68,9 +61,8 @@ class Layer(nn.Module):
 
 class GPT2(Steps, Model):
     """GPT-2. Initialised as published from width 768 on: normal with standard deviation 0.02 (see
-    ``deviation`` for narrower models), biases zero, and the projections that write to the residual
-    path scaled down by the root of their number. ``Steps`` gives it ``step``, which reads on with a
-    cache."""
+    ``deviation`` for narrower ones), biases zero, and the projections that write to the residual path
+    scaled down by the root of their number. ``Steps`` gives it ``step``: it reads on with a cache."""
 
     ROLE = "decoder"
     INPUTS = ("tokens", "mask", "positions")

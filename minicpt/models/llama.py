@@ -27,15 +27,8 @@ from minicpt.fast.attention import additive
 from minicpt.fast.gate import gated_layer, gated_silu
 from minicpt.models.cache import Cache, LayerCache, Steps
 from minicpt.models.embedding import look_up
-from minicpt.models.layers import (
-    Model,
-    Sizes,
-    TiedHead,
-    attention,
-    causal_mask_of,
-    initialise,
-    split_heads,
-)
+from minicpt.models.initial import initialise
+from minicpt.models.layers import Model, Sizes, TiedHead, attention, causal_mask_of, split_heads
 from minicpt.models.narrow import Narrow, even_heads
 from minicpt.models.norm import RMSNorm
 from minicpt.models.rotary import count, frequencies, llama3_frequencies, rotate, rotation

@@ -22,7 +22,8 @@ from minicpt.common.errors import InputError
 from minicpt.common.settings import setting
 from minicpt.fast.dropout import Dropout
 from minicpt.models.embedding import look_up
-from minicpt.models.layers import Model, Sizes, attention, deviation, padding_mask, split_heads
+from minicpt.models.initial import deviation
+from minicpt.models.layers import Model, Sizes, attention, padding_mask, split_heads
 from minicpt.models.narrow import Narrow, even_heads
 from minicpt.models.rotary import count, frequencies, rotate, rotation
 from minicpt.models.window import window_mask

@@ -11,7 +11,8 @@ import dataclasses
 from torch import Tensor, nn
 
 from minicpt.common.errors import InputError
-from minicpt.models.layers import Model, initialise
+from minicpt.models.initial import initialise
+from minicpt.models.layers import Model
 
 
 class Narrow(nn.Module):

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from minicpt.common.settings import setting
 from minicpt.fast.dropout import Dropout
 from minicpt.models.embedding import look_up
-from minicpt.models.layers import Model, Sizes, TiedHead, causal_mask_of, initialise
+from minicpt.models.initial import initialise
+from minicpt.models.layers import Model, Sizes, TiedHead, causal_mask_of
 
 
 @dataclass(frozen=True)

@@ -27,9 +27,8 @@ class Optimization(Checked):
         None,
         f"the highest learning rate (default: {RATE} / width, with --init half of it; for a large"
         " model that was trained elsewhere 1e-5 to 1e-4 is usual)",
-        above=0,
-        most=10,
-    )
+        above=0, most=10,
+    )  # fmt: skip
     schedule: Literal["cosine", "linear", "constant", "warmup-stable-decay"] = setting(
         "cosine",
         "how the learning rate falls after the warm-up; the last two can be made longer (resume"
