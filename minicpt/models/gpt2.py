@@ -61,9 +61,8 @@ class Layer(nn.Module):
 
 class GPT2(Steps, Model):
     """GPT-2. Initialised as published from width 768 on: normal with standard deviation 0.02 (see
-    ``deviation`` for narrower models), biases zero, and the projections that write to the residual
-    path scaled down by the root of their number. ``Steps`` gives it ``step``, which reads on with a
-    cache."""
+    ``deviation`` for narrower ones), biases zero, and what writes to the residual path scaled down
+    by the root of its number. ``Steps`` gives it ``step``, which reads on with a cache."""
 
     ROLE = "decoder"
     INPUTS = ("tokens", "mask", "positions")
