@@ -10,6 +10,7 @@ that it needs. All hooks do nothing by default:
     on_weights  a term beside the loss that reads the weights
     after_step  what happens to the model after each step
     at_end      what happens to the model after the last step
+    moments     Adam's moments that the run begins with
     state       what a resumed run needs; ``begin`` gets it back
 
 What every remedy keeps to, and tests/test_remedies.py holds it to:
@@ -58,6 +59,7 @@ class Situation:
                was trained on. What any text holds out is not in it
     progress   puts a bar over an iterable: (iterable, description)
     parts      the state of what learnt beside the base, for the same objective; {}: nothing did
+    moments    Adam's of the base's run, by the names of its parameters; {}: see ``reads_moments``
     within     (model) -> a context in which the model is the base; None: it moves away from it
     """
 
@@ -69,6 +71,7 @@ class Situation:
     progress: Callable[[Iterable, str], Iterable] = lambda iterable, description: iterable
     parts: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
     within: Callable[[nn.Module], AbstractContextManager] | None = None
+    moments: Mapping[str, dict] = dataclasses.field(default_factory=dict)
 
     @cached_property
     def base(self) -> nn.Module:
@@ -112,6 +115,7 @@ class Remedy:
 
     roles      the roles of models that it fits
     reads_old  it reads text that the base was trained on
+    reads_moments  it needs the moments of Adam that the base's run had
     claims     what only one remedy of a run can decide, in words: "which weights learn"
     needs      what must hold for it. A remedy is refused beside one that ``removes`` it
     removes    what does not hold any more with it, and why
@@ -126,6 +130,7 @@ class Remedy:
     Settings: ClassVar[type[Checked]]
     roles: ClassVar[tuple[str, ...]] = ROLES
     reads_old: ClassVar[bool] = False
+    reads_moments: ClassVar[bool] = False
     claims: ClassVar[tuple[str, ...]] = ()
     needs: ClassVar[tuple[str, ...]] = ()
     removes: ClassVar[Mapping[str, str]] = {}
@@ -160,6 +165,10 @@ class Remedy:
 
     def begin(self, situation: Situation, state: dict | None = None) -> None:
         """Before the training. ``state`` is what ``state`` gave to a run that goes on."""
+
+    def moments(self) -> Mapping[str, dict]:
+        """Adam's moments to begin with, by the names of parameters; {}: all are zero."""
+        return {}
 
     def mixed(self, stream):
         """The stream of passages, with what is mixed in."""

@@ -17,10 +17,10 @@ from minicpt.data.tokenizer import Tokenizer
 from minicpt.models.layers import Model
 from minicpt.objectives.base import Objective
 from minicpt.remedies.base import Remedy, Situation, check_together
-from minicpt.runs.console import bar_over
+from minicpt.runs.console import bar_over, say
 from minicpt.training.device import CPU, Machine
 from minicpt.training.preparing import Preparing
-from minicpt.training.resuming import restore
+from minicpt.training.resuming import carry, restore
 from minicpt.training.trainer import Trainer, Training
 
 DEFAULTS = ("gpt2", "bert", "t5")  # the models that are taken first, where several have a role
@@ -149,18 +149,19 @@ def make_trainer(
     state: dict | None = None,
     prepare: Preparing | None = None,
     parts: Mapping[str, torch.Tensor] | None = None,
+    moments: Mapping[str, dict] | None = None,
 ) -> Trainer:
     """A trainer whose remedies have begun; with ``state``, one that goes on where that was kept.
 
     steps     None: not known yet, and set later
-    old_text  see ``Situation``, and ``parts`` likewise
+    old_text  see ``Situation``, and ``parts`` and ``moments`` likewise
     prepare   what becomes of each batch before its step; None: nothing
     """
     model.to(machine.device)
     passages = steps and steps * training.batch_size
     chosen = list(chosen)
     within = next((each.base_within for each in chosen if each.base_within), None)
-    given = passages, old_text, bar_over, parts or {}, within
+    given = passages, old_text, bar_over, parts or {}, within, moments or {}
     situation = Situation(model, objective, training.seed, *given)
     try:
         # What leaves the base's weights as they are comes last: the others copy the base first.
@@ -176,4 +177,6 @@ def make_trainer(
     trainer.prepare = prepare or trainer.prepare
     if state:
         restore(trainer, state)
+    for found in [] if state else filter(None, [each.moments() for each in chosen]):
+        say(carry(trainer, found))
     return trainer

@@ -38,6 +38,7 @@ from minicpt.runs.forecast import seconds_per_step
 from minicpt.runs.loop import Run, versions
 from minicpt.runs.measuring import beside, check_beside
 from minicpt.runs.mixing import check_mix, mixed, second_of
+from minicpt.runs.moments import moments_of
 from minicpt.runs.needs import check_needs
 from minicpt.runs.reference import record_of, selection
 from minicpt.runs.texts import (
@@ -68,6 +69,7 @@ class Start:
     split    how text is split that a remedy names itself
     read     what remedies have read of old text before this: see ``OldText``
     parts    the state of what learnt beside the base's model; {}: nothing did
+    moments  of Adam, by name, for a remedy that goes on with them
     """
 
     model: Model
@@ -79,6 +81,7 @@ class Start:
     split: Text = Text()
     read: dict = field(default_factory=dict)
     parts: dict = field(default_factory=dict)
+    moments: dict = field(default_factory=dict)
 
 
 def build(config: RunConfig, folder: Path | None = None, quiet: bool = False) -> Run:
@@ -178,6 +181,7 @@ def assembled(
         state,
         Preparing(config.terms.strengths(), chosen, config.machine),
         start.parts,
+        start.moments,
     )
     if state is None and config.base.init:
         if new := take_over(trainer.parts, start.parts, checkpoint.put):
@@ -264,6 +268,7 @@ def continued(config: RunConfig) -> Start:
     trained = [objective, *filter(None, [second_of(config, objective, base.model)])]
     for each in trained:
         remedies = make_remedies(config.remedies, base.model.ROLE, each)
+    moments = moments_of(base, remedies)
     old = known_texts(base, config.base.old_corpus, config.text)
     known = [*base.record["texts"], *base.record["old_texts"]] if base.record else []
     missing = ""
@@ -275,7 +280,8 @@ def continued(config: RunConfig) -> Start:
     split = settings_of(known[0]) if known else config.text
     split = dataclasses.replace(split, errors=config.text.errors)
     text, learnt = texts(config.text), parts.kept(base, *trained)
-    return Start(base.model, objective, text, old, remedies, missing, split, parts=learnt)
+    kept = {}, learnt, moments
+    return Start(base.model, objective, text, old, remedies, missing, split, *kept)
 
 
 def refuse(names: Sequence[str], why: str) -> None:

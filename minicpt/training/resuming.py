@@ -1,6 +1,7 @@
 """Going on: what a new process needs to go on exactly as this one, and runs that become longer."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import torch
 
@@ -16,6 +17,7 @@ def state_of(trainer: Trainer) -> dict:
         "step": trainer.step,
         "steps_without_targets": trainer.steps_without_targets,
         "optimizer": trainer.optimizer.state_dict(),
+        "names": list(optimized(trainer)),
         "parts": trainer.parts.state_dict(),
         "remedies": {each.name: each.state(trainer.model) for each in trainer.remedies},
     }
@@ -36,6 +38,34 @@ def restore(trainer: Trainer, state: dict) -> None:
         reason = " ".join(str(error).split())[:120]
         raise InputError(f"the state to go on from does not fit: {reason}") from None
     trainer.step, trainer.steps_without_targets = step, without
+
+
+def optimized(trainer: Trainer) -> dict[str, torch.Tensor]:
+    """The parameters in the order of the optimizer, by name; those beside the model: "parts.…"."""
+    model, parts = trainer.model.named_parameters(), trainer.parts.named_parameters("parts")
+    names = {each: name for name, each in (*parts, *model)}
+    groups = trainer.optimizer.param_groups
+    return {names[each]: each for group in groups for each in group["params"]}
+
+
+def named_moments(state: dict) -> dict[str, dict]:
+    """The optimizer's moments by the names of its parameters. LookupError: it has no names."""
+    return {state["names"][at]: each for at, each in state["optimizer"]["state"].items()}
+
+
+def carry(trainer: Trainer, moments: Mapping[str, dict]) -> str:
+    """Gives a new optimizer those moments whose name and shape are a parameter's.
+
+    The number of steps comes with them. Returns what there is to say of it.
+    """
+    own, found = optimized(trainer), {}
+    for at, (name, each) in enumerate(own.items()):
+        mean = moments[name]["exp_avg"] if name in moments else None
+        if mean is not None and (mean.shape, mean.dtype) == (each.shape, each.dtype):
+            found[at] = moments[name]
+    restore_optimizer(trainer.optimizer, trainer.optimizer.state_dict() | {"state": found})
+    rest = f"; {len(own) - len(found)} begin anew" if len(found) < len(own) else ""
+    return f"Adam's moments of {len(found)} of {len(own)} parameters go on from the base{rest}"
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict) -> None:
