@@ -38,8 +38,8 @@ from minicpt.runs.build import build
 from minicpt.runs.config import Length, RunConfig, Text, Vocabulary
 from minicpt.runs.console import tell
 from minicpt.training.evaluation import evaluate, noise
-from minicpt.training.rates import usual
 from minicpt.training.trainer import Training
+from minicpt.training.usual_rate import usual
 
 CORPUS = "builtin:docs"
 EVALUATIONS = 20  # of a training, on all of the held-out text

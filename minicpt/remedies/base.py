@@ -6,6 +6,7 @@ that it needs. All hooks do nothing by default:
 
     begin       before the training: which weights learn, a copy of the base, old text that is read
     mixed       which passages are mixed into the stream
+    rates       which weights learn more slowly, or begin later
     on_targets  a term beside the loss at each target
     on_weights  a term beside the loss that reads the weights
     after_step  what happens to the model after each step
@@ -33,7 +34,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -110,6 +111,13 @@ class BaseWithin:
         """The base comes back with the model."""
 
 
+class Rate(NamedTuple):
+    """factor  of the run's learning rate. begins  how many steps pass before the weight learns."""
+
+    factor: float = 1.0
+    begins: int = 0
+
+
 class Remedy:
     """What keeps a continued model near its base.
 
@@ -173,6 +181,10 @@ class Remedy:
     def mixed(self, stream):
         """The stream of passages, with what is mixed in."""
         return stream
+
+    def rates(self, model: nn.Module) -> Mapping[str, Rate]:
+        """The rates of weights by name, after ``begin``; others learn at the full rate."""
+        return {}
 
     def on_targets(self, model: nn.Module, found: Mapping[str, TargetLosses]) -> dict[str, Loss]:
         """A loss by head at the targets of one forward pass, divided as the objective's is."""

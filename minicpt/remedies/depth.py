@@ -30,3 +30,11 @@ def levels(model: nn.Module) -> dict[str, int]:
         if name == last:
             level = len(layers) + 1
     return found
+
+
+def levels_above(model: nn.Module) -> dict[str, int]:
+    """By the name of each parameter that learns: how many levels above it have some that do."""
+    learn = {name for name, each in model.named_parameters() if each.requires_grad}
+    found = {name: level for name, level in levels(model).items() if name in learn}
+    order = sorted(set(found.values()), reverse=True)
+    return {name: order.index(level) for name, level in found.items()}

@@ -54,8 +54,8 @@ from minicpt.runs.texts import (
 )
 from minicpt.training.distributed import check_same, current
 from minicpt.training.preparing import Preparing, Selecting
-from minicpt.training.rates import settled
 from minicpt.training.trainer import Trainer
+from minicpt.training.usual_rate import settled
 
 ASKED = "objective settings mixing model sizes length training terms remedies".split()
 

@@ -15,7 +15,7 @@ from torch import nn
 from minicpt.common.errors import InputError
 from minicpt.common.settings import Checked, setting
 from minicpt.fast.optimizer import AdamW
-from minicpt.training.rates import RULE
+from minicpt.training.usual_rate import RULE
 
 
 @dataclass(frozen=True)

@@ -1,32 +1,58 @@
-"""The highest learning rate where none is given: a rule with the width of the model.
+"""Rates that differ between weights: some learn at a share of the rate, some begin later.
 
-The wider a layer, the more its outputs change when AdamW changes each weight by as much. So the
-best rate falls as 1 / width (Yang et al. 2022, arXiv 2203.03466). The numbers are measured by
-benchmarks/defaults.py.
+A remedy asks for them by the weights' names (its hook ``rates``); what several ask for is
+multiplied, and the latest beginning counts. The optimizer's groups are split only then, so that a
+run without such a remedy has the two groups of ``make_optimizer``. ``requires_grad`` stays as it
+is, because DDP and FSDP2 read it once, when they wrap the model.
 """
 
-from dataclasses import replace
+import math
+from collections.abc import Sequence
 
-RATE = 0.256  # of a new model, times its width
-NARROW = 64  # below this width the rate does not rise
-CONTINUED = 0.5  # of it, for a model that was trained before
-RULE = (
-    f"{RATE} / width, with --init half of it; for a large model that was trained elsewhere 1e-5 to"
-    " 1e-4 is usual"
-)
+import torch
+from torch import Tensor, nn
+
+from minicpt.remedies.base import Rate
 
 
-def usual(width: int, continued: bool = False) -> float:
-    """The highest rate for a model of this width.
+def split_groups(optimizer: torch.optim.Optimizer, model: nn.Module, remedies: Sequence) -> None:
+    """Gives the optimizer a group for each rate that the remedies ask for.
 
-    >>> [usual(width) for width in (32, 128, 256)], usual(128, continued=True)
-    ([0.004, 0.002, 0.001], 0.001)
+    What no remedy names, as the objective's parts beside the model, learns at the full rate.
     """
-    return RATE / max(width, NARROW) * (CONTINUED if continued else 1)
+    asked = [found for each in remedies if (found := each.rates(model))]
+    if not asked:
+        return
+    rates = {}  # by the parameter's identity: a tied weight has one
+    for name, each in model.named_parameters():
+        own = [found[name] for found in asked if name in found]
+        factor = math.prod(rate.factor for rate in own)
+        rates[id(each)] = Rate(factor, max((rate.begins for rate in own), default=0))
+    groups = []
+    for group in optimizer.param_groups:
+        parameters: dict[Rate, list[nn.Parameter]] = {}
+        for each in group["params"]:
+            parameters.setdefault(rates.get(id(each), Rate()), []).append(each)
+        for rate, own in parameters.items():
+            groups.append({**group, "params": own, **rate._asdict()})
+    optimizer.param_groups[:] = groups
 
 
-def settled(settings, width: int, continued: bool = False):
-    """The same settings with a learning rate: the given one, or the usual one."""
-    if settings.learning_rate is not None:
-        return settings
-    return replace(settings, learning_rate=usual(width, continued))
+def set_rates(optimizer: torch.optim.Optimizer, rate: float, step: int) -> None:
+    """Sets each group's rate for step ``step`` (from 0): 0 while its weights wait."""
+    for group in optimizer.param_groups:
+        waits = step < group.get("begins", 0)
+        group["lr"] = 0.0 if waits else rate * group.get("factor", 1.0)
+
+
+def learning(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """The gradients of what learns in this step. Those of waiting weights are dropped.
+
+    AdamW skips a weight without a gradient: it neither moves nor decays, and gets no moments.
+    """
+    for group in optimizer.param_groups:
+        if group.get("begins") and not group["lr"]:
+            for each in group["params"]:
+                each.grad = None
+    parameters = [each for group in optimizer.param_groups for each in group["params"]]
+    return [each.grad for each in parameters if each.grad is not None]

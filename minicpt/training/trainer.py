@@ -28,9 +28,10 @@ from minicpt.terms import apart
 from minicpt.training.device import CPU, Machine
 from minicpt.training.distributed import ALONE, World, add_losses, current, whole, without_targets
 from minicpt.training.optimizer import Optimization, learning_rate, make_optimizer
-from minicpt.training.rates import settled
+from minicpt.training.rates import learning, set_rates, split_groups
 from minicpt.training.step import Step
 from minicpt.training.stream import Stream
+from minicpt.training.usual_rate import settled
 
 
 @dataclass(frozen=True)
@@ -116,8 +117,7 @@ def train_step(
     total = world.added_losses(total)
     if not counts:
         return total
-    parameters = [each for group in optimizer.param_groups for each in group["params"]]
-    norm = whole(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
+    norm = whole(nn.utils.get_total_norm(learning(optimizer)))
     values = {}
     for name, losses in total.items():
         for head, loss in losses.items():
@@ -168,6 +168,7 @@ class Trainer:
         for remedy in self.remedies:
             self.stream = remedy.mixed(self.stream)
         self.optimizer = make_optimizer(nn.ModuleList([self.model, self.parts]), settings)
+        split_groups(self.optimizer, self.model, self.remedies)
 
     def run(self) -> Iterator[Step]:
         """Trains until ``steps``, and hands over after every step."""
@@ -181,8 +182,7 @@ class Trainer:
         shares = self.world.share(range(at, at + size), settings.micro_batch_size)
         batches = [self.batch(share) for share in shares]
         rate = learning_rate(self.step, self.steps, settings)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        set_rates(self.optimizer, rate, self.step)
         try:
             found = train_step(
                 self.learner,
