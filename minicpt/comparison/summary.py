@@ -218,7 +218,7 @@ def halves(units: Sequence[str]) -> tuple[Tensor, Tensor]:
     """The places of the units that choose, and of those that report: a function of their names.
 
     >>> [each.tolist() for each in halves(["a", "b", "c", "d"])]
-    [[1, 2], [0, 3]]
+    [[2, 3], [0, 1]]
     """
 
     def key(place: int) -> bytes:

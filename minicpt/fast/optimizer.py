@@ -30,7 +30,8 @@ def clipped_step(optimizer: torch.optim.Optimizer, norm: Tensor, most: float) ->
     scale = ((norm + 1e-6) / most).clamp(min=1.0) if most else None
     if scale is not None and not (norm.dtype == torch.float32 and optimizer.defaults.get("fused")):
         for group in optimizer.param_groups:
-            torch._foreach_div_([p.grad for p in group["params"] if p.grad is not None], scale)
+            if gradients := [p.grad for p in group["params"] if p.grad is not None]:
+                torch._foreach_div_(gradients, scale)
         scale = None
     optimizer.grad_scale = scale
     optimizer.step()
