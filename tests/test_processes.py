@@ -140,7 +140,7 @@ REMEDIES = (
 def near_a_base(world, material):
     """Terms beside the loss, where weights lie whole and where they are shared out."""
     tokenizer, corpus = material
-    settings = Training(batch_size=4, micro_batch_size=1)
+    settings = Training(batch_size=4, micro_batch_size=1, learning_rate=1e-3)
 
     def made(remedies, world, shard):
         objective = objective_of("causal-lm", tokenizer, "decoder", window=16)

@@ -108,7 +108,7 @@ def test_order_of_the_two_sides_differs_and_micro_batches_are_alike(objective, t
         model = make(objective).double()
         replay = Replay(Replay.Settings(replay=("somewhere",), replay_fraction=0.25))
         replay.begin(Situation(model, objective, old_text=old_text))
-        settings = Training(batch_size=6, micro_batch_size=size)
+        settings = Training(batch_size=6, micro_batch_size=size, learning_rate=1e-3)
         new = corpus_of("new", NEW, tokenizer)
         trainer = Trainer(model, objective, new, settings, 4, remedies=[replay])
         list(trainer.run())

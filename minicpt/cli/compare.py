@@ -17,7 +17,6 @@ from minicpt.runs.signals import Interrupted
 
 EXAMPLES = """examples:
   minicpt compare --quick
-  minicpt compare --sweep replay kl --seeds 2 --plot front.png
   minicpt compare --init runs/base --corpus notes/ --remedies replay kl --seeds 5
 """
 PROCESSES = True  # torchrun may start it

@@ -30,7 +30,7 @@ class Settings(Checked):
 class LayerRates(Remedy):
     Settings = Settings
     measured = {"layer_rates": 0.6}
-    swept = (0.9, 0.6, 0.3, 0.1)
+    swept = (0.1, 0.3, 0.6, 0.9)
 
     def rates(self, model: nn.Module) -> dict[str, Rate]:
         factor = self.settings.layer_rates
