@@ -73,7 +73,7 @@ class Plan(Sequence):
 
         Grouping has a price: the short passages, which are ends of documents, get small batches of
         their own, and a model learns less from these. Where most passages fill their window, that
-        costs more than padding does (benchmarks/README.md, batches.py).
+        costs more than padding does (benchmarks/README.md, orders.py).
         """
         draws = generator("order", seed, epoch)
         even = len(self) and self.lengths.double().mean() >= EVEN * self.lengths.max()
